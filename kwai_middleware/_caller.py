@@ -1,0 +1,149 @@
+"""Who a request is for, and whose keys pay."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+
+from kwai_middleware._secret import Secret
+
+__all__ = ["Byok", "Caller", "Capture", "Credential", "MAX_IDENTIFIER", "MetadataValue"]
+
+Byok = Literal["prefer", "only", "off"]
+"""Whose key pays: the caller's, else the app's · the caller's only · the app's (attribution only)."""
+
+Capture = Literal["full", "metadata", "none"]
+"""What is recorded: everything · all but prompt and answer · nothing."""
+
+MetadataValue = str | int | float | bool
+
+MAX_IDENTIFIER: Final = 120
+"""Longest identifier, in characters. The older of the vendor's types raises above it
+(keywordsai_sdk 0.5.2); the newer one cuts at 254."""
+
+_PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NO_METADATA: Final[Mapping[str, MetadataValue]] = MappingProxyType({})
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider's key.
+
+    Args:
+        provider: The vendor's name of the provider, such as `openrouter` or `openai`.
+        api_key: The key. A plain `str` is refused: it would show in every log of this object.
+        weight: How often this key is chosen among several of one provider, in proportion to the
+            others; finite and above 0.
+
+    Raises:
+        TypeError: `api_key` is not a `Secret`.
+        ValueError: `provider` or `weight` is out of bounds.
+    """
+
+    api_key: Secret
+    provider: str = "openrouter"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if type(self.api_key) is not Secret:
+            raise TypeError("Credential.api_key: expected kwai_middleware.Secret(...), not a plain value")
+        if not isinstance(self.provider, str) or not _PROVIDER.fullmatch(self.provider):
+            raise ValueError("Credential.provider: 1 to 64 characters of a-z, 0-9, '_', '.' and '-'")
+        if not (isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError("Credential.weight: a finite number above 0")
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a request is for and whose keys pay. Immutable.
+
+    Args:
+        identifier: The customer's id in the app, at most 120 characters. None when only a key is
+            known: the call is then billed to that key and attributed to nobody.
+        name: Shown by the vendor beside the identifier.
+        email: Shown by the vendor beside the identifier.
+        group: The customer's organisation.
+        thread: The conversation this request belongs to.
+        metadata: Plain values that go into each record of this caller.
+        credentials: The caller's keys, of one or several providers.
+        byok: Overrides the setting of the same name for this caller; it may only tighten it.
+        capture: Overrides the setting of the same name for this caller; it may only tighten it.
+
+    Raises:
+        TypeError: A field is of another type than named here.
+        ValueError: A text is empty, has a control character, or is too long.
+    """
+
+    identifier: str | None = None
+    name: str | None = None
+    email: str | None = None
+    group: str | None = None
+    thread: str | None = None
+    metadata: Mapping[str, MetadataValue] = _NO_METADATA
+    credentials: tuple[Credential, ...] = ()
+    byok: Byok | None = None
+    capture: Capture | None = None
+
+    def __post_init__(self) -> None:
+        for field, limit in _TEXTS:
+            text = getattr(self, field)
+            if text is not None:
+                _check_text(field, text, limit)
+        if self.metadata is not _NO_METADATA:
+            msgspec.structs.force_setattr(self, "metadata", _frozen_metadata(self.metadata))
+        if self.credentials:
+            credentials = tuple(self.credentials)
+            if any(type(credential) is not Credential for credential in credentials):
+                raise TypeError("Caller.credentials: expected kwai_middleware.Credential objects")
+            msgspec.structs.force_setattr(self, "credentials", credentials)
+        if self.byok is not None and self.byok not in ("prefer", "only", "off"):
+            raise ValueError("Caller.byok: one of 'prefer', 'only', 'off' or None")
+        if self.capture is not None and self.capture not in ("full", "metadata", "none"):
+            raise ValueError("Caller.capture: one of 'full', 'metadata', 'none' or None")
+
+    def with_credentials(self, credentials: tuple[Credential, ...]) -> Caller:
+        """Return the same caller with these keys instead of its own."""
+        return msgspec.structs.replace(self, credentials=credentials)
+
+
+_TEXTS: Final = (
+    ("identifier", MAX_IDENTIFIER),
+    ("name", 4096),
+    ("email", 4096),
+    ("group", MAX_IDENTIFIER),
+    ("thread", 254),
+)
+
+
+def _check_text(field: str, text: object, limit: int) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"Caller.{field}: expected a str or None, got {type(text).__name__}")
+    if not text or len(text) > limit:
+        raise ValueError(f"Caller.{field}: 1 to {limit} characters, or None")
+    # isprintable() is the fast answer for nearly all; it also says no to harmless format characters.
+    if not text.isprintable() and _CONTROL.search(text):
+        raise ValueError(f"Caller.{field}: no control characters")
+    if not text.isascii() and not _is_encodable(text):
+        raise ValueError(f"Caller.{field}: not valid Unicode (a lone surrogate)")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _frozen_metadata(metadata: Mapping[str, MetadataValue]) -> Mapping[str, MetadataValue]:
+    if not isinstance(metadata, Mapping):
+        raise TypeError("Caller.metadata: expected a mapping")
+    frozen = dict(metadata)
+    for key, value in frozen.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | bool):
+            raise TypeError("Caller.metadata: keys are str, values are str, int, float or bool")
+    return MappingProxyType(frozen)

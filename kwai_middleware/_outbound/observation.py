@@ -1,0 +1,106 @@
+"""What was seen of one exchange, kept as it came; nothing has been parsed yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from kwai_middleware._caller import Caller, Capture, Credential
+from kwai_middleware._record import BilledTo, CompletedCall
+from kwai_middleware._secret import Secret
+
+if TYPE_CHECKING:
+    from kwai_middleware._outbound.budget import Reservation
+    from kwai_middleware._outbound.routes import Endpoint
+
+__all__ = ["Ending", "Observation"]
+
+
+class Ending(Enum):
+    """The way an exchange ended. It does not tell success from failure: the content does."""
+
+    END = "end"
+    """The stream ended by itself."""
+    CLOSED = "closed"
+    """The app closed the response, or stopped iterating."""
+    CANCELLED = "cancelled"
+    """The task was cancelled, or the program interrupted."""
+    TIMEOUT = "timeout"
+    """A time limit of the HTTP client."""
+    ERROR = "error"
+    """Any other exception of the transport."""
+    ABANDONED = "abandoned"
+    """Nobody closed it; the garbage collector found it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One attempt, from its first byte to its last. The `PendingCall` that the transport delivers.
+
+    Attributes:
+        endpoint: Where it went.
+        caller: Who it was for when it started.
+        credential: The caller's key that was sent; None when the app's own paid.
+        billed_to: Whose key paid.
+        capture: How much of it may be logged.
+        request_body: The app's own bytes; None when they were a stream, or not kept for size.
+        request_kept: False when a body was left out for its size.
+        started_at: Seconds since 1970.
+        started: Nanoseconds of the monotonic clock, as are the following two.
+        answered: When the response's headers were there; None without a response.
+        ended: When the stream ended, in whichever way.
+        status: HTTP status; None without a response.
+        response_headers: As received, names in any case.
+        chunks: The response's body as it came over the wire; after a gap only its tail.
+        arrivals: When each chunk came.
+        gap_after: How many leading chunks are consecutive; the rest is the tail behind a gap. None
+            when nothing was left out.
+        decoded: The chunks are plain bytes already, whatever `content-encoding` says.
+        ending: The way it ended.
+        error: Name and text of the exception, when one ended it.
+        reservation: Memory held in the budget of open calls.
+    """
+
+    endpoint: Endpoint
+    caller: Caller | None
+    credential: Credential | None
+    billed_to: BilledTo
+    capture: Capture
+    request_body: bytes | None
+    request_kept: bool
+    started_at: float
+    started: int
+    answered: int | None
+    ended: int
+    status: int | None
+    response_headers: tuple[tuple[bytes, bytes], ...]
+    chunks: tuple[bytes, ...]
+    arrivals: tuple[int, ...]
+    gap_after: int | None
+    decoded: bool
+    ending: Ending
+    error: tuple[str, str] | None
+    reservation: Reservation = field(repr=False)
+
+    @property
+    def logged_by_vendor(self) -> bool:
+        """A gateway logs its own calls."""
+        return self.endpoint.kind == "gateway"
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The caller's keys, for masking."""
+        if self.caller is None:
+            return ()
+        return tuple(credential.api_key for credential in self.caller.credentials)
+
+    def build(self) -> CompletedCall:
+        """Look into it; see `records`."""
+        from kwai_middleware._outbound import records
+
+        return records.completed(self)
+
+    def release(self) -> None:
+        """Give its memory back to the budget."""
+        self.reservation.release()

@@ -1,0 +1,83 @@
+"""Destinations: what a host and endpoint is to us."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from kwai_middleware.errors import ConfigurationError
+
+__all__ = ["Route", "RouteKind", "checked_base_url"]
+
+RouteKind = Literal["gateway", "direct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A further host whose chat completions are attributed: what you give an SDK as `base_url`.
+
+    Args:
+        url: The base URL, such as `https://llm.example/v1`. Its `POST {url}/chat/completions` is
+            touched, with and without a trailing slash, and nothing else of the host. On a gateway
+            the paths with and without `/api` are the same.
+        kind: `gateway` for a Keywords AI (Respan) gateway: key and identity travel in the body, and
+            the gateway logs the call. `direct` for OpenRouter or another OpenAI-compatible host:
+            the caller's key takes the place of the `Authorization` header, and we log the call.
+        provider: On direct routes, whose key: the `Credential.provider` that is sent there.
+        insecure: Allows `http` to a host that is not loopback. A key in clear on a network is
+            everybody's; set it only for a network that you trust as much as this process.
+
+    Raises:
+        ConfigurationError: The URL is not `https` (or `http` to loopback), or has credentials, a
+            query or a fragment.
+    """
+
+    url: str
+    kind: RouteKind = "direct"
+    provider: str = "openrouter"
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("gateway", "direct"):
+            raise ConfigurationError("Route.kind: 'gateway' or 'direct'")
+        checked_base_url("Route.url", self.url, insecure=self.insecure)
+
+
+def checked_base_url(field: str, url: str, *, insecure: bool = False) -> str:
+    """Return `url` without its trailing slashes.
+
+    Raises:
+        ConfigurationError: It is not an absolute base URL that a key may travel to; the message
+            names `field`.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError(f"{field}: not a URL; expected something like https://host/path") from None
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ConfigurationError(f"{field}: expected an absolute https:// URL, such as https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{field}: no user name or password in the URL")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ConfigurationError(f"{field}: a base URL has no query and no fragment")
+    if port == 0 or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigurationError(f"{field}: not a URL; expected something like https://host/path")
+    if parts.scheme == "http" and not insecure and not is_loopback(parts.hostname):
+        raise ConfigurationError(
+            f"{field}: http:// sends keys in clear; use https:// (loopback may be http;"
+            " another host needs Route(..., insecure=True))"
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` names this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

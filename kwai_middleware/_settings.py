@@ -1,0 +1,202 @@
+"""Settings: from arguments, or from the environment when asked to read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, get_args
+
+from kwai_middleware._caller import Byok, Capture
+from kwai_middleware._route import Route, checked_base_url
+from kwai_middleware._secret import Secret
+from kwai_middleware.errors import ConfigurationError
+
+__all__ = ["BodyCredentials", "OnConflict", "Settings"]
+
+OnConflict = Literal["context", "body", "error"]
+"""Who wins when a request body brings an identity or key of its own."""
+
+BodyCredentials = Literal["remove", "allow"]
+"""What happens to a key in a request body when the caller has none."""
+
+KEYWORDSAI_BASE_URL: Final = "https://api.keywordsai.co/api"
+RESPAN_BASE_URL: Final = "https://api.respan.ai/api"
+OPENROUTER_BASE_URL: Final = "https://openrouter.ai/api/v1"
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * _KIB
+_DAY: Final = 24 * 60 * 60.0
+
+
+def _env(default: Any, *variables: str) -> Any:
+    """A field with its environment variables; the first one that is set counts."""
+    return field(default=default, metadata={"variables": variables})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, checked at construction. Frozen; equal settings share one delivery.
+
+    Times are seconds, sizes bytes. Each field has an environment variable, named in brackets.
+
+    Args:
+        api_key: The app's Keywords AI (Respan) key, for the request-logs API
+            [KEYWORDSAI_API_KEY, else RESPAN_API_KEY]. Without it calls are attributed but not logged.
+        base_url: The vendor's API: where records go, and a gateway route
+            [KEYWORDSAI_BASE_URL, else RESPAN_BASE_URL].
+        openrouter_base_url: A direct route beside OpenRouter's own [OPENROUTER_BASE_URL].
+        routes: Further destinations [KWAI_ROUTES: `gateway=https://... direct=https://...`].
+        byok: Whose key pays: `prefer` the caller's, else the app's own; `only` the caller's, and no
+            call without one; `off` the app's own, attribution only [KWAI_BYOK].
+        on_conflict: Who wins when a body brings `customer_credentials` or `customer_params` of its
+            own: the bound `context`, the `body`, or `error` [KWAI_ON_CONFLICT].
+        body_credentials: Whether a key in a body is let through when the caller has none: `remove`
+            or `allow` [KWAI_BODY_CREDENTIALS].
+        capture: What is recorded: `full`, `metadata` (no prompt, no answer) or `none` [KWAI_CAPTURE].
+        spool: Where records wait: `memory:` [KWAI_SPOOL].
+        max_call_bytes: Kept of one answer; beyond it only its last 64 KiB [KWAI_MAX_CALL_BYTES].
+        max_open_bytes: Kept of all answers and requests not yet recorded, in this process; beyond
+            it only the tails of answers [KWAI_MAX_OPEN_BYTES].
+        max_waiting_calls: Calls that may wait for the recording thread [KWAI_MAX_WAITING_CALLS].
+        max_spool_bytes: Records that may wait for the vendor [KWAI_MAX_SPOOL_BYTES].
+        max_pending_age: After which a record that the vendor never took is given up
+            [KWAI_MAX_PENDING_AGE].
+        request_timeout: For one request to the logs API [KWAI_REQUEST_TIMEOUT].
+        exit_timeout: For delivering what is left when the process ends, or when an ASGI server
+            shuts the app down [KWAI_EXIT_TIMEOUT].
+
+    Raises:
+        ConfigurationError: A value is not allowed; the message names the field, or the environment
+            variable it came from, and what is.
+    """
+
+    api_key: Secret | None = _env(None, "KEYWORDSAI_API_KEY", "RESPAN_API_KEY")
+    base_url: str = _env(KEYWORDSAI_BASE_URL, "KEYWORDSAI_BASE_URL", "RESPAN_BASE_URL")
+    openrouter_base_url: str = _env(OPENROUTER_BASE_URL, "OPENROUTER_BASE_URL")
+    routes: tuple[Route, ...] = _env((), "KWAI_ROUTES")
+    byok: Byok = _env("prefer", "KWAI_BYOK")
+    on_conflict: OnConflict = _env("context", "KWAI_ON_CONFLICT")
+    body_credentials: BodyCredentials = _env("remove", "KWAI_BODY_CREDENTIALS")
+    capture: Capture = _env("full", "KWAI_CAPTURE")
+    spool: str = _env("memory:", "KWAI_SPOOL")
+    max_call_bytes: int = _env(8 * _MIB, "KWAI_MAX_CALL_BYTES")
+    max_open_bytes: int = _env(256 * _MIB, "KWAI_MAX_OPEN_BYTES")
+    max_waiting_calls: int = _env(10_000, "KWAI_MAX_WAITING_CALLS")
+    max_spool_bytes: int = _env(64 * _MIB, "KWAI_MAX_SPOOL_BYTES")
+    max_pending_age: float = _env(7 * _DAY, "KWAI_MAX_PENDING_AGE")
+    request_timeout: float = _env(10.0, "KWAI_REQUEST_TIMEOUT")
+    exit_timeout: float = _env(3.0, "KWAI_EXIT_TIMEOUT")
+
+    def __post_init__(self) -> None:
+        _check(self, lambda name: f"Settings.{name}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from environment variables; what is unset or empty has its default.
+
+        With only `RESPAN_API_KEY` set, `base_url` defaults to the host of that name.
+
+        Args:
+            environ: Instead of `os.environ`.
+
+        Raises:
+            ConfigurationError: A variable has a value that is not allowed; the message names it.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for setting in fields(cls):
+            for variable in setting.metadata["variables"]:
+                text = environ.get(variable, "").strip()
+                if text:
+                    values[setting.name] = _parse(setting.name, variable, text)
+                    sources[setting.name] = variable
+                    break
+        if sources.get("api_key") == "RESPAN_API_KEY":
+            values.setdefault("base_url", RESPAN_BASE_URL)
+        try:
+            return cls(**values)
+        except ConfigurationError as error:
+            raise ConfigurationError(_named_after_variables(str(error), sources)) from None
+
+
+def _named_after_variables(message: str, sources: Mapping[str, str]) -> str:
+    for name, variable in sources.items():
+        if message.startswith(f"Settings.{name}:"):
+            return variable + message.removeprefix(f"Settings.{name}")
+    return message
+
+
+def _check(settings: Settings, label: Callable[[str], str]) -> None:
+    if isinstance(settings.api_key, str):
+        object.__setattr__(settings, "api_key", _secret(label("api_key"), settings.api_key))
+    elif settings.api_key is not None and not isinstance(settings.api_key, Secret):
+        raise ConfigurationError(f"{label('api_key')}: expected a Secret, a str or None")
+    for name in ("base_url", "openrouter_base_url"):
+        object.__setattr__(settings, name, checked_base_url(label(name), getattr(settings, name)))
+    routes = tuple(settings.routes)
+    if not all(isinstance(route, Route) for route in routes):
+        raise ConfigurationError(f"{label('routes')}: expected kwai_middleware.Route objects")
+    object.__setattr__(settings, "routes", routes)
+    for name, kind in (("byok", Byok), ("on_conflict", OnConflict), ("body_credentials", BodyCredentials), ("capture", Capture)):
+        allowed = get_args(kind)
+        if getattr(settings, name) not in allowed:
+            raise ConfigurationError(f"{label(name)}: one of {', '.join(allowed)}")
+    if settings.spool != "memory:":
+        raise ConfigurationError(f"{label('spool')}: only 'memory:' is allowed")
+    for name, low, high in _SIZES:
+        value = getattr(settings, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ConfigurationError(f"{label(name)}: a whole number from {low} to {high}")
+    for name, shortest, longest in _TIMES:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not shortest <= value <= longest:
+            raise ConfigurationError(f"{label(name)}: seconds, from {shortest:g} to {longest:g}")
+
+
+_SIZES: Final = (
+    ("max_call_bytes", 256 * _KIB, 1024 * _MIB),
+    ("max_open_bytes", _MIB, 1024 * 1024 * _MIB),
+    ("max_waiting_calls", 1, 10_000_000),
+    ("max_spool_bytes", 64 * _KIB, 1024 * 1024 * _MIB),
+)
+_TIMES: Final = (
+    ("max_pending_age", 1.0, 365 * _DAY),
+    ("request_timeout", 0.1, 600.0),
+    ("exit_timeout", 0.0, 60.0),
+)
+
+
+def _secret(label: str, text: str) -> Secret:
+    try:
+        return Secret(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{label}: an API key is visible ASCII without blanks (was it copied with a line end or quotes?)"
+        ) from None
+
+
+def _parse(name: str, variable: str, text: str) -> Any:
+    if name == "api_key":
+        return _secret(variable, text)
+    if name == "routes":
+        return tuple(_route(variable, word) for word in text.replace(",", " ").split())
+    if name in {name for name, _, _ in _SIZES}:
+        if not text.isdecimal() or not text.isascii() or len(text) > 15:
+            raise ConfigurationError(f"{variable}: a whole number")
+        return int(text)
+    if name in {name for name, _, _ in _TIMES}:
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(f"{variable}: a number of seconds") from None
+    return text
+
+
+def _route(variable: str, word: str) -> Route:
+    kind, equals, url = word.partition("=")
+    if not equals or kind not in ("gateway", "direct"):
+        raise ConfigurationError(f"{variable}: words of the form gateway=https://... or direct=https://...")
+    checked_base_url(variable, url)
+    return Route(url, kind="gateway" if kind == "gateway" else "direct")

@@ -1,0 +1,101 @@
+"""Everything this library raises on purpose.
+
+    KwaiError                          every error of ours
+    ├─ ConfigurationError (ValueError) a setting is wrong; raised at start, never during a request
+    ├─ RequestRefused                  an inbound request is answered by the middleware itself
+    │  ├─ InvalidHeader                400: a header of ours is malformed
+    │  └─ Unauthenticated              401: an identity or a key is required and missing
+    ├─ OutboundRefused                 a model call is refused before a byte is sent
+    │  ├─ MissingCredential            only the caller's own key may pay, and there is none
+    │  └─ CannotAttribute              the request cannot carry whose call it is
+    └─ BlockingCall (RuntimeError)     a blocking method was called on an event loop
+
+No message ever holds the value that was refused: it may be a key.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BlockingCall",
+    "CannotAttribute",
+    "ConfigurationError",
+    "InvalidHeader",
+    "KwaiError",
+    "MissingCredential",
+    "OutboundRefused",
+    "RequestRefused",
+    "Unauthenticated",
+]
+
+
+class KwaiError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigurationError(KwaiError, ValueError):
+    """A setting, an argument or an environment variable is wrong.
+
+    The message names the field or variable, says what is allowed and what to do.
+    """
+
+
+class RequestRefused(KwaiError):
+    """An inbound request that the middleware answers itself, before the app runs.
+
+    An `identify` or `credentials` callable may raise it (or a subclass) to refuse the request.
+
+    Args:
+        detail: One sentence for the client's developer. It is sent as it is: no values, no secrets.
+        header: The name of the header at fault, when there is one.
+    """
+
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "Request refused"
+
+    def __init__(self, detail: str, *, header: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.header = header
+
+
+class InvalidHeader(RequestRefused):
+    """A header that carries an identity or a key is malformed, too long or sent twice (HTTP 400)."""
+
+    status = 400
+    title = "Invalid header"
+
+
+class Unauthenticated(RequestRefused):
+    """The app requires an identity or a key, and the request has none that is believed (HTTP 401)."""
+
+    status = 401
+    title = "Authentication required"
+
+
+class OutboundRefused(KwaiError):
+    """A model call is refused on this machine; nothing of it was sent.
+
+    Attributes:
+        code: Short stable name of the reason, also sent in the `x-kwai-refused` header of the
+            local answer that `client()` and `async_client()` give instead of raising.
+    """
+
+    code: ClassVar[str] = "refused"
+
+
+class MissingCredential(OutboundRefused):
+    """Only the caller's own key may pay for this call (`byok="only"`), and the caller has none."""
+
+    code = "missing_credential"
+
+
+class CannotAttribute(OutboundRefused):
+    """The request cannot carry the caller's key or identity, so it would go out on another's bill."""
+
+    code = "cannot_attribute"
+
+
+class BlockingCall(KwaiError, RuntimeError):
+    """A blocking method was called where an event loop runs; the message names the async twin."""

@@ -1,0 +1,39 @@
+"""What holds for every test: nothing swallowed, nobody bound, no setting from this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from kwai_middleware import _guard
+from kwai_middleware._context import current_caller
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_swallowed() -> Iterator[list[BaseException]]:
+    """What production swallows fails the test; a test that provokes it clears the list."""
+    swallowed: list[BaseException] = []
+    remove = _guard.on_swallowed(swallowed.append)
+    yield swallowed
+    remove()
+    if swallowed:
+        raise swallowed[0]
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left_bound() -> Iterator[None]:
+    """No test leaves a caller behind, neither for us nor for structlog."""
+    yield
+    assert current_caller() is None
+    assert "customer_id" not in structlog.contextvars.get_contextvars()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings and proxies of this machine do not reach the tests."""
+    for name in os.environ:
+        if name.startswith(("KWAI_", "KEYWORDSAI_", "RESPAN_", "OPENROUTER_", "OPENAI_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
