@@ -1,0 +1,50 @@
+# Every target sets itself up: Python 3.11 or newer and make are all that is needed.
+#   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, beside the first
+PYTHON ?= python3 python3.13 python3.12 python3.11
+VENV ?= .venv
+KEEP ?=
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup test check format demo clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(READY) ## the whole job on this machine, shown in a table (KEEP=1: leave the servers running)
+	@exec $(RUN) examples/demo.py $(if $(KEEP),--keep)
+
+test: $(READY) ## every test, with branch coverage of the package
+	$(RUN) -m pytest --cov
+
+check: $(READY) ## lint, format, types, architecture
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pyright --pythonpath $(RUN)
+	$(VENV)/bin/lint-imports
+
+format: $(READY) ## rewrite the code as `make check` wants it
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+setup: $(READY) ## only the environment
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Hashes are asked for all that is downloaded; the package itself is built by the pinned hatchling, with nothing else downloaded.
+$(READY): requirements/dev.txt pyproject.toml
+	@for python in $(PYTHON); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \
+	echo "Name yours: make PYTHON=/path/to/python3.12" >&2; exit 1
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
