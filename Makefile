@@ -38,9 +38,10 @@ clean: ## remove the environment and all caches
 
 # Hashes are asked for all that is downloaded; the package itself is built by the pinned hatchling, with nothing else downloaded.
 $(READY): requirements/dev.txt pyproject.toml
-	@for python in $(PYTHON); do \
+	@if $(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
+	for python in $(PYTHON); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
+	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv --clear $(VENV); \
 	  fi; \
 	done; \
 	echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \

@@ -131,7 +131,7 @@ sys.addaudithook(lambda event, _: event.startswith(ACTS) and events.append(event
 class Environment(dict):
     def __getitem__(self, name):
         frame = sys._getframe(1)
-        while frame.f_code.co_filename.endswith(("os.py", "_collections_abc.py", "<frozen os>", "<frozen _collections_abc>")):
+        while frame.f_code.co_filename.removesuffix(">").removesuffix(".py").endswith(("os", "_collections_abc")):
             frame = frame.f_back
         if "kwai_middleware" in frame.f_code.co_filename:
             reads.append(name)
