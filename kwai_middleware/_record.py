@@ -73,6 +73,7 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         is_byok: OpenRouter's `usage.is_byok`: a provider key stored at OpenRouter paid the provider.
         generation_id: The vendor's id of the answer.
         provider: Who ran the model behind the gateway, as the answer says.
+        provider_id: On direct routes, whose API it was: the `provider` of the keys that are sent there.
         gateway_log_id: The gateway's own record of this call (`X-Respan-Log-Id`).
         truncated: Something of the answer or the prompt was not kept, for its size.
     """
@@ -113,6 +114,7 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     is_byok: bool | None = None
     generation_id: str | None = None
     provider: str | None = None
+    provider_id: str | None = None
     gateway_log_id: str | None = None
     truncated: bool = False
 

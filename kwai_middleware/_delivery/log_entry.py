@@ -1,0 +1,266 @@
+"""One record as the body of `POST /api/request-logs/create/`, and as one row of a bulk of them.
+
+The vendor gives no error back for a log that fails its validation later: it is lost. So members go
+where its types take them whole, and everything else travels as text (`input`, `output`, `metadata`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from kwai_middleware._caller import Caller
+from kwai_middleware._delivery import vendor_types
+from kwai_middleware._record import CompletedCall, Outcome
+
+__all__ = ["MOST_BYTES", "encode"]
+
+MOST_BYTES: Final = 20_000_000
+"""Larger logs are refused by the vendor ("20 MB per span")."""
+
+_MOST_PARAMETER_TEXT: Final = 1000
+_PLAIN_TYPES: Final = (int, float, bool)
+
+
+class _Carried(NamedTuple):
+    """How much of a record goes along."""
+
+    parameters: bool = True
+    prompt: bool = True
+    answer: bool = True
+    caller_metadata: bool = True
+
+
+_METADATA_ONLY: Final = _Carried(parameters=False, prompt=False, answer=False)
+# From the record as it is to what always fits; the prompt is nearly always the heavy part.
+_SHRINKING: Final = (
+    _Carried(),
+    _Carried(prompt=False),
+    _Carried(parameters=False, prompt=False),
+    _METADATA_ONLY,
+    _Carried(parameters=False, prompt=False, answer=False, caller_metadata=False),
+)
+
+
+def encode(call: CompletedCall) -> bytes:
+    """Return a record as the request-logs API takes it: UTF-8 JSON of at most `MOST_BYTES`.
+
+    A record that would be larger loses its prompt, then its parameters and its answer, and says so.
+    With `capture` "metadata" neither prompt nor answer nor tools are in it.
+
+    Durations are seconds, `timestamp` is the end of the call, as the vendor documents them.
+    """
+    attempts = _SHRINKING if call.capture == "full" else _SHRINKING[3:]
+    for attempt, carried in enumerate(attempts):
+        body = msgspec.json.encode(_members(call, carried, shortened=call.truncated or attempt > 0))
+        if len(body) <= MOST_BYTES:
+            break
+    return body
+
+
+def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, Any]:
+    ended_at = call.started_at + (call.duration or 0.0)
+    members: dict[str, Any] = {
+        # The reference calls it required, and a failed call may name none.
+        "model": call.model or call.requested_model or "unknown",
+        "log_type": "chat",
+        "provider_id": call.provider_id,
+        "stream": call.stream,
+        "start_time": _moment(call.started_at),
+        "timestamp": _moment(ended_at),
+        # The documented name; the vendor's types turn it into `latency`.
+        "generation_time": call.duration,
+        "time_to_first_token": call.time_to_first_token,
+        "status_code": _status_code(call),
+        "status": "error" if call.outcome in _FAILURES else "success",
+        "error_message": call.error_message,
+        "warnings": _warnings(call.outcome, shortened=shortened),
+        "cost": call.cost,
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": call.completion_tokens,
+        "prompt_cache_hit_tokens": call.cached_tokens,
+        "prompt_cache_creation_tokens": call.cache_write_tokens,
+        "reasoning_tokens": call.reasoning_tokens,
+        "usage": vendor_types.kept_usage(call.usage) if call.usage else None,
+        **_customer(call.caller),
+        **_parameters(call.parameters, all_of_them=carried.parameters),
+    }
+    if carried.prompt and call.messages is not None:
+        members |= _prompt(call.messages)
+    if carried.answer and call.completions:
+        members |= _answer(call.completions)
+    members["metadata"] = _metadata(call, carried, shortened=shortened)
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+_FAILURES: Final = ("error", "timeout")
+_STATUS_WITHOUT_ANSWER: Final[dict[Outcome, int]] = {
+    "timeout": 504,
+    "cancelled": 499,
+    "abandoned": 499,
+    "complete": 200,
+}
+_BAD_GATEWAY: Final = 502
+_ERROR_STATUS: Final = re.compile("[45][0-9][0-9]")
+
+
+def _status_code(call: CompletedCall) -> int:
+    """Return the HTTP status, or what it would have been: the vendor reads a missing one as 200.
+
+    A failure inside a 200 counts as the code it carries; a failure without any as 502. A timeout is
+    504, and 499 is what the field calls a client that went away before the answer.
+    """
+    status = call.status_code
+    if status is None:
+        return _STATUS_WITHOUT_ANSWER.get(call.outcome, _BAD_GATEWAY)
+    if call.outcome == "timeout":
+        return 504
+    if call.outcome == "error" and status < 400:
+        code = call.error_code or ""
+        return int(code) if _ERROR_STATUS.fullmatch(code) else _BAD_GATEWAY
+    return status
+
+
+_OUTCOME_WARNINGS: Final[dict[Outcome, str]] = {
+    "incomplete": "The answer stopped without saying that it was whole.",
+    "cancelled": "The app ended the call before the answer was whole.",
+    "abandoned": "The app left the answer unread.",
+}
+
+
+def _warnings(outcome: Outcome, *, shortened: bool) -> str | None:
+    warning = _OUTCOME_WARNINGS.get(outcome)
+    if not shortened:
+        return warning
+    return " ".join(filter(None, (warning, "A part was not kept, for its size.")))
+
+
+def _customer(caller: Caller | None) -> dict[str, Any]:
+    if caller is None:
+        return {}
+    customer = {"customer_identifier": caller.identifier, "name": caller.name, "email": caller.email}
+    return {
+        # The vendor drops a customer_params without an identifier, name and email with it.
+        "customer_params": {name: value for name, value in customer.items() if value is not None}
+        if caller.identifier is not None
+        else None,
+        "customer_identifier": caller.identifier,
+        "customer_name": caller.name,
+        "customer_email": caller.email,
+        "group_identifier": caller.group,
+        "thread_identifier": caller.thread,
+    }
+
+
+def _parameters(parameters: dict[str, bytes], *, all_of_them: bool) -> dict[str, Any]:
+    """Return the parameters that the vendor's types have; without content only numbers and switches."""
+    return {
+        name: msgspec.Raw(parameters[name])
+        for name, type_ in vendor_types.PARAMETERS.items()
+        if name in parameters
+        and (all_of_them or type_ in _PLAIN_TYPES)
+        and vendor_types.accepted_parameter(name, parameters[name])
+    }
+
+
+def _prompt(messages: bytes) -> dict[str, Any]:
+    """Return the prompt as messages where the vendor keeps them, and as text where it would not."""
+    text = messages.decode(errors="replace")
+    try:
+        each = msgspec.json.decode(messages, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return {"input": text}
+    fitted = [vendor_types.fitted_message(message) for message in each]
+    if None in fitted:
+        return {"input": text}
+    if all(message is not None and message.whole for message in fitted):
+        return {"prompt_messages": msgspec.Raw(messages)}
+    return {"prompt_messages": [msgspec.Raw(message.message) for message in fitted if message], "input": text}
+
+
+def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Return the answer as messages where the vendor keeps them, and as text beside where it would not."""
+    fitted = [vendor_types.fitted_message(msgspec.json.encode(_with_reasoning(message))) for message in completions]
+    kept = [msgspec.Raw(message.message) for message in fitted if message]
+    members: dict[str, Any] = {}
+    if fitted[0] is not None:
+        members["completion_message"] = kept[0]
+    if len(kept) == len(completions) > 1:
+        members["completion_messages"] = kept
+    if not all(message is not None and message.whole for message in fitted):
+        whole = completions[0] if len(completions) == 1 else completions
+        members["output"] = msgspec.json.encode(whole).decode()
+    calls = completions[0].get("tool_calls")
+    if isinstance(calls, list) and calls and all(isinstance(tool_call, dict) for tool_call in calls):
+        members["tool_calls"] = calls
+    return members
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Give OpenRouter's `reasoning` the vendor's name."""
+    reasoning = message.get("reasoning")
+    if not isinstance(reasoning, str) or "reasoning_content" in message:
+        return message
+    others = {name: value for name, value in message.items() if name != "reasoning"}
+    return {**others, "reasoning_content": reasoning}
+
+
+def _metadata(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, str]:
+    ours = {name: text for name, value in _facts(call, shortened=shortened) if (text := _text(value)) is not None}
+    if carried.parameters:
+        for name, raw in call.parameters.items():
+            if not vendor_types.accepted_parameter(name, raw):
+                ours[f"request.{name}"] = _shortened(raw)
+    if call.caller is None or not carried.caller_metadata:
+        return ours
+    theirs: dict[str, str] = {}
+    for name, value in call.caller.metadata.items():
+        # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
+        name = _encodable(f"caller.{name}" if name in ours or name.startswith("_") else name)
+        theirs[name] = _text(value) or ""
+    return theirs | ours
+
+
+def _facts(call: CompletedCall, *, shortened: bool) -> Iterator[tuple[str, object]]:
+    """Yield what the vendor has no member for, under the names it is found by."""
+    yield "kwai_record_id", call.record_id
+    yield "outcome", call.outcome
+    yield "billed_to", call.billed_to
+    yield "key_fingerprint", call.key_fingerprint
+    yield "host", call.host
+    yield "requested_model", call.requested_model
+    yield "generation_id", call.generation_id
+    yield "gateway_log_id", call.gateway_log_id
+    yield "provider", call.provider
+    yield "finish_reason", call.finish_reason
+    yield "error_code", call.error_code
+    yield "is_byok", call.is_byok
+    yield "reported_cost", call.reported_cost
+    yield "upstream_cost", call.upstream_cost
+    yield "truncated", shortened or None
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates: they have no UTF-8."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _shortened(raw: bytes) -> str:
+    text = raw.decode(errors="replace")
+    return text if len(text) <= _MOST_PARAMETER_TEXT else text[: _MOST_PARAMETER_TEXT - 1] + "…"

@@ -1,0 +1,161 @@
+"""What the vendor's own types accept and keep; whatever they would refuse or drop travels another way.
+
+A log that fails the vendor's validation is lost without a word, so these types are narrower than the
+vendor's (`respan_sdk` 2.9.0 and `keywordsai_sdk` 0.5.2): what passes here passes there, whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+__all__ = ["PARAMETERS", "Fitted", "accepted_parameter", "fitted_message", "kept_usage"]
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """One message, as far as the vendor's `Message` takes it.
+
+    Attributes:
+        message: What it keeps, as JSON.
+        whole: Whether that is all of it.
+    """
+
+    message: bytes
+    whole: bool
+
+
+class _CacheControl(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+
+
+class _TextPart(msgspec.Struct, tag="text", forbid_unknown_fields=True):
+    text: str
+    cache_control: _CacheControl | None = None
+
+
+class _ImageURL(msgspec.Struct, forbid_unknown_fields=True):
+    url: str
+    detail: str | None = None
+
+
+class _ImagePart(msgspec.Struct, tag="image_url"):
+    # Of all parts this one alone keeps members that the vendor does not know.
+    image_url: _ImageURL | str
+
+
+class _FilePart(msgspec.Struct, tag="file", forbid_unknown_fields=True):
+    file: dict[str, msgspec.Raw]
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["user", "assistant", "system", "tool", "none", "developer"]
+    content: str | list[_TextPart | _ImagePart | _FilePart | str] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[dict[str, Any]] | None = None
+    annotations: list[dict[str, Any]] | None = None
+    # The vendor drops these; SDKs send them as null, and nothing is lost then.
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    reasoning: None = None
+    reasoning_details: None = None
+    images: None = None
+
+
+_KEPT_MEMBERS: Final = frozenset(
+    ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking_blocks", "annotations")
+)
+_message_decoder: Final = msgspec.json.Decoder(_Message)
+_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def fitted_message(raw: msgspec.Raw | bytes) -> Fitted | None:
+    """Fit one message, given as UTF-8 JSON, to the vendor's `Message`; None when that would refuse it."""
+    if _is_kept_whole(raw):
+        return Fitted(bytes(raw), True)
+    try:
+        members = _members_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    reduced = msgspec.json.encode({name: value for name, value in members.items() if name in _KEPT_MEMBERS})
+    return Fitted(reduced, False) if _is_kept_whole(reduced) else None
+
+
+def _is_kept_whole(raw: msgspec.Raw | bytes) -> bool:
+    try:
+        message = _message_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return all(map(_is_kept_tool_call, message.tool_calls or ()))
+
+
+def _is_kept_tool_call(call: dict[str, Any]) -> bool:
+    """Say whether the vendor keeps all of a tool call: a call of a function loses members it does not know."""
+    function = call.get("function")
+    if function is None:
+        return "function" not in call
+    return call.keys() <= {"id", "type", "function"} and (
+        not isinstance(function, dict) or function.keys() == {"name", "arguments"}  # pyright: ignore
+    )
+
+
+class _ChosenFunction(msgspec.Struct):
+    name: str
+
+
+class _ToolChoice(msgspec.Struct):
+    type: str
+    function: _ChosenFunction | None = None
+
+
+PARAMETERS: Final[dict[str, Any]] = {
+    "temperature": float,
+    "top_p": float,
+    "max_tokens": int,
+    "max_completion_tokens": int,
+    "frequency_penalty": float,
+    "presence_penalty": float,
+    "logprobs": bool,
+    "top_logprobs": int,
+    "n": int,
+    "parallel_tool_calls": bool,
+    "logit_bias": dict[str, float],
+    "stop": str | list[str],
+    "reasoning_effort": str,
+    "response_format": dict[str, Any],
+    "stream_options": dict[str, Any],
+    "thinking": dict[str, Any],
+    "tool_choice": Literal["auto", "none", "required"] | _ToolChoice,
+    "tools": list[dict[str, Any]],
+}
+"""Parameters of a request that the vendor's log types have, and the values they take there."""
+
+_parameter_decoders: Final = {name: msgspec.json.Decoder(type_) for name, type_ in PARAMETERS.items()}
+
+
+def accepted_parameter(name: str, raw: bytes) -> bool:
+    """Say whether the vendor's log types take a request's parameter with this value (JSON)."""
+    decoder = _parameter_decoders.get(name)
+    if decoder is None:
+        return False
+    try:
+        decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def kept_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    """Return what the vendor's `Usage` keeps; it drops all else without a word, `cost` too."""
+    kept: dict[str, Any] = {}
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        if type(usage.get(name)) is int:
+            kept[name] = usage[name]
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        if isinstance(usage.get(name), dict):
+            kept[name] = usage[name]
+    return kept
