@@ -1,0 +1,69 @@
+"""One bound, for the whole process, on the memory of calls that are not recorded yet."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+__all__ = ["Reservation", "in_use"]
+
+
+class _Budget:
+    """How much is reserved. Its lock is re-entrant: a finalizer may run while it is held."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.lock = threading.RLock()
+        self._follows_forks = False
+
+    def follow_forks(self) -> None:
+        """From now on a forked child gets a lock that nobody holds."""
+        if not self._follows_forks:
+            self._follows_forks = True
+            os.register_at_fork(after_in_child=self._new_lock)
+
+    def _new_lock(self) -> None:
+        self.lock = threading.RLock()
+
+
+_budget: Final = _Budget()
+
+
+class Reservation:
+    """What one call holds of the budget. Given back when the call is recorded, dropped or forgotten.
+
+    Args:
+        limit: What all calls of this process may hold together, in bytes.
+    """
+
+    __slots__ = ("_limit", "held")
+
+    def __init__(self, limit: int) -> None:
+        _budget.follow_forks()
+        self._limit = limit
+        self.held = 0
+
+    def grow(self, amount: int) -> bool:
+        """Hold `amount` bytes more; False, and nothing changes, when the budget is used up."""
+        with _budget.lock:
+            if _budget.used + amount > self._limit:
+                return False
+            _budget.used += amount
+            self.held += amount
+            return True
+
+    def release(self) -> None:
+        """Give everything back; may be called again."""
+        with _budget.lock:
+            _budget.used -= self.held
+            self.held = 0
+
+    def __del__(self) -> None:
+        if self.held:
+            self.release()
+
+
+def in_use() -> int:
+    """Return how many bytes all calls of this process hold together."""
+    return _budget.used

@@ -1,0 +1,123 @@
+"""One attempt at a model call, watched from outside. It is told what happens and says nothing back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns, time
+
+from kwai_middleware import _guard
+from kwai_middleware._outbound.attribution import Attribution
+from kwai_middleware._outbound.budget import Reservation
+from kwai_middleware._outbound.kept_chunks import KeptChunks
+from kwai_middleware._outbound.observation import Ending, Observation
+from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._record import PendingCall
+from kwai_middleware._settings import Settings
+
+__all__ = ["Deliver", "Exchange"]
+
+Deliver = Callable[[PendingCall], object]
+"""Takes a finished call without waiting; `Delivery.submit` is one."""
+
+
+class Exchange:
+    """From the first byte of a request to the last of its answer; hands over exactly one observation.
+
+    Nothing here does I/O or parses anything, and nothing here raises: what goes wrong is reported
+    to the guard, and the app's call goes on.
+
+    Args:
+        endpoint: Where the call goes.
+        attribution: Who it is for and who pays.
+        body: The app's own bytes; None when the body is a stream.
+        settings: The bounds on what is kept.
+        deliver: Where the observation goes.
+        clock: Nanoseconds that only rise.
+        wall_clock: Seconds since 1970.
+    """
+
+    __slots__ = (
+        "_answered", "_attribution", "_body", "_clock", "_decoded", "_deliver", "_endpoint", "_headers", "_kept",
+        "_open", "_reservation", "_started", "_started_at", "_status", "_whole_body",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        attribution: Attribution,
+        body: bytes | None,
+        settings: Settings,
+        deliver: Deliver,
+        clock: Callable[[], int] = perf_counter_ns,
+        wall_clock: Callable[[], float] = time,
+    ) -> None:
+        self._endpoint = endpoint
+        self._attribution = attribution
+        self._deliver = deliver
+        self._clock = clock
+        self._reservation = Reservation(settings.max_open_bytes)
+        self._whole_body = body is not None and self._reservation.grow(len(body))
+        self._body = body if self._whole_body else None
+        self._kept = KeptChunks(settings.max_call_bytes, self._reservation)
+        self._answered: int | None = None
+        self._status: int | None = None
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._decoded = False
+        # Whoever pops it finishes the exchange: a list's pop is atomic, also between threads, a
+        # finalizer and a signal handler.
+        self._open = [True]
+        self._started_at = wall_clock()
+        self._started = clock()
+
+    def answered(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """The response's head has come."""
+        self._answered = self._clock()
+        self._status = status
+        self._headers = headers
+
+    def received(self, chunk: bytes) -> None:
+        """A part of the response's body has come, as it is on the wire."""
+        try:
+            self._kept.add(chunk, self._clock())
+        except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
+            _guard.report(error)
+
+    def read_already(self, content: bytes) -> None:
+        """The response came whole and decoded, as caches and mocks hand it over; it will not be iterated."""
+        self._decoded = True
+        self.received(content)
+        self.finished(Ending.END)
+
+    def finished(self, ending: Ending, error: BaseException | None = None) -> None:
+        """It is over, in whichever way. Only the first call counts."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        with _guard.never_raise:
+            ended = self._clock()
+            chunks, arrivals, gap_after = self._kept.kept()
+            self._deliver(
+                Observation(
+                    endpoint=self._endpoint,
+                    caller=self._attribution.caller,
+                    credential=self._attribution.credential,
+                    billed_to=self._attribution.billed_to,
+                    capture=self._attribution.capture,
+                    request_body=self._body,
+                    request_kept=self._whole_body,
+                    started_at=self._started_at,
+                    started=self._started,
+                    answered=self._answered,
+                    ended=ended,
+                    status=self._status,
+                    response_headers=self._headers,
+                    chunks=chunks,
+                    arrivals=arrivals,
+                    gap_after=gap_after,
+                    decoded=self._decoded,
+                    ending=ending,
+                    error=None if error is None else (type(error).__name__, str(error)),
+                    reservation=self._reservation,
+                )
+            )

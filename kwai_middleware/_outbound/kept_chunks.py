@@ -1,0 +1,81 @@
+"""What is kept of one answer: all of it, or its head and its last 64 KiB."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from kwai_middleware._outbound.budget import Reservation
+
+__all__ = ["TAIL", "KeptChunks"]
+
+TAIL: Final = 64 * 1024
+"""Usage and cost stand at the end of an answer: this much of the end is kept whatever its size."""
+
+_STEP: Final = 64 * 1024
+"""Memory is reserved in steps, so that most chunks cost one comparison."""
+
+_OVERHEAD: Final = 96
+"""What one kept chunk costs beside its bytes: the object, its place, its time."""
+
+
+class KeptChunks:
+    """Keeps references to an answer's chunks and the time of each; copies nothing that fits.
+
+    Args:
+        limit: Bytes kept of this answer.
+        reservation: Where the memory is accounted for; when it says no, only the tail is kept.
+    """
+
+    __slots__ = ("_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size", "arrivals", "chunks")
+
+    def __init__(self, limit: int, reservation: Reservation) -> None:
+        self.chunks: list[bytes] = []
+        self.arrivals: list[int] = []
+        self._limit = limit - TAIL
+        self._reservation = reservation
+        self._size = 0
+        self._room = 0
+        self._tail: deque[tuple[bytes, int]] | None = None
+        self._tail_size = 0
+        self._skipped = False
+
+    def add(self, chunk: bytes, now: int) -> None:
+        """Keep one chunk that arrived at `now`."""
+        self._size += len(chunk) + _OVERHEAD
+        if self._size > self._room and not self._has_room():
+            self._add_to_tail(chunk, now)
+            return
+        self.chunks.append(chunk)
+        self.arrivals.append(now)
+
+    def kept(self) -> tuple[tuple[bytes, ...], tuple[int, ...], int | None]:
+        """Return the chunks, their times, and how many of them come before a gap (None: there is none)."""
+        tail = self._tail or ()
+        chunks = (*self.chunks, *(chunk for chunk, _ in tail))
+        arrivals = (*self.arrivals, *(arrival for _, arrival in tail))
+        return chunks, arrivals, len(self.chunks) if self._skipped else None
+
+    def _has_room(self) -> bool:
+        if self._tail is not None:
+            return False
+        missing = self._size - self._room
+        step = -(-missing // _STEP) * _STEP
+        if self._size <= self._limit and self._reservation.grow(step):
+            self._room += step
+            return True
+        self._tail = deque()
+        return False
+
+    def _add_to_tail(self, chunk: bytes, now: int) -> None:
+        assert self._tail is not None
+        if len(chunk) > TAIL:
+            # A slice, so that a huge chunk does not stay alive for its end.
+            chunk = chunk[-TAIL:]
+            self._skipped = True
+        self._tail.append((chunk, now))
+        self._tail_size += len(chunk) + _OVERHEAD
+        while self._tail_size - len(self._tail[0][0]) - _OVERHEAD >= TAIL:
+            dropped, _ = self._tail.popleft()
+            self._tail_size -= len(dropped) + _OVERHEAD
+            self._skipped = True

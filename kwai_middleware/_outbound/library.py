@@ -1,0 +1,99 @@
+"""What we need of an HTTP library: httpx and httpx2 each give one declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kwai_middleware._outbound.exchange import Deliver
+from kwai_middleware._settings import Settings
+
+__all__ = ["Library", "RequestLike", "ResponseLike"]
+
+
+class UrlLike(Protocol):
+    """A parsed URL."""
+
+    @property
+    def raw_scheme(self) -> bytes: ...
+    @property
+    def raw_host(self) -> bytes: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def raw_path(self) -> bytes: ...
+    @property
+    def userinfo(self) -> bytes: ...
+
+
+class HeadersLike(Protocol):
+    """Headers of a request or a response."""
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]: ...
+    def __contains__(self, name: Any, /) -> bool: ...
+    def __setitem__(self, name: str, value: str, /) -> None: ...
+    def copy(self) -> Any: ...
+
+
+class RequestLike(Protocol):
+    """An outbound request of an HTTP library."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def url(self) -> UrlLike: ...
+    @property
+    def headers(self) -> HeadersLike: ...
+    @property
+    def stream(self) -> Any: ...
+    @property
+    def extensions(self) -> Any: ...
+
+
+class ResponseLike(Protocol):
+    """A response of an HTTP library."""
+
+    stream: Any
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> HeadersLike: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def is_stream_consumed(self) -> bool: ...
+    @property
+    def content(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """The classes of one HTTP library that a transport has to hand out.
+
+    A client asserts that a stream inherits from its own library's type, so each library gets its
+    own small classes; everything they do is in `streams` and `wire`.
+
+    Attributes:
+        name: How the library is imported.
+        request: Makes a request.
+        response: Makes a response.
+        byte_stream: The type of a body that is held in memory.
+        wire_body: A `WireBody` of the library's stream type.
+        stream: An `ObservedStream` of the library's stream type.
+        async_stream: An `AsyncObservedStream` of the library's stream type.
+        timeout: The base of its time-out exceptions.
+        deliver: Where calls go when a transport is not told.
+    """
+
+    name: str
+    request: Callable[..., Any]
+    response: Callable[..., Any]
+    byte_stream: type[Any]
+    wire_body: Callable[..., Any]
+    stream: Callable[..., Any]
+    async_stream: Callable[..., Any]
+    timeout: type[Exception]
+    deliver: Callable[[Settings], Deliver]
