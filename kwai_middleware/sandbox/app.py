@@ -1,0 +1,45 @@
+"""The sandbox as one Starlette app."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from kwai_middleware.sandbox.chat import GatewayChat, OpenRouterChat, Unknown
+from kwai_middleware.sandbox.control import control_routes
+from kwai_middleware.sandbox.request_logs import RequestLogs
+from kwai_middleware.sandbox.state import SandboxState
+
+__all__ = ["create_app"]
+
+
+def create_app() -> Starlette:
+    """Return a new sandbox: the vendors' APIs, and `/sandbox/` to look at what arrived.
+
+    It behaves as the vendors' documentation and recorded traffic say, answers by model name, and
+    keeps everything in memory. What it remembers is `app.state.sandbox`.
+
+    Example:
+        >>> app = create_app()  # uvicorn.run(app, port=8700)
+    """
+    state = SandboxState()
+    gateway, openrouter = GatewayChat(state), OpenRouterChat(state)
+    single, newer, bulk = (
+        RequestLogs(state, "create"),
+        RequestLogs(state, "create", answers_span=True),
+        RequestLogs(state, "bulk"),
+    )
+    routes: list[Route] = []
+    for prefix in ("/api", ""):
+        for slash in ("", "/"):
+            routes += [
+                Route(f"{prefix}/chat/completions{slash}", gateway, methods=["POST"]),
+                Route(f"{prefix}/request-logs/create{slash}", single, methods=["POST"]),
+                Route(f"{prefix}/request-logs/bulk{slash}", bulk, methods=["POST"]),
+                Route(f"{prefix}/request-logs{slash}", newer, methods=["POST"]),
+            ]
+    routes += [Route(f"/api/v1/chat/completions{slash}", openrouter, methods=["POST"]) for slash in ("", "/")]
+    app = Starlette(routes=[*routes, *control_routes(state), Route("/{path:path}", Unknown(state))])
+    app.router.redirect_slashes = False
+    app.state.sandbox = state
+    return app

@@ -1,0 +1,190 @@
+"""The Keywords AI (Respan) gateway: its parameters, whose key pays, the shapes of its answers and errors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from kwai_middleware.sandbox.answers import Refusal, ToolCall
+from kwai_middleware.sandbox.completions import Completion, event
+from kwai_middleware.sandbox.json_types import json_or_none, object_or_empty
+
+__all__ = [
+    "INVALID_KEY",
+    "GatewayCompletion",
+    "customer_of",
+    "error_body",
+    "parameters",
+    "paying_credential",
+    "provider_error",
+]
+
+INVALID_KEY: Final = (
+    "Your API key is invalid or expired, please check your API key at"
+    " https://platform.keywordsai.co/platform/api/api-keys"
+)
+
+_ERROR_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_NESTED: Final = ("respan_params", "keywordsai_params")
+
+
+def parameters(body: Mapping[str, object], header: str | None) -> dict[str, object]:
+    """Return the gateway's parameters of a request, from all three places that may hold them.
+
+    `respan_params` (with its alias `keywordsai_params`) goes before the base64 header, and both before
+    the top level. One that is not an object is ignored silently, and takes the header's with it.
+
+    Args:
+        body: Of the request.
+        header: Value of `X-Data-Respan-Params` or its alias.
+    """
+    nested: list[object] = [body[name] for name in reversed(_NESTED) if name in body]
+    if header is not None:
+        nested.insert(0, _decoded(header))
+    nested = [json_or_none(value.encode()) if isinstance(value, str) else value for value in nested]
+    merged = dict(body)
+    objects = [value for value in nested if is_object(value)]
+    if len(objects) == len(nested):
+        for value in objects:
+            merged |= value
+    return merged
+
+
+def _decoded(header: str) -> object:
+    try:
+        return json_or_none(base64.b64decode(header, validate=True))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def paying_credential(merged: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return provider and key of the customer's credential that pays; None when the app's own account does."""
+    credentials = object_or_empty(merged.get("customer_credentials"))
+    for provider in ("openrouter", *credentials):
+        value = credentials.get(provider)
+        key = object_or_empty(value).get("api_key")
+        if isinstance(key, str) and key:
+            return provider, key
+    return None
+
+
+def customer_of(merged: Mapping[str, object]) -> str | None:
+    """Return whom a call is attributed to: `customer_params` goes before the top level."""
+    within = object_or_empty(merged.get("customer_params")).get("customer_identifier")
+    identifier = merged.get("customer_identifier") if within is None else within
+    return None if identifier is None else str(identifier)
+
+
+def error_body(detail: str, **members: object) -> bytes:
+    """Return the body of an error of the gateway itself."""
+    return msgspec.json.encode({"detail": detail, **members})
+
+
+def provider_error(refusal: Refusal) -> bytes:
+    """Return the body of a provider's error, which the gateway hands on in OpenAI's shape."""
+    return msgspec.json.encode({"error": _error(refusal.status, refusal.message)})
+
+
+def _error(status: int, message: str) -> dict[str, object]:
+    return {"message": message, "type": _ERROR_TYPES.get(status, "server_error"), "param": None, "code": str(status)}
+
+
+class GatewayCompletion(Completion):
+    """An answer in OpenAI's shape: usage only when `stream_options` ask for it, and then without a choice."""
+
+    id_prefix = "chatcmpl-"
+
+    def whole(self) -> bytes:
+        """Return the answer in one piece."""
+        answer = self.answer
+        if answer.failure is not None and answer.failure_at_top:
+            return msgspec.json.encode({"error": self._failure()})
+        message: dict[str, object] = {
+            "role": "assistant",
+            "content": (answer.text if answer.failure is None else self.half) or None,
+            "refusal": None,
+        }
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
+        if answer.tool_calls:
+            message["tool_calls"] = [_called(call) for call in answer.tool_calls]
+        choice: dict[str, object] = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": self.finish_reason,
+        }
+        if answer.failure is not None:
+            choice |= {"finish_reason": "error", "error": self._failure()}
+        return msgspec.json.encode({**self._envelope("chat.completion"), "choices": [choice], "usage": self._usage()})
+
+    def opening(self) -> Iterator[bytes]:
+        """Yield what comes before the first token: nothing."""
+        return iter(())
+
+    def piece(self, text: str) -> bytes:
+        """Return the event of a piece of text."""
+        return self._chunk({"content": text} if text else {"role": "assistant", "content": ""})
+
+    def reasoning(self, text: str) -> bytes:
+        """Return the event of a piece of reasoning."""
+        return self._chunk({"content": None, "reasoning_content": text})
+
+    def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
+        """Yield the events of a tool call: its name first, its arguments in two halves."""
+        half = len(call.arguments) // 2
+        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        yield self._chunk({"content": None, "tool_calls": [first]})
+        for arguments in (call.arguments[:half], call.arguments[half:]):
+            yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield what comes after the last token, up to `[DONE]`."""
+        yield self._chunk({}, finish_reason=self.finish_reason)
+        if object_or_empty(self.question.body.get("stream_options")).get("include_usage") is True:
+            yield event({**self._envelope("chat.completion.chunk"), "choices": [], "usage": self._usage()})
+
+    def failure(self) -> bytes:
+        """Return the event of the error in mid-stream."""
+        return event({"error": self._failure()})
+
+    def _failure(self) -> dict[str, object]:
+        return _error(self.answer.failure or 502, "Provider returned error")
+
+    def _envelope(self, kind: str) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.question.model,
+            "system_fingerprint": None,
+        }
+
+    def _chunk(self, delta: Mapping[str, object], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return event({**self._envelope("chat.completion.chunk"), "choices": [choice]})
+
+    def _usage(self) -> dict[str, object]:
+        bill = self.bill
+        return {
+            "prompt_tokens": bill.prompt_tokens,
+            "completion_tokens": bill.completion_tokens,
+            "total_tokens": bill.total_tokens,
+            "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "audio_tokens": 0},
+        }
+
+
+def _called(call: ToolCall) -> dict[str, object]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

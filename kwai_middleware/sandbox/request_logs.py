@@ -1,0 +1,246 @@
+"""The request-logs API: single and bulk, with the vendor's checks, limits and errors."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from kwai_middleware.sandbox.connection import ClientLeft, Connection
+from kwai_middleware.sandbox.gateway import INVALID_KEY, error_body
+from kwai_middleware.sandbox.journal import LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.json_types import is_object, json_or_none
+from kwai_middleware.sandbox.keys import bearer_key, fingerprint
+from kwai_middleware.sandbox.state import LogsMode, SandboxState
+
+__all__ = ["MOST_ROWS", "MOST_ROW_BYTES", "RequestLogs"]
+
+MOST_ROWS: Final = 500
+MOST_ROW_BYTES: Final = 20 * 1024 * 1024
+
+_MINUTE: Final = 60.0
+_LONGEST_IDENTIFIER: Final = 254
+_ALIASES: Final = {"ttft": "time_to_first_token", "generation_time": "latency", "messages": "prompt_messages"}
+_NUMBER: Final = (int, float)
+_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    **dict.fromkeys(("prompt_tokens", "completion_tokens", "reasoning_tokens"), ("integer", (int,))),
+    **dict.fromkeys(("prompt_cache_hit_tokens", "prompt_cache_creation_tokens"), ("integer", (int,))),
+    "status_code": ("integer", (int,)),
+    **dict.fromkeys(("cost", "latency", "generation_time"), ("number", _NUMBER)),
+    **dict.fromkeys(("time_to_first_token", "ttft", "tokens_per_second"), ("number", _NUMBER)),
+    "stream": ("boolean", (bool,)),
+    **dict.fromkeys(("prompt_messages", "messages", "tools", "tool_calls"), ("list", (list,))),
+    **dict.fromkeys(("completion_message", "customer_params", "metadata", "properties", "usage"), ("object", (dict,))),
+    **dict.fromkeys(("error_message", "log_type", "start_time", "timestamp", "thread_identifier"), ("string", (str,))),
+}
+_TOO_LARGE: Final = "Payload too large: a log has at most 20 MB"
+_NO_KEY: Final = "Authentication credentials were not provided."
+
+
+class RequestLogs:
+    """One endpoint of the API.
+
+    Args:
+        state: Where records go.
+        endpoint: `create` (also its older spelling) or `bulk`.
+        answers_span: Whether a single answers the stored row, as the newer spelling does.
+    """
+
+    def __init__(self, state: SandboxState, endpoint: str, *, answers_span: bool = False) -> None:
+        self.state = state
+        self.endpoint = endpoint
+        self.answers_span = answers_span
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Receive the request whole, and take its records unless told to misbehave."""
+        state = self.state
+        connection = Connection(scope, receive, send, pauses=state.pauses, reset=state.reset_connection)
+        try:
+            body = await connection.body()
+        except ClientLeft:
+            return
+        key = bearer_key(connection.header(b"authorization"))
+        state.keys.remember(key)
+        connection.entry = entry = LogRequestEntry(
+            endpoint=self.endpoint,
+            path=connection.path,
+            headers=scope["headers"],
+            posted_by=None if key is None else fingerprint(key),
+            mode=state.logs_mode.mode,
+            body_length=len(body),
+        )
+        state.log_requests.append(entry)
+        try:
+            mode = self._next_mode()
+            if not await _misbehave(connection, mode):
+                status, answer, headers = self._take(entry, body, key)
+                await connection.answer(status, b"<html>\xff</html" if mode.mode == "garbage" else answer, headers)
+        except ClientLeft:
+            await connection.cut()
+        finally:
+            connection.close()
+
+    def _next_mode(self) -> LogsMode:
+        mode = self.state.logs_mode
+        if mode.times is not None:
+            left = mode.times - 1
+            normal = LogsMode(bulk_per_minute=mode.bulk_per_minute)
+            self.state.logs_mode = replace(mode, times=left) if left else normal
+        return mode
+
+    def _take(self, entry: LogRequestEntry, body: bytes, key: str | None) -> tuple[int, bytes, list[tuple[str, str]]]:
+        """Check a request and keep its records; returns status, body and headers of the answer."""
+        if key is None or key.endswith("-dead"):
+            return 401, error_body(_NO_KEY if key is None else INVALID_KEY), []
+        if self.endpoint == "bulk":
+            return self._take_bulk(entry, body, key)
+        entry.rows = 1
+        if len(body) > MOST_ROW_BYTES:
+            return 413, error_body(_TOO_LARGE), []
+        row = json_or_none(body)
+        if not is_object(row):
+            return 400, error_body("Invalid request format"), []
+        if errors := _errors(row):
+            return 422, error_body("Validation error", errors=errors), []
+        kept = self._keep(row, len(body), key)
+        entry.accepted = 1
+        if not self.answers_span:
+            return 200, b'{"message":"log successful"}', []
+        span = {"id": kept.log_id, "unique_id": kept.log_id, "status": kept.stored["status"]}
+        span |= {name: kept.stored.get(name) for name in ("model", "cost", "latency")}
+        return 201, msgspec.json.encode(span), []
+
+    def _take_bulk(self, entry: LogRequestEntry, body: bytes, key: str) -> tuple[int, bytes, list[tuple[str, str]]]:
+        if (wait := self._over_limit(key)) is not None:
+            seconds = math.ceil(wait)
+            return 429, error_body("Rate limit exceeded", retry_after=seconds), [("retry-after", str(seconds))]
+        try:
+            raw_rows = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])["logs"]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            return 400, error_body('Invalid request format: expected {"logs": [...]}'), []
+        entry.rows = len(raw_rows)
+        if not 1 <= len(raw_rows) <= MOST_ROWS:
+            return 400, error_body(f"logs: 1 to {MOST_ROWS} rows"), []
+        refused: list[dict[str, object]] = []
+        for index, raw in enumerate(map(bytes, raw_rows)):
+            row = json_or_none(raw)
+            if len(raw) > MOST_ROW_BYTES:
+                refused.append({"index": index, "detail": _TOO_LARGE})
+            elif not is_object(row):
+                refused.append({"index": index, "detail": "Invalid request format"})
+            elif errors := _errors(row):
+                refused.append({"index": index, "detail": "Validation error", "errors": errors})
+            else:
+                self._keep(row, len(raw), key)
+        entry.accepted = len(raw_rows) - len(refused)
+        answer = {"success_count": entry.accepted, "error_count": len(refused), "errors": refused}
+        return 201 if entry.accepted else 400, msgspec.json.encode(answer), []
+
+    def _over_limit(self, key: str) -> float | None:
+        """Seconds until this key may post in bulk again; None when it may now, which is then counted."""
+        now = time.monotonic()
+        latest = self.state.bulk_requests.setdefault(fingerprint(key), deque())
+        while latest and latest[0] <= now - _MINUTE:
+            latest.popleft()
+        if len(latest) >= self.state.logs_mode.bulk_per_minute:
+            return latest[0] + _MINUTE - now if latest else _MINUTE
+        latest.append(now)
+        return None
+
+    def _keep(self, row: Mapping[str, object], size: int, key: str) -> LogEntry:
+        stored, dropped = _stored(row)
+        entry = LogEntry(
+            endpoint=self.endpoint,
+            posted_by=fingerprint(key),
+            log_id=self.state.new_log_id(),
+            row=row,
+            stored=stored,
+            dropped=dropped,
+            size=size,
+        )
+        self.state.logs.append(entry)
+        return entry
+
+
+async def _misbehave(connection: Connection, mode: LogsMode) -> bool:
+    """Do what the mode asks for; returns whether that was the whole answer."""
+    if mode.mode == "slow":
+        await connection.pause(mode.seconds)
+    elif mode.mode == "hang":
+        await connection.pause(None)
+    elif mode.mode == "reset":
+        await connection.cut()
+        return True
+    elif mode.mode.isdecimal():
+        await _refuse(connection, int(mode.mode), mode.retry_after)
+        return True
+    return False
+
+
+async def _refuse(connection: Connection, status: int, retry_after: int | None) -> None:
+    headers: list[tuple[str, str]] = []
+    if 300 <= status < 400:
+        headers.append(("location", "https://api.respan.ai/elsewhere/"))
+    if status in (429, 503) and retry_after is not None:
+        headers.append(("retry-after", str(retry_after)))
+    if status == 401:
+        body = error_body(INVALID_KEY)
+    elif status == 429:
+        body = error_body("Rate limit exceeded", **({} if retry_after is None else {"retry_after": retry_after}))
+    elif status >= 500:
+        body = error_body("Internal server error", error_code="INTERNAL_ERROR")
+    else:
+        body = error_body(f"The sandbox was asked for {status}")
+    await connection.answer(status, body, headers)
+
+
+def _errors(row: Mapping[str, object]) -> dict[str, list[str]]:
+    """What is wrong with a row, by field."""
+    errors: dict[str, list[str]] = {}
+    model = row.get("model")
+    if model is None:
+        errors["model"] = ["This field is required."]
+    elif not isinstance(model, str) or not model:
+        errors["model"] = ["Not a valid string."]
+    for name, value in row.items():
+        kind, types = _KINDS.get(name, ("", (object,)))
+        # To Python a bool is an int; to the vendor it is not.
+        is_misplaced_bool = isinstance(value, bool) and types in ((int,), _NUMBER)
+        if value is not None and (is_misplaced_bool or not isinstance(value, types)):
+            errors.setdefault(name, [f"Not a valid {kind}."])
+    return errors
+
+
+def _stored(row: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
+    """What the vendor keeps of a row, and the names of the members that it drops without a word."""
+    stored = {_ALIASES.get(name, name): value for name, value in row.items() if value is not None}
+    dropped: list[str] = []
+    params = stored.get("customer_params")
+    if is_object(params) and params.get("customer_identifier") is None:
+        # The vendor's own type sets the whole object to null when it names nobody.
+        dropped.append("customer_params")
+        del stored["customer_params"]
+    elif is_object(params):
+        stored["customer_identifier"] = params["customer_identifier"]
+        stored |= {f"customer_{name}": params[name] for name in ("name", "email") if params.get(name) is not None}
+    if "customer_identifier" in stored:
+        stored["customer_identifier"] = str(stored["customer_identifier"])[:_LONGEST_IDENTIFIER]
+    if is_object(metadata := stored.get("metadata")):
+        stored["metadata"] = {
+            name: value if isinstance(value, str) else _text(value) for name, value in metadata.items()
+        }
+    status_code = stored.setdefault("status_code", 200)
+    stored.setdefault("log_type", "chat")
+    failed = stored.get("status") == "error" or (isinstance(status_code, int) and status_code >= 400)
+    stored["status"] = "failed" if failed else "success"
+    return stored, tuple(dropped)
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,152 @@
+"""A handle on a running sandbox, and the sandbox that runs for a block of code."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from kwai_middleware._secret import Secret
+from kwai_middleware._settings import Settings
+from kwai_middleware.errors import ConfigurationError
+
+__all__ = ["NEEDS_UVICORN", "Sandbox", "sandbox"]
+
+NEEDS_UVICORN = "the sandbox needs uvicorn: pip install 'kwai-middleware[sandbox]'"
+
+
+class Sandbox:
+    """A running sandbox, in this process or another.
+
+    Args:
+        url: Where it is, such as `http://127.0.0.1:8700`.
+
+    Attributes:
+        url: The same, without a trailing slash.
+        gateway_url: `base_url` for an OpenAI client that talks to the gateway.
+        openrouter_url: `base_url` for an OpenAI client, or `server_url` for the OpenRouter SDK.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.gateway_url = f"{self.url}/api/"
+        self.openrouter_url = f"{self.url}/api/v1"
+        # Never through a proxy: it is on loopback.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def calls(self, *, wait: int = 0, timeout: float = 10.0, **filters: object) -> list[dict[str, Any]]:
+        """Return the model calls that arrived, oldest first.
+
+        Args:
+            wait: Return only when at least so many match.
+            timeout: Seconds to wait for them, at most 60.
+            filters: `route`, `customer`, `model`, `status`, `paid_by` (a fingerprint), `outcome`.
+
+        Raises:
+            TimeoutError: Fewer arrived in time.
+        """
+        return self._entries("calls", wait, timeout, filters)
+
+    def logs(self, *, wait: int = 0, timeout: float = 10.0, **filters: object) -> list[dict[str, Any]]:
+        """Return the records that the request-logs API took, oldest first.
+
+        `log` is the record as it was posted, `stored` what the vendor keeps of it, `keys_seen` the
+        fingerprint of every key in it, which should be none.
+
+        Args:
+            wait: Return only when at least so many match.
+            timeout: Seconds to wait for them, at most 60.
+            filters: `customer`, `model`, `endpoint`, `status_code`, `posted_by` (a fingerprint).
+
+        Raises:
+            TimeoutError: Fewer arrived in time.
+        """
+        return self._entries("logs", wait, timeout, filters)
+
+    def log_requests(self, *, wait: int = 0, timeout: float = 10.0, **filters: object) -> list[dict[str, Any]]:
+        """Return the requests to the request-logs API, refused ones too, oldest first.
+
+        Args:
+            wait: Return only when at least so many match.
+            timeout: Seconds to wait for them, at most 60.
+            filters: `endpoint`, `status`, `mode`, `posted_by` (a fingerprint).
+
+        Raises:
+            TimeoutError: Fewer arrived in time.
+        """
+        return self._entries("log-requests", wait, timeout, filters)
+
+    def logs_mode(self, mode: str | int, **options: float | None) -> None:
+        """Tell the request-logs API how to behave from now on.
+
+        Args:
+            mode: `ok`, `slow`, `hang`, `reset`, `garbage`, or a status from 300 to 599.
+            options: `times` (requests for which it holds), `seconds` (for `slow`), `retry_after`,
+                `bulk_per_minute`.
+
+        Raises:
+            ValueError: There is no such mode or option.
+        """
+        self._ask("PUT", "/sandbox/logs-mode", msgspec.json.encode({"mode": mode, **options}))
+
+    def reset(self) -> None:
+        """Forget what arrived, behave again, and let go of every request that is kept waiting."""
+        self._ask("POST", "/sandbox/reset", b"")
+
+    def settings(self, **overrides: Any) -> Settings:
+        """Return settings for which this sandbox is the vendor.
+
+        Args:
+            overrides: Fields of `Settings`.
+        """
+        fields: dict[str, Any] = {
+            "api_key": Secret("sandbox-app-key"),
+            "base_url": self.gateway_url,
+            "openrouter_base_url": self.openrouter_url,
+        }
+        return Settings(**(fields | overrides))
+
+    def _entries(self, name: str, wait: int, timeout: float, filters: dict[str, object]) -> list[dict[str, Any]]:
+        query = urlencode({"wait": wait, "timeout": timeout, **filters})
+        answer = msgspec.json.decode(self._ask("GET", f"/sandbox/{name}?{query}", None, timeout))
+        entries: list[dict[str, Any]] = answer[name.replace("-", "_")]
+        if len(entries) < wait:
+            raise TimeoutError(f"sandbox: {wait} {name} expected within {timeout:g} s, {len(entries)} arrived")
+        return entries
+
+    def _ask(self, method: str, path: str, body: bytes | None, timeout: float = 0.0) -> bytes:
+        request = urllib.request.Request(self.url + path, data=body, method=method)  # noqa: S310 - http to loopback
+        try:
+            with self._opener.open(request, timeout=timeout + 10) as response:
+                answer: bytes = response.read()
+                return answer
+        except urllib.error.HTTPError as refused:
+            with refused:
+                raise ValueError(msgspec.json.decode(refused.read())["detail"]) from None
+
+
+@contextlib.contextmanager
+def sandbox() -> Generator[Sandbox]:
+    """Run a sandbox on a free port of loopback, on a thread of its own, until the block ends.
+
+    Raises:
+        ConfigurationError: uvicorn is not installed.
+
+    Example:
+        >>> with sandbox() as vendor:
+        ...     vendor.calls()
+        []
+    """
+    try:
+        from kwai_middleware.sandbox import server
+    except ModuleNotFoundError as missing:
+        if missing.name != "uvicorn":
+            raise
+        raise ConfigurationError(NEEDS_UVICORN) from None
+    with server.BackgroundServer() as running:
+        yield Sandbox(running.url)

@@ -1,0 +1,67 @@
+"""What one sandbox remembers and how it is told to misbehave."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kwai_middleware.sandbox.connection import Pauses
+from kwai_middleware.sandbox.journal import CallEntry, Journal, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.keys import KeyRing
+
+__all__ = ["BULK_PER_MINUTE", "LogsMode", "SandboxState"]
+
+BULK_PER_MINUTE = 30
+"""Bulk requests that the vendor takes from an organisation in a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogsMode:
+    """How the request-logs API behaves.
+
+    Attributes:
+        mode: `ok`, `slow`, `hang`, `reset`, `garbage`, or a status from 300 to 599.
+        times: Requests for which this holds; then it is `ok` again. None means from now on.
+        seconds: How long `slow` waits.
+        retry_after: Seconds, sent with 429 and 503; None sends none.
+        bulk_per_minute: Bulk requests taken from one key in a minute.
+    """
+
+    mode: str = "ok"
+    times: int | None = None
+    seconds: float = 1.0
+    retry_after: int | None = 1
+    bulk_per_minute: int = BULK_PER_MINUTE
+
+
+@dataclass(slots=True)
+class SandboxState:
+    """Everything a sandbox remembers; belongs to one event loop.
+
+    Attributes:
+        reset_connection: Cuts the TCP connection of the client with that address; a server that can
+            puts it here.
+    """
+
+    calls: Journal[CallEntry] = field(default_factory=Journal[CallEntry])
+    logs: Journal[LogEntry] = field(default_factory=Journal[LogEntry])
+    log_requests: Journal[LogRequestEntry] = field(default_factory=Journal[LogRequestEntry])
+    keys: KeyRing = field(default_factory=KeyRing)
+    pauses: Pauses = field(default_factory=Pauses)
+    logs_mode: LogsMode = field(default_factory=LogsMode)
+    bulk_requests: dict[str, deque[float]] = field(default_factory=dict[str, "deque[float]"])
+    reset_connection: Callable[[tuple[str, int]], object] | None = None
+
+    def reset(self) -> None:
+        """Forget what arrived, behave again, and let go of every request that is kept waiting."""
+        for journal in (self.calls, self.logs, self.log_requests):
+            journal.clear()
+        self.logs_mode = LogsMode()
+        self.bulk_requests.clear()
+        self.pauses.release()
+
+    def new_log_id(self) -> str:
+        """Return the id of a new row of the vendor's logs."""
+        return secrets.token_hex(16)
