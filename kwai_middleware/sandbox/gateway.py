@@ -11,7 +11,7 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Refusal, ToolCall
 from kwai_middleware.sandbox.completions import Completion, event
-from kwai_middleware.sandbox.json_types import json_or_none, object_or_empty
+from kwai_middleware.sandbox.json_types import is_object, json_or_none, object_or_empty
 
 __all__ = [
     "INVALID_KEY",
