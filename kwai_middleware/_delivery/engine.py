@@ -1,0 +1,231 @@
+"""The moving parts of one delivery in one process. A forked child builds its own and leaves these alone."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+from kwai_middleware import _guard, _notices
+from kwai_middleware._delivery import ledger, live
+from kwai_middleware._delivery.ledger import Call, Ledger
+from kwai_middleware._delivery.memory import MemorySpool
+from kwai_middleware._delivery.native import Doorbell
+from kwai_middleware._delivery.recorder import Recorder, release
+from kwai_middleware._delivery.sender import Sender
+from kwai_middleware._delivery.shipper import Shipper
+from kwai_middleware._delivery.stats import Stats
+from kwai_middleware._delivery.worker import Worker
+from kwai_middleware._secret import Secret
+from kwai_middleware._settings import Settings
+
+__all__ = ["Engine"]
+
+_logger: Final = logging.getLogger("kwai_middleware")
+_NOWHERE: Final = Secret("none")
+
+
+class Engine:
+    """Queue, recording thread, spool, shipping thread.
+
+    Making one starts nothing, takes no lock of others and logs nothing: it happens inside a fork.
+
+    Args:
+        settings: Bounds and destination.
+        is_closed: Begin closed, as the child of a process that had closed its own.
+    """
+
+    def __init__(self, settings: Settings, *, is_closed: bool = False) -> None:
+        self.pid = os.getpid()
+        self.exit_timeout = settings.exit_timeout
+        self._most_waiting = settings.max_waiting_calls
+        self._calls = Ledger()
+        self._spool = MemorySpool(settings.max_spool_bytes, settings.max_pending_age)
+        self._shipper = Shipper(
+            self._spool,
+            Sender(settings.base_url, settings.api_key or _NOWHERE),
+            settings.request_timeout,
+            self._progressed,
+        )
+        self._recorder = Recorder(
+            self._calls,
+            self._spool,
+            is_configured=settings.api_key is not None,
+            capture=settings.capture,
+            appended=self._appended,
+            progressed=self._progressed,
+        )
+        self._recording = Worker("kwai-recording", self._recorder.run, self._recording_ended)
+        self._shipping = Worker("kwai-shipping", self._shipper.run, self._progressed)
+        self._watchers: list[Doorbell] = []
+        self._is_known = False
+        self.is_closed = is_closed
+        self._is_abandoned = False
+        self._has_ended = False
+        self._lost = 0
+
+    def submit(self, call: Call) -> bool:
+        """Let a call wait for the recording thread. Takes no lock."""
+        if self.is_closed:
+            return self._refused(call, ledger.CLOSED)
+        if self._calls.waiting >= self._most_waiting:
+            _notices.warn_once(
+                "dropped",
+                ledger.QUEUE_FULL,
+                "calls end faster than they can be recorded; what is too much is dropped and counted"
+                " (max_waiting_calls)",
+            )
+            return self._refused(call, ledger.QUEUE_FULL)
+        self._calls.put(call)
+        if not self._is_known:
+            self._is_known = True
+            live.close_at_exit(self)
+        if not self._recording.running:
+            # When there is no thread to be had, the call waits for one, or for the end of the process.
+            self._recording.ensure()
+        self._recorder.wake()
+        if self._has_ended and (stranded := self._calls.withdraw()) is not None:
+            # Closed between the first line and the third: nobody else will look at what was put.
+            return self._refused(stranded, ledger.CLOSED)
+        return True
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until everything submitted so far has found its end, or until the monotonic `deadline`."""
+        position = self._calls.position()
+        if not self._wait_for(
+            lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
+        ):
+            return False
+        position = self._spool.position()
+        if self._spool.is_settled(position):
+            return True
+        self._shipper.hurry()
+        self._wait_for(
+            lambda: self._shipper.paused or self._spool.is_settled(position),
+            deadline,
+            self._shipping,
+            self._shipper.drain,
+        )
+        return self._spool.is_settled(position)
+
+    def close(self, deadline: float) -> bool:
+        """Flush, end the threads, and count what is lost. True when nothing is."""
+        self.is_closed = True
+        try:
+            self.flush(deadline)
+        finally:
+            self._recorder.stop()
+            self._shipper.stop()
+            self._wait_for(lambda: not (self._recording.running or self._shipping.running), deadline)
+            # From here on, whoever still puts a call takes one out again.
+            self._has_ended = True
+            self._give_up_the_rest()
+        return not self._lost
+
+    def hurry(self) -> None:
+        """Begin what `flush` and `close` wait for."""
+        self._recorder.wake()
+        self._shipper.hurry()
+
+    def abandon(self) -> None:
+        """Nobody can submit any more: deliver what is left, then end. Called by the garbage collector."""
+        self._is_abandoned = self.is_closed = True
+        if self._recording.running:
+            self._recorder.finish()
+        else:
+            self._shipper.finish()
+
+    def stats(self) -> Stats:
+        """Look at both ledgers."""
+        account = self._calls.account()
+        counters = self._spool.counters()
+        return Stats(
+            accepted=account.accepted,
+            spooled=account.spooled,
+            observed=account.observed,
+            in_memory=account.in_memory,
+            dropped=sum(account.dropped_by_reason.values()),
+            dropped_by_reason=account.dropped_by_reason,
+            appended=counters.appended,
+            delivered=counters.delivered,
+            pending=counters.pending,
+            rejected=counters.rejected,
+            evicted=counters.evicted,
+            purged=counters.purged,
+            pending_bytes=counters.pending_bytes,
+            oldest_pending=counters.oldest_pending,
+            last_success=self._shipper.last_success,
+            last_error=self._shipper.last_error,
+            rejections=tuple(self._shipper.rejections.copy()),
+            restarts={"recording": self._recording.restarts, "shipping": self._shipping.restarts},
+            swallowed=_guard.swallowed(),
+            notices=_notices.counts(),
+        )
+
+    def _refused(self, call: Call, reason: Literal["closed", "queue full"]) -> bool:
+        self._calls.refuse(reason)
+        release(call)
+        return False
+
+    def _give_up_the_rest(self) -> None:
+        unrecorded = 0
+        while (call := self._calls.take()) is not None:
+            self._calls.finish(ledger.NOT_RECORDED)
+            release(call)
+            unrecorded += 1
+        undelivered = self._spool.close()
+        if unrecorded or undelivered:
+            self._lost += unrecorded + undelivered
+            _logger.warning(
+                "kwai_middleware: the time to deliver what was left is over (%g s); %d records and %d calls not yet"
+                " recorded are lost. Last error: %s",
+                self.exit_timeout,
+                undelivered,
+                unrecorded,
+                self._shipper.last_error,
+            )
+
+    def _wait_for(
+        self,
+        condition: Callable[[], bool],
+        deadline: float,
+        worker: Worker | None = None,
+        drain: Callable[[float], None] | None = None,
+    ) -> bool:
+        """Wait, and see to it that `worker` is at work on it: on its thread, or else right here."""
+        bell = Doorbell()
+        self._watchers.append(bell)
+        try:
+            while not condition():
+                wait = deadline - time.monotonic()
+                if wait <= 0:
+                    return False
+                if worker is not None and drain is not None and not worker.ensure():
+                    # No thread to be had, as in Python 3.12 and later while the interpreter shuts down.
+                    worker.borrow(lambda: _bare(drain, deadline))
+                    wait = 0.0
+                bell.wait_in_app(wait)
+            return True
+        finally:
+            self._watchers.remove(bell)
+
+    def _appended(self) -> None:
+        self._shipping.ensure()
+        self._shipper.wake()
+
+    def _progressed(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher.ring()
+
+    def _recording_ended(self) -> None:
+        if self._is_abandoned:
+            self._shipper.finish()
+        self._progressed()
+
+
+def _bare(drain: Callable[[float], None], deadline: float) -> None:
+    """Call `drain` in an empty context, as on a thread: whoever is bound here has nothing to do with those calls."""
+    contextvars.Context().run(drain, deadline)

@@ -1,0 +1,106 @@
+"""Real threads, locks, sleep and wake-ups, also where gevent has replaced those of the standard library.
+
+A patched thread is a greenlet: it would stop the whole server while it encodes a record, and never
+run while the server computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["Doorbell", "is_patched", "lock", "sleep", "start_thread"]
+
+_LONGEST_WAIT: Final = 3600.0
+_GLANCE: Final = 0.005
+
+
+def start_thread(function: Callable[[], None], name: str) -> None:
+    """Run `function` on a new daemonic thread, without waiting for it to begin.
+
+    Not `threading.Thread`, whose `start` takes locks and waits: this may be called in a finalizer
+    or a signal handler.
+
+    Raises:
+        RuntimeError: There is no thread to be had: a limit of the system, or the interpreter is
+            shutting down (Python 3.12 and later).
+    """
+    _original("_thread", "start_new_thread")(_named, (function, name))
+
+
+def lock() -> Any:
+    """Return a re-entrant lock between real threads. To be held for moments only."""
+    return _original("_thread", "RLock")()
+
+
+def flag() -> Any:
+    """Return a lock for use as a flag: `acquire(blocking=False)` says whether it was free."""
+    return _original("_thread", "allocate_lock")()
+
+
+def sleep(seconds: float) -> None:
+    """Stop this real thread for a while, and let others have the interpreter."""
+    _original("time", "sleep")(seconds)
+
+
+def is_patched() -> bool:
+    """Say whether gevent has replaced the threads of this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+class Doorbell:
+    """Wakes one sleeper. `ring` takes no lock, and a ring before the sleep is not lost.
+
+    The sleeper looks for work after each `wait`, never only before it.
+    """
+
+    __slots__ = ("_rings",)
+
+    def __init__(self) -> None:
+        # The C class: the pure Python one takes locks, and gevent replaces `queue.SimpleQueue`.
+        self._rings: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """Wake the sleeper, or keep it from falling asleep."""
+        if not self._rings.qsize():
+            self._rings.put(None)
+
+    def wait(self, seconds: float | None) -> None:
+        """Sleep until the bell rings, or for `seconds`. Stops the real thread."""
+        try:
+            self._rings.get(timeout=_LONGEST_WAIT if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT))
+        except Empty:
+            return
+
+    def wait_in_app(self, seconds: float) -> None:
+        """Like `wait`, for a thread of the app: under gevent other greenlets go on meanwhile."""
+        if not is_patched():
+            self.wait(seconds)
+            return
+        until = time.monotonic() + seconds
+        while not self._rings.qsize() and time.monotonic() < until:
+            time.sleep(_GLANCE)
+        self.wait(0)
+
+
+def _original(module: str, name: str) -> Any:
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        return monkey.get_original(module, name)
+    return getattr(importlib.import_module(module), name)
+
+
+def _named(function: Callable[[], None], name: str) -> None:
+    # What `threading` does for its own threads: a name for logs and debuggers, and their hooks.
+    threading.current_thread().name = name
+    if (profile := threading.getprofile()) is not None:
+        sys.setprofile(profile)
+    if (trace := threading.gettrace()) is not None:
+        sys.settrace(trace)
+    function()
