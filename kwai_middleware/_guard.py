@@ -11,19 +11,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
+from kwai_middleware._tally import Tally
+
 __all__ = ["never_raise", "on_swallowed", "report", "swallowed"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _listeners: Final[list[Callable[[BaseException], object]]] = []
 _seen: Final[set[tuple[str, int]]] = set()
-_counts: Final[dict[str, int]] = {}
+_counts: Final[dict[str, Tally]] = {}
 
 
 def report(error: BaseException) -> None:
     """Count a swallowed error and log it, without its values, once per place."""
     try:
         kind = type(error).__name__
-        _counts[kind] = _counts.get(kind, 0) + 1
+        _counts.setdefault(kind, Tally()).add()
         place = _place(error)
         if place not in _seen and len(_seen) < 1000:
             _seen.add(place)
@@ -42,7 +44,7 @@ def report(error: BaseException) -> None:
 
 def swallowed() -> dict[str, int]:
     """Return how many errors were swallowed so far in this process, by type."""
-    return dict(_counts)
+    return {kind: tally.value for kind, tally in _counts.copy().items()}
 
 
 def on_swallowed(listener: Callable[[BaseException], object]) -> Callable[[], None]:

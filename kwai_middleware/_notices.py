@@ -7,28 +7,31 @@ from here.
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Final
+
+from kwai_middleware._tally import Tally
 
 __all__ = ["count", "counts", "warn_once"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
-_lock: Final = threading.RLock()
-_counts: Final[dict[str, int]] = {}
-_warned: Final[set[tuple[str, str]]] = set()
+# Without a lock: a finalizer may get here, and a forked child that inherits a held lock would wait for ever.
+# Looking up a text or adding it is one step of a dictionary.
+_counts: Final[dict[str, Tally]] = {}
+_warned: Final[dict[tuple[str, str], object]] = {}
 _MOST_WARNINGS: Final = 1000
 
 
 def count(event: str) -> None:
     """Add one to the counter `event`."""
-    with _lock:
-        _counts[event] = _counts.get(event, 0) + 1
+    tally = _counts.get(event)
+    if tally is None:
+        tally = _counts.setdefault(event, Tally())
+    tally.add()
 
 
 def counts() -> dict[str, int]:
     """Return all counters."""
-    with _lock:
-        return dict(_counts)
+    return {event: tally.value for event, tally in _counts.copy().items()}
 
 
 def warn_once(event: str, about: str, message: str) -> None:
@@ -40,8 +43,9 @@ def warn_once(event: str, about: str, message: str) -> None:
             values cannot fill the memory.
         message: The whole sentence, with what to do. Never a value that may be a secret.
     """
-    with _lock:
-        if (event, about) in _warned or len(_warned) >= _MOST_WARNINGS:
-            return
-        _warned.add((event, about))
+    if (event, about) in _warned or len(_warned) >= _MOST_WARNINGS:
+        return
+    mine = object()
+    if _warned.setdefault((event, about), mine) is not mine:
+        return
     _logger.warning("kwai_middleware: %s", message)

@@ -128,18 +128,24 @@ def _named_after_variables(message: str, sources: Mapping[str, str]) -> str:
     return message
 
 
-def _check(settings: Settings, label: Callable[[str], str]) -> None:
+def _check(settings: Any, label: Callable[[str], str]) -> None:
     if isinstance(settings.api_key, str):
         object.__setattr__(settings, "api_key", _secret(label("api_key"), settings.api_key))
     elif settings.api_key is not None and not isinstance(settings.api_key, Secret):
         raise ConfigurationError(f"{label('api_key')}: expected a Secret, a str or None")
     for name in ("base_url", "openrouter_base_url"):
         object.__setattr__(settings, name, checked_base_url(label(name), getattr(settings, name)))
-    routes = tuple(settings.routes)
+    is_sequence = isinstance(settings.routes, list | tuple)
+    routes: tuple[Any, ...] = tuple(settings.routes) if is_sequence else (None,)
     if not all(isinstance(route, Route) for route in routes):
-        raise ConfigurationError(f"{label('routes')}: expected kwai_middleware.Route objects")
+        raise ConfigurationError(f"{label('routes')}: expected a tuple of kwai_middleware.Route objects")
     object.__setattr__(settings, "routes", routes)
-    for name, kind in (("byok", Byok), ("on_conflict", OnConflict), ("body_credentials", BodyCredentials), ("capture", Capture)):
+    for name, kind in (
+        ("byok", Byok),
+        ("on_conflict", OnConflict),
+        ("body_credentials", BodyCredentials),
+        ("capture", Capture),
+    ):
         allowed = get_args(kind)
         if getattr(settings, name) not in allowed:
             raise ConfigurationError(f"{label(name)}: one of {', '.join(allowed)}")

@@ -15,7 +15,7 @@ from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.native import Doorbell
 from kwai_middleware._delivery.spool import Spool
 from kwai_middleware._record import CompletedCall
-from kwai_middleware._redaction import mask_bytes
+from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
 
 __all__ = ["Recorder"]
@@ -129,7 +129,7 @@ class Recorder:
         return self._spooled(completed, secrets)
 
     def _spooled(self, completed: CompletedCall, secrets: tuple[Secret, ...]) -> str:
-        entry = mask_bytes(log_entry.encode(completed), secrets)
+        entry = mask_json(log_entry.encode(completed), secrets)
         if not self._spool.append(completed.record_id, entry):
             _notices.warn_once(
                 "dropped",
