@@ -7,7 +7,6 @@ where its types take them whole, and everything else travels as text (`input`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -54,11 +53,13 @@ def encode(call: CompletedCall) -> bytes:
 
     Durations are seconds, `timestamp` is the end of the call, as the vendor documents them.
     """
-    attempts = _SHRINKING if call.capture == "full" else _SHRINKING[3:]
-    for attempt, carried in enumerate(attempts):
-        body = msgspec.json.encode(_members(call, carried, shortened=call.truncated or attempt > 0))
+    body = b""
+    shortened = call.truncated
+    for carried in _SHRINKING if call.capture == "full" else _SHRINKING[3:]:
+        body = msgspec.json.encode(_members(call, carried, shortened=shortened))
         if len(body) <= MOST_BYTES:
             break
+        shortened = True
     return body
 
 
@@ -198,9 +199,9 @@ def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     if not all(message is not None and message.whole for message in fitted):
         whole = completions[0] if len(completions) == 1 else completions
         members["output"] = msgspec.json.encode(whole).decode()
-    calls = completions[0].get("tool_calls")
-    if isinstance(calls, list) and calls and all(isinstance(tool_call, dict) for tool_call in calls):
-        members["tool_calls"] = calls
+    if fitted[0] is not None and completions[0].get("tool_calls"):
+        # What fits has a list of objects here, as the vendor's member wants it.
+        members["tool_calls"] = completions[0]["tool_calls"]
     return members
 
 
@@ -214,43 +215,42 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metadata(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, str]:
-    ours = {name: text for name, value in _facts(call, shortened=shortened) if (text := _text(value)) is not None}
+    facts = _facts(call, shortened=shortened)
+    found: dict[str, str] = {}
+    if call.caller is not None and carried.caller_metadata:
+        for name, value in call.caller.metadata.items():
+            # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
+            is_taken = name in facts or name.startswith(("_", "request."))
+            found[_encodable(f"caller.{name}" if is_taken else name)] = _text(value)
     if carried.parameters:
         for name, raw in call.parameters.items():
             if not vendor_types.accepted_parameter(name, raw):
-                ours[f"request.{name}"] = _shortened(raw)
-    if call.caller is None or not carried.caller_metadata:
-        return ours
-    theirs: dict[str, str] = {}
-    for name, value in call.caller.metadata.items():
-        # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
-        name = _encodable(f"caller.{name}" if name in ours or name.startswith("_") else name)
-        theirs[name] = _text(value) or ""
-    return theirs | ours
+                found[f"request.{name}"] = _shortened(raw)
+    return found | {name: _text(value) for name, value in facts.items() if value is not None}
 
 
-def _facts(call: CompletedCall, *, shortened: bool) -> Iterator[tuple[str, object]]:
-    """Yield what the vendor has no member for, under the names it is found by."""
-    yield "kwai_record_id", call.record_id
-    yield "outcome", call.outcome
-    yield "billed_to", call.billed_to
-    yield "key_fingerprint", call.key_fingerprint
-    yield "host", call.host
-    yield "requested_model", call.requested_model
-    yield "generation_id", call.generation_id
-    yield "gateway_log_id", call.gateway_log_id
-    yield "provider", call.provider
-    yield "finish_reason", call.finish_reason
-    yield "error_code", call.error_code
-    yield "is_byok", call.is_byok
-    yield "reported_cost", call.reported_cost
-    yield "upstream_cost", call.upstream_cost
-    yield "truncated", shortened or None
+def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
+    """Return what the vendor has no member for, under the names it is found by."""
+    return {
+        "kwai_record_id": call.record_id,
+        "outcome": call.outcome,
+        "billed_to": call.billed_to,
+        "key_fingerprint": call.key_fingerprint,
+        "host": call.host,
+        "requested_model": call.requested_model,
+        "generation_id": call.generation_id,
+        "gateway_log_id": call.gateway_log_id,
+        "provider": call.provider,
+        "finish_reason": call.finish_reason,
+        "error_code": call.error_code,
+        "is_byok": call.is_byok,
+        "reported_cost": call.reported_cost,
+        "upstream_cost": call.upstream_cost,
+        "truncated": shortened or None,
+    }
 
 
-def _text(value: object) -> str | None:
-    if value is None:
-        return None
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return _encodable(str(value))

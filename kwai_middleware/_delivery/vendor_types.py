@@ -6,7 +6,7 @@ vendor's (`respan_sdk` 2.9.0 and `keywordsai_sdk` 0.5.2): what passes here passe
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -99,7 +99,7 @@ def _is_kept_tool_call(call: dict[str, Any]) -> bool:
     if function is None:
         return "function" not in call
     return call.keys() <= {"id", "type", "function"} and (
-        not isinstance(function, dict) or function.keys() == {"name", "arguments"}  # pyright: ignore
+        not isinstance(function, dict) or cast("dict[str, Any]", function).keys() == {"name", "arguments"}
     )
 
 
@@ -149,12 +149,16 @@ def accepted_parameter(name: str, raw: bytes) -> bool:
     return True
 
 
+_MOST_TOKENS: Final = 2**53
+
+
 def kept_usage(usage: dict[str, Any]) -> dict[str, Any]:
     """Return what the vendor's `Usage` keeps; it drops all else without a word, `cost` too."""
     kept: dict[str, Any] = {}
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        if type(usage.get(name)) is int:
-            kept[name] = usage[name]
+        count = usage.get(name)
+        if type(count) is int and 0 <= count < _MOST_TOKENS:
+            kept[name] = count
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         if isinstance(usage.get(name), dict):
             kept[name] = usage[name]

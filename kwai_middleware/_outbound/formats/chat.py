@@ -1,0 +1,284 @@
+"""Chat completions, as OpenAI defined them and OpenRouter extends them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from kwai_middleware._outbound import sse
+from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.failures import failure_in
+from kwai_middleware._outbound.formats.growing import Growing, GrowingList, detail_place, tool_call_place
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
+from kwai_middleware._outbound.formats.parameters import without_keys
+
+__all__ = ["answer", "request"]
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def request(body: bytes) -> Request:
+    """Read a request's body; see `Format`."""
+    try:
+        # Members are kept as they are written, and msgspec does not look into what it only skips.
+        if not body.isascii():
+            body.decode()
+        members = _members_decoder.decode(body)
+    except _UNREADABLE:
+        try:
+            members = _members_decoder.decode(tolerant.repaired(body) or b"")
+        except _UNREADABLE:
+            return Request()
+    messages = members.pop("messages", None)
+    stream = bytes(members.pop("stream", b"")) == b"true"
+    model = tolerant.loads(bytes(members.pop("model", b"")))
+    choices = tolerant.loads(bytes(members.get("n", b"")))
+    return Request(
+        model=model if isinstance(model, str) and model else None,
+        stream=stream,
+        choices=choices if type(choices) is int else 1,
+        messages=None if messages is None else bytes(messages),
+        parameters=without_keys(members),
+    )
+
+
+def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool) -> Answer:
+    """Read an answer's body; see `Format`."""
+    assembly = _Assembly(request.choices)
+    if streamed:
+        _read_stream(parts, assembly)
+    elif len(parts) == 1:
+        assembly.add(_chunk(parts[0], assembly), None)
+        assembly.finished = len(parts[0]) if assembly.is_answer else None
+    else:
+        assembly.usage = usage.last_in(parts[-1])
+    return assembly.answer()
+
+
+def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
+    start = 0
+    for part in parts:
+        for event in sse.events(part):
+            if event.data == b"[DONE]":
+                assembly.finish(start + event.end)
+                return
+            assembly.add(_chunk(event.data, assembly), start + event.end)
+        start += len(part)
+
+
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    reasoning_details: list[dict[str, Any]] | None = None
+    annotations: list[Any] | None = None
+    images: list[Any] | None = None
+    audio: dict[str, Any] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    error: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
+
+
+def _chunk(data: bytes, assembly: _Assembly) -> _Chunk:
+    """Decode one chunk of a stream, or a whole answer; an empty one when it is not JSON."""
+    try:
+        chunk = _chunk_decoder.decode(data)
+    except _UNREADABLE:
+        value = tolerant.loads(data)
+        assembly.is_answer = isinstance(value, dict)
+        assembly.is_loose = True
+        return _loose_chunk(value)
+    assembly.is_answer = True
+    return chunk
+
+
+def _loose_chunk(value: Any) -> _Chunk:
+    """Take what fits of a chunk whose members are not all of the documented types."""
+    members = tolerant.fitting(value, _Chunk)
+    if "choices" not in members:
+        choices = tolerant.items_of(tolerant.members_of(value).get("choices"))
+        members["choices"] = [_loose_choice(choice) for choice in choices]
+    return _Chunk(**members)
+
+
+def _loose_choice(value: Any) -> _Choice:
+    members = tolerant.fitting(value, _Choice)
+    if "delta" not in members:
+        delta = tolerant.members_of(value).get("delta")
+        members["delta"] = _Delta(**tolerant.fitting(delta, _Delta))
+    return _Choice(**members)
+
+
+class _Message:
+    """The message of one choice, growing."""
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self._whole: dict[str, Any] = {}
+        self._role: str | None = None
+        self._texts: dict[str, list[str]] = {"content": [], "reasoning": [], "reasoning_content": [], "refusal": []}
+        self._reasoning_details = GrowingList(detail_place)
+        self._tool_calls = GrowingList(tool_call_place)
+        self._annotations: list[Any] = []
+        self._images: list[Any] = []
+        self._audio = Growing()
+
+    def add_whole(self, message: dict[str, Any]) -> None:
+        self._whole |= message
+
+    def add(self, delta: _Delta) -> bool:
+        """Add what a chunk brings; say whether that is content."""
+        has_content = False
+        for name, texts in self._texts.items():
+            if text := getattr(delta, name):
+                texts.append(text)
+                has_content = True
+        if delta.role:
+            self._role = delta.role
+        if delta.annotations:
+            self._annotations += delta.annotations
+        if delta.reasoning_details:
+            self._reasoning_details.add(delta.reasoning_details)
+            has_content = True
+        if delta.tool_calls:
+            self._tool_calls.add(delta.tool_calls)
+            has_content = True
+        if delta.images:
+            self._images += delta.images
+            has_content = True
+        if delta.audio:
+            self._audio.add(delta.audio)
+            has_content = True
+        return has_content
+
+    def completion(self) -> dict[str, Any]:
+        """Return the message as an answer that is not streamed has it."""
+        texts = {name: "".join(texts) for name, texts in self._texts.items() if texts}
+        others = {
+            "reasoning_details": self._reasoning_details.joined(),
+            "tool_calls": self._tool_calls.joined(),
+            "annotations": self._annotations,
+            "images": self._images,
+            "audio": self._audio.joined(),
+        }
+        return {
+            "role": self._role or "assistant",
+            "content": None,
+            **texts,
+            **{name: value for name, value in others.items() if value},
+            **self._whole,
+        }
+
+
+class _Assembly:
+    """An answer, put together of its chunks."""
+
+    def __init__(self, choices: int) -> None:
+        self.usage: dict[str, Any] | None = None
+        self.finished: int | None = None
+        self.is_answer = False
+        self.is_loose = False
+        self._choices = choices
+        self._messages: dict[int, _Message] = {}
+        self._unfinished: set[int] = set()
+        self._model: str | None = None
+        self._generation_id: str | None = None
+        self._provider: str | None = None
+        self._failure: Failure | None = None
+        self._first_content: int | None = None
+
+    def add(self, chunk: _Chunk, end: int | None) -> None:
+        """Add a chunk that was complete at the offset `end`; None for an answer that came at once."""
+        # The first that is said counts: the gateway ends with a chunk of its own, under another name.
+        self._generation_id = self._generation_id or chunk.id
+        self._model = self._model or chunk.model
+        self._provider = self._provider or chunk.provider
+        if chunk.usage:
+            self.usage = usage.merged(self.usage, chunk.usage)
+        if chunk.error:
+            self._fail(chunk.error)
+        for choice in chunk.choices or ():
+            if self._add_choice(choice) and self._first_content is None:
+                self._first_content = end
+        if end is not None and (self._failure or self._is_over()):
+            self.finish(end)
+
+    def finish(self, end: int) -> None:
+        """Note that the answer is over, by its own word, at the offset `end`; the first word counts."""
+        if self.finished is None:
+            self.finished = end
+
+    def answer(self) -> Answer:
+        messages = [self._messages[index] for index in sorted(self._messages)]
+        completions = tuple(message.completion() for message in messages)
+        used = self.usage or {}
+        answer = Answer(
+            model=self._model,
+            generation_id=self._generation_id,
+            provider=self._provider,
+            completions=completions,
+            finish_reason=messages[0].finish_reason if messages else None,
+            usage=self.usage,
+            tokens=usage.tokens_in(used),
+            failure=self._failure,
+            first_content=self._first_content,
+            finished=self.finished,
+        )
+        return _mended(answer) if self.is_loose else answer
+
+    def _add_choice(self, choice: _Choice) -> bool:
+        message = self._messages.get(choice.index)
+        if message is None:
+            message = self._messages[choice.index] = _Message()
+            self._unfinished.add(choice.index)
+        has_content = choice.delta is not None and message.add(choice.delta)
+        if choice.message is not None:
+            message.add_whole(choice.message)
+            has_content = True
+        if choice.finish_reason:
+            message.finish_reason = choice.finish_reason
+            self._unfinished.discard(choice.index)
+        if choice.error:
+            self._fail(choice.error)
+        elif choice.finish_reason == "error":
+            self._fail("The provider failed while it answered.")
+        return has_content
+
+    def _fail(self, error: object) -> None:
+        if self._failure is None:
+            self._failure = failure_in(error)
+
+    def _is_over(self) -> bool:
+        return self.usage is not None and not self._unfinished and len(self._messages) >= self._choices
+
+
+_TEXTS: Final = ("model", "generation_id", "provider", "finish_reason", "usage")
+
+
+def _mended(answer: Answer) -> Answer:
+    """Make of halves of characters whole ones, or what can be encoded at least."""
+    mended = {name: tolerant.paired(getattr(answer, name)) for name in _TEXTS}
+    completions = tuple(tolerant.paired(list(answer.completions)) or ())
+    return msgspec.structs.replace(answer, **mended, completions=completions)

@@ -1,0 +1,102 @@
+"""Objects that a stream sends in pieces: tool calls, reasoning details, audio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final
+
+from kwai_middleware._outbound.formats import tolerant
+
+__all__ = ["Growing", "GrowingList", "detail_place", "tool_call_place"]
+
+_GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "text", "transcript"))
+
+
+class Growing:
+    """One object. Texts are collected and joined once, so that it takes linear time."""
+
+    __slots__ = ("_members", "_texts")
+
+    def __init__(self) -> None:
+        self._members: dict[str, Any] = {}
+        self._texts: dict[str, list[str]] = {}
+
+    def add(self, piece: dict[str, Any]) -> None:
+        """Add a piece: known texts grow, objects are merged, of all else the last value counts."""
+        for name, value in piece.items():
+            if isinstance(value, str) and name in _GROWING_TEXTS:
+                self._texts.setdefault(name, []).append(value)
+            elif members := tolerant.members_of(value):
+                inner = self._members.get(name)
+                if not isinstance(inner, Growing):
+                    inner = self._members[name] = Growing()
+                inner.add(members)
+            elif value is not None:
+                self._members[name] = value
+
+    def get(self, name: str) -> Any:
+        """Return a member that does not grow."""
+        return self._members.get(name)
+
+    def joined(self) -> dict[str, Any]:
+        """Return the object as far as it came."""
+        members = {
+            name: value.joined() if isinstance(value, Growing) else value for name, value in self._members.items()
+        }
+        return members | {name: "".join(texts) for name, texts in self._texts.items()}
+
+
+class GrowingList:
+    """Several such objects, interleaved.
+
+    Args:
+        place_of: Which object a piece belongs to.
+    """
+
+    __slots__ = ("_items", "_last", "_place_of", "_places")
+
+    def __init__(self, place_of: Callable[[dict[str, Any]], Hashable]) -> None:
+        self._items: list[Growing] = []
+        self._places: dict[Hashable, Growing] = {}
+        self._last: Growing | None = None
+        self._place_of = place_of
+
+    def add(self, pieces: Iterable[dict[str, Any]]) -> None:
+        """Add what one chunk brings."""
+        for piece in pieces:
+            place = self._place_of(piece)
+            item = self._last if place is None else self._places.get(place)
+            if item is None or _begins_another(piece, item):
+                item = Growing()
+                self._items.append(item)
+            if place is not None:
+                self._places[place] = item
+            self._last = item
+            item.add(piece)
+
+    def joined(self) -> list[dict[str, Any]]:
+        """Return the objects in the order in which they began, without their place in the stream."""
+        items = [item.joined() for item in self._items]
+        for item in items:
+            item.pop("index", None)
+        return items
+
+
+def tool_call_place(piece: dict[str, Any]) -> Hashable:
+    """Tool calls are told apart by `index`; None stands for the last one."""
+    index = piece.get("index")
+    return index if isinstance(index, int) else None
+
+
+def detail_place(piece: dict[str, Any]) -> Hashable:
+    """Reasoning details are told apart by `index` and `type`."""
+    index, kind = piece.get("index"), piece.get("type")
+    return (index, kind) if isinstance(index, int) and isinstance(kind, str) else None
+
+
+def _begins_another(piece: dict[str, Any], item: Growing) -> bool:
+    """Some servers count every tool call as number 0: then a new id with a new name is a new call."""
+    identifier = piece.get("id")
+    if not identifier or item.get("id") in (None, identifier):
+        return False
+    return bool(tolerant.members_of(piece.get("function")).get("name"))

@@ -1,0 +1,98 @@
+"""What a format makes of a request and of an answer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+__all__ = ["Answer", "Failure", "Format", "Request", "Tokens"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, as far as a record needs it; all None and empty when it could not be read.
+
+    Attributes:
+        model: The model asked for.
+        stream: Whether a stream was asked for.
+        choices: How many answers were asked for.
+        messages: The prompt, as the JSON the app wrote; valid UTF-8.
+        parameters: All other members that cannot carry a key, as JSON each; valid UTF-8.
+    """
+
+    model: str | None = None
+    stream: bool = False
+    choices: int = 1
+    messages: bytes | None = None
+    parameters: dict[str, bytes] = {}
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error that an answer tells of.
+
+    Attributes:
+        code: The vendor's word or number for it, as text.
+        message: A sentence, of bounded length.
+    """
+
+    code: str | None
+    message: str | None
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tokens of which kind; None where the answer does not say."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    total: int | None = None
+    cached: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, whole or not, streamed or not, as one.
+
+    Attributes:
+        model: The model that answered.
+        generation_id: The vendor's id of the answer, from its body.
+        provider: Who ran the model.
+        completions: One message for each choice, in order.
+        finish_reason: Of the first choice.
+        usage: As sent; of several, each member's last value.
+        tokens: Of `usage`.
+        failure: An error inside the answer.
+        first_content: How many bytes of a stream it took to its first content: text, reasoning, a
+            refusal, a tool call. None when none came, and for an answer that came at once.
+        finished: How many bytes it took to the event that says that the answer is over, or has
+            failed. None when nothing said so.
+    """
+
+    model: str | None = None
+    generation_id: str | None = None
+    provider: str | None = None
+    completions: tuple[dict[str, Any], ...] = ()
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    tokens: Tokens = Tokens()
+    failure: Failure | None = None
+    first_content: int | None = None
+    finished: int | None = None
+
+
+class Format(Protocol):
+    """One shape of requests and answers; a module with these two functions. Neither raises."""
+
+    def request(self, body: bytes) -> Request:
+        """Read a request's body."""
+        ...
+
+    def answer(self, parts: tuple[bytes, ...], request: Request, *, streamed: bool) -> Answer:
+        """Read an answer's body.
+
+        Args:
+            parts: The body, decoded; two parts when something between them was not kept.
+            request: What it answers.
+            streamed: Whether it is a stream of events.
+        """
+        ...

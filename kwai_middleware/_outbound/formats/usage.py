@@ -1,0 +1,56 @@
+"""Token counts of a `usage` object, and the search for one in the end of a shortened answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from kwai_middleware._outbound.formats import tolerant
+from kwai_middleware._outbound.formats.interface import Tokens
+
+__all__ = ["last_in", "merged", "tokens_in"]
+
+_NAME: Final = b'"usage":'
+_MOST: Final = 2**53
+_LONGEST: Final = 16 * 1024
+_decoder: Final = json.JSONDecoder()
+
+
+def tokens_in(usage: dict[str, Any]) -> Tokens:
+    """Return the counts, as OpenAI and OpenRouter name them; what is not a whole number is None."""
+    prompt_details = tolerant.members_of(usage.get("prompt_tokens_details"))
+    completion_details = tolerant.members_of(usage.get("completion_tokens_details"))
+    return Tokens(
+        prompt=_count(usage, "prompt_tokens"),
+        completion=_count(usage, "completion_tokens"),
+        total=_count(usage, "total_tokens"),
+        cached=_count(prompt_details, "cached_tokens"),
+        cache_write=_count(prompt_details, "cache_write_tokens"),
+        reasoning=_count(completion_details, "reasoning_tokens"),
+    )
+
+
+def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
+    """Return one usage of two: some servers send tokens in one chunk and the cost in another."""
+    return {**(earlier or {}), **{name: value for name, value in later.items() if value is not None}}
+
+
+def last_in(end: bytes) -> dict[str, Any] | None:
+    """Find the last `usage` object in the end of a JSON answer whose middle was not kept."""
+    place = end.rfind(_NAME)
+    while place >= 0:
+        start = place + len(_NAME)
+        text = end[start : start + _LONGEST].decode(errors="replace").lstrip()
+        try:
+            usage = tolerant.members_of(_decoder.raw_decode(text)[0])
+        except (ValueError, RecursionError):
+            usage = {}
+        if usage:
+            return usage
+        place = end.rfind(_NAME, 0, place)
+    return None
+
+
+def _count(members: dict[str, Any], name: str) -> int | None:
+    count = members.get(name)
+    return count if type(count) is int and 0 <= count < _MOST else None

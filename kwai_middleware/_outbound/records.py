@@ -1,0 +1,174 @@
+"""Looks into an observation and makes the record of it. Runs on the recording thread, never on the app's."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import accumulate
+from typing import Any, Final
+
+from kwai_middleware._outbound import decoding
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, tolerant
+from kwai_middleware._outbound.formats.failures import bounded, failure_of_status
+from kwai_middleware._outbound.observation import Ending, Observation
+from kwai_middleware._record import CompletedCall, Outcome
+
+__all__ = ["completed"]
+
+_MOST_MONEY: Final = 1e12
+_NANOSECONDS: Final = 1e9
+
+
+def completed(observation: Observation) -> CompletedCall:
+    """Return the record of a finished attempt.
+
+    Content decides the outcome before the way of ending does: an answer that says it is over is
+    complete, even when the app then closes, cancels or forgets it; SDKs always leave a stream that
+    way. An answer with an error status or an error inside is an error, whatever came before it.
+    """
+    endpoint = observation.endpoint
+    format_ = FORMATS[endpoint.format]
+    request = format_.request(observation.request_body) if observation.request_body else Request()
+    body = _Body(observation)
+    streamed = _is_stream(observation, request, body.parts)
+    answer = format_.answer(body.parts, request, streamed=streamed)
+    outcome, failure = _judged(observation, answer, body, streamed=streamed)
+    finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
+    first = None if answer.first_content is None else body.arrival_of(answer.first_content)
+    reported, upstream, is_byok = _costs(answer.usage or {})
+    caller, credential = observation.caller, observation.credential
+    return CompletedCall(
+        route=endpoint.kind,
+        host=endpoint.host,
+        endpoint=endpoint.path,
+        format=endpoint.format,
+        caller=None if caller is None else caller.with_credentials(()),
+        billed_to=observation.billed_to,
+        key_fingerprint=None if credential is None else credential.api_key.fingerprint,
+        outcome=outcome,
+        capture=observation.capture,
+        started_at=observation.started_at,
+        duration=(finished - observation.started) / _NANOSECONDS,
+        time_to_first_token=None if first is None else (first - observation.started) / _NANOSECONDS,
+        status_code=observation.status,
+        error_code=failure.code if failure else None,
+        error_message=failure.message if failure else None,
+        model=answer.model or request.model,
+        requested_model=request.model,
+        stream=streamed or (request.stream and outcome != "complete"),
+        messages=request.messages,
+        parameters=request.parameters,
+        completions=answer.completions,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        prompt_tokens=answer.tokens.prompt,
+        completion_tokens=answer.tokens.completion,
+        total_tokens=answer.tokens.total,
+        cached_tokens=answer.tokens.cached,
+        cache_write_tokens=answer.tokens.cache_write,
+        reasoning_tokens=answer.tokens.reasoning,
+        cost=_cost(reported, upstream, is_byok=is_byok),
+        reported_cost=reported,
+        upstream_cost=upstream,
+        is_byok=is_byok,
+        generation_id=_header(observation, b"x-generation-id") or answer.generation_id,
+        provider=answer.provider,
+        provider_id=endpoint.provider if endpoint.kind == "direct" else None,
+        gateway_log_id=_header(observation, b"x-respan-log-id"),
+        truncated=body.is_shortened or not observation.request_kept,
+    )
+
+
+class _Body:
+    """An answer's body, decoded, and when each part of it arrived.
+
+    Attributes:
+        parts: What is consecutive; a second part when something between was not kept.
+        is_shortened: Whether something is missing that had arrived.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        chunks, gap = observation.chunks, observation.gap_after
+        codings = [] if observation.decoded else decoding.codings_of(observation.response_headers)
+        head_size = len(chunks) if gap is None else gap
+        # What stands behind a gap cannot be decompressed.
+        pieces, whole = decoding.decoded(chunks[:head_size] if codings else chunks, codings)
+        self.is_shortened = gap is not None or not whole
+        self.parts: tuple[bytes, ...] = (b"".join(pieces[:head_size]),)
+        if gap is not None:
+            self.parts += (b"".join(pieces[head_size:]),)
+        self._ends = list(accumulate(map(len, pieces)))
+        self._arrivals = observation.arrivals
+
+    def arrival_of(self, size: int) -> int:
+        """Return when the first `size` bytes were there; nanoseconds of the monotonic clock."""
+        return self._arrivals[min(bisect_left(self._ends, size), len(self._arrivals) - 1)]
+
+
+def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, ...]) -> bool:
+    kind = (_header(observation, b"content-type") or "").lower()
+    if "event-stream" in kind or "json" in kind:
+        return "event-stream" in kind
+    return request.stream and parts[0].lstrip().startswith((b"data:", b"event:", b":"))
+
+
+def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:
+    """Say how the call ended, and what went wrong if something did."""
+    status = observation.status
+    if status is not None and not 200 <= status < 300:
+        return "error", answer.failure or failure_of_status(status, body.parts[0])
+    if answer.failure is not None:
+        return "error", answer.failure
+    if answer.finished is not None:
+        return "complete", None
+    return _judged_by_ending(observation, body, streamed=streamed)
+
+
+def _judged_by_ending(observation: Observation, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:
+    if observation.ending is Ending.END:
+        if body.is_shortened:
+            # The word that it is over may be in what was not kept, and HTTP says that all came.
+            return "complete", None
+        if streamed:
+            return "incomplete", None
+        return "error", Failure("invalid_answer", "The answer is not a JSON object.")
+    outcome = _OUTCOMES[observation.ending]
+    if observation.error is None:
+        return outcome, None
+    name, text = observation.error
+    return outcome, Failure(bounded(name), bounded(text) or bounded(name))
+
+
+_OUTCOMES: Final[dict[Ending, Outcome]] = {
+    Ending.CLOSED: "cancelled",
+    Ending.CANCELLED: "cancelled",
+    Ending.TIMEOUT: "timeout",
+    Ending.ERROR: "error",
+    Ending.ABANDONED: "abandoned",
+}
+
+
+def _costs(usage: dict[str, Any]) -> tuple[float | None, float | None, bool | None]:
+    """Return `cost`, `cost_details.upstream_inference_cost` and `is_byok`, as OpenRouter names them."""
+    upstream = tolerant.members_of(usage.get("cost_details")).get("upstream_inference_cost")
+    is_byok = usage.get("is_byok")
+    return _amount(usage.get("cost")), _amount(upstream), is_byok if isinstance(is_byok, bool) else None
+
+
+def _cost(reported: float | None, upstream: float | None, *, is_byok: bool | None) -> float | None:
+    """Add the provider's own bill only where a key stored at OpenRouter pays it; else `cost` holds it."""
+    if not is_byok or upstream is None:
+        return reported
+    return (reported or 0.0) + upstream
+
+
+def _amount(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if -_MOST_MONEY < value < _MOST_MONEY else None
+
+
+def _header(observation: Observation, wanted: bytes) -> str | None:
+    for name, value in observation.response_headers:
+        if name.lower() == wanted and value:
+            return bounded(value.decode("latin-1"))
+    return None
