@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kwai_middleware._delivery.delivery import default_delivery
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._settings import Settings
 
@@ -10,6 +11,4 @@ __all__ = ["default_submit"]
 
 def default_submit(settings: Settings) -> Deliver:
     """Return what takes the finished calls of a transport with these settings."""
-    from kwai_middleware._delivery.delivery import default_delivery
-
     return default_delivery(settings).submit

@@ -10,6 +10,9 @@ import structlog
 
 from kwai_middleware import _guard
 from kwai_middleware._context import current_caller
+from tests.support.flavours import flavour
+
+__all__ = ["flavour"]
 
 
 @pytest.fixture(autouse=True)

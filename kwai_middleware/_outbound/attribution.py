@@ -178,7 +178,7 @@ def _policy(caller: Caller | None, settings: Settings) -> Byok:
 def _capture(caller: Caller | None, settings: Settings) -> Capture:
     if caller is None or caller.capture is None:
         return settings.capture
-    return max(settings.capture, caller.capture, key=_CAPTURES.index)
+    return _CAPTURES[max(_CAPTURES.index(settings.capture), _CAPTURES.index(caller.capture))]
 
 
 def _billed_to(endpoint: Endpoint, credential: Credential | None, *, pinned: bool) -> BilledTo:

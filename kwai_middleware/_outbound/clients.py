@@ -148,7 +148,8 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
             pattern: None if proxy is None else wrapped(kind.real(proxy=proxy, **options))
             for pattern, proxy in proxies.items()
         }
-        for pattern, mounted in (kwargs.pop("mounts", None) or {}).items():
+        given: Mapping[str, Any] = kwargs.pop("mounts", None) or {}
+        for pattern, mounted in given.items():
             mounts[pattern] = None if mounted is None else wrapped(mounted)
         return kind.client(**kwargs, transport=wrapped(kind.real(**options)), mounts=mounts)
 

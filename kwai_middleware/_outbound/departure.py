@@ -95,7 +95,7 @@ class Departure:
 
     def failed(self, error: BaseException) -> None:
         """The request or the answer ended with `error`, which the app will get."""
-        self._exchange.finished(self._ending(error), error)
+        self._exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)
         if self._changes is not None or self._key_in_header:
             with _guard.never_raise:
                 self._show_the_apps_request(error)

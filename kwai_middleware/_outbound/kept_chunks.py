@@ -27,7 +27,10 @@ class KeptChunks:
         reservation: Where the memory is accounted for; when it says no, only the tail is kept.
     """
 
-    __slots__ = ("_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size", "arrivals", "chunks")
+    __slots__ = (
+        "_head_is_full", "_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size",
+        "arrivals", "chunks",
+    )  # fmt: skip
 
     def __init__(self, limit: int, reservation: Reservation) -> None:
         self.chunks: list[bytes] = []
@@ -36,39 +39,38 @@ class KeptChunks:
         self._reservation = reservation
         self._size = 0
         self._room = 0
-        self._tail: deque[tuple[bytes, int]] | None = None
+        self._head_is_full = False
+        self._tail: deque[tuple[bytes, int]] = deque()
         self._tail_size = 0
         self._skipped = False
 
     def add(self, chunk: bytes, now: int) -> None:
         """Keep one chunk that arrived at `now`."""
         self._size += len(chunk) + _OVERHEAD
-        if self._size > self._room and not self._has_room():
+        if self._size <= self._room or self._found_room():
+            self.chunks.append(chunk)
+            self.arrivals.append(now)
+        else:
             self._add_to_tail(chunk, now)
-            return
-        self.chunks.append(chunk)
-        self.arrivals.append(now)
 
     def kept(self) -> tuple[tuple[bytes, ...], tuple[int, ...], int | None]:
         """Return the chunks, their times, and how many of them come before a gap (None: there is none)."""
-        tail = self._tail or ()
-        chunks = (*self.chunks, *(chunk for chunk, _ in tail))
-        arrivals = (*self.arrivals, *(arrival for _, arrival in tail))
+        chunks = (*self.chunks, *(chunk for chunk, _ in self._tail))
+        arrivals = (*self.arrivals, *(arrival for _, arrival in self._tail))
         return chunks, arrivals, len(self.chunks) if self._skipped else None
 
-    def _has_room(self) -> bool:
-        if self._tail is not None:
+    def _found_room(self) -> bool:
+        if self._head_is_full:
             return False
         missing = self._size - self._room
         step = -(-missing // _STEP) * _STEP
         if self._size <= self._limit and self._reservation.grow(step):
             self._room += step
             return True
-        self._tail = deque()
+        self._head_is_full = True
         return False
 
     def _add_to_tail(self, chunk: bytes, now: int) -> None:
-        assert self._tail is not None
         if len(chunk) > TAIL:
             # A slice, so that a huge chunk does not stay alive for its end.
             chunk = chunk[-TAIL:]

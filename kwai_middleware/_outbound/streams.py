@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -90,15 +90,14 @@ class _ObservedChunks(AsyncGenerator[bytes, None]):
         """A stream takes nothing in: the same as the next chunk."""
         return await self.__anext__()
 
-    async def athrow(
-        self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None
-    ) -> bytes:
+    async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> bytes:
         """The one who iterates has failed: the stream below is closed, and the failure goes on."""
         await self.aclose()
-        raise typ if val is None else val  # type: ignore[misc]
+        raise typ if val is None else val
 
     async def aclose(self) -> None:
         """The one who iterates has stopped: say so, and pass it on to a generator below."""
         self._departure.finished(Ending.CLOSED)
-        if isinstance(self._chunks, AsyncGenerator):
-            await self._chunks.aclose()
+        close: Callable[[], Awaitable[None]] | None = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()

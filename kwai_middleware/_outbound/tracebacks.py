@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 __all__ = ["drop_inner_frames"]
 
@@ -19,7 +19,7 @@ def drop_inner_frames(error: BaseException) -> None:
     that the app was handling when it made the call is in the chain too; it is the app's own and
     keeps its frames: the frame that caught it is still running.
     """
-    running = _running_frames(sys._getframe(1))
+    running = _running_frames(inspect.currentframe())
     error.__traceback__ = None
     seen = {id(error)}
     waiting = _origins(error)
@@ -45,5 +45,5 @@ def _running_frames(frame: FrameType | None) -> set[int]:
 def _origins(error: BaseException) -> list[BaseException]:
     origins = [origin for origin in (error.__cause__, error.__context__) if origin is not None]
     if isinstance(error, BaseExceptionGroup):
-        origins += error.exceptions
+        origins += cast("BaseExceptionGroup[BaseException]", error).exceptions
     return origins

@@ -188,10 +188,11 @@ def _note_unrouted(host: bytes) -> None:
     caller = current_caller()
     if caller is None or not caller.credentials:
         return
+    name = host.decode("ascii", "replace")
     _notices.count("unrouted")
     _notices.warn_once(
         "unrouted",
-        host.decode("ascii", "replace"),
-        f"a call to {host.decode('ascii', 'replace')!r} was not touched although a caller's key is bound: the host looks"
-        " like a vendor's but is not on the list; if it is yours, add a Route for it",
+        name,
+        f"a call to {name!r} was not touched although a caller's key is bound: the host looks like a vendor's"
+        " but is not on the list; if it is yours, add a Route for it",
     )

@@ -68,10 +68,8 @@ def running(
         finally:
             if popen.poll() is None:
                 popen.terminate()
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     popen.wait(10)
-                except subprocess.TimeoutExpired:
-                    pass
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(popen.pid, signal.SIGKILL)
             popen.wait(DEADLINE)

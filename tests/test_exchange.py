@@ -1,0 +1,484 @@
+"""Exactly one observation per attempt, with the right ending, whatever the app and the network do."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kwai_middleware._context import bind_caller
+from kwai_middleware._outbound.attribution import attribute
+from kwai_middleware._outbound.budget import Reservation, in_use
+from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
+from kwai_middleware._outbound.observation import Ending, Observation
+from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._route import Route
+from tests.support.callers import OPENROUTER, caller, settings
+from tests.support.flavours import ASYNC_FLAVOURS, Flavour
+from tests.support.raw_server import Connection, raw_server
+
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    b"transfer-encoding: chunked\r\nX-Generation-Id: gen-1\r\n\r\n"
+)
+LAST = b"0\r\n\r\n"
+PARTS = [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]
+
+
+def _chunked(part: bytes) -> bytes:
+    return f"{len(part):x}\r\n".encode() + part + b"\r\n"
+
+
+class _Calls(list[Observation]):
+    """Takes observations, and lets a test wait for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrived = threading.Condition()
+
+    def deliver(self, call: Any) -> None:
+        with self._arrived:
+            self.append(call)
+            self._arrived.notify_all()
+
+    def wait(self, number: int) -> None:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self) >= number, 30)
+
+
+class _Stream:
+    """A server whose answer is three parts and then whatever the test wants."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.last_words = LAST
+        self.reset = False
+
+    def __call__(self, connection: Connection) -> None:
+        while True:
+            connection.request()
+            connection.send(HEAD + b"".join(_chunked(part) for part in PARTS))
+            self.go_on.wait(30)
+            if self.reset:
+                connection.reset()
+                return
+            connection.send(self.last_words)
+
+
+@pytest.fixture
+def calls() -> _Calls:
+    return _Calls()
+
+
+@pytest.fixture
+def server() -> Any:
+    stream = _Stream()
+    with raw_server(stream) as raw:
+        stream.url = f"{raw.url}/api/v1"  # type: ignore[attr-defined]
+        yield stream
+        stream.go_on.set()
+
+
+def _client(flavour: Flavour, server: Any, calls: _Calls, **options: Any) -> Any:
+    return flavour.client(settings=settings(routes=(Route(server.url),)), deliver=calls.deliver, **options)
+
+
+def _open(flavour: Flavour, client: Any, server: Any) -> Any:
+    with bind_caller(caller()):
+        return flavour.open(client, f"{server.url}/chat/completions", content=b'{"model":"m"}')
+
+
+def test_an_answer_read_to_its_end(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """The observation holds everything that was seen, as it came."""
+    server.go_on.set()
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+    assert b"".join(PARTS) == b"".join(flavour.chunks(response))
+    flavour.close(response)
+    [call] = calls
+    assert Ending.END is call.ending
+    assert b"".join(PARTS) == b"".join(call.chunks)
+    assert 200 == call.status
+    assert (b"X-Generation-Id", b"gen-1") in call.response_headers
+    assert b'{"model":"m"}' == call.request_body
+    assert "acme" == call.caller.identifier  # type: ignore[union-attr]
+    assert len(call.chunks) == len(call.arrivals)
+    assert call.answered is not None
+    assert call.started <= call.answered <= call.arrivals[0] <= call.arrivals[-1] <= call.ended
+    assert not call.decoded
+    assert call.gap_after is None
+    assert call.error is None
+    flavour.close(client)
+
+
+def test_an_answer_left_in_the_middle(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """Leaving the loop and closing the response is the app's own decision, not an error."""
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+    flavour.chunks(response, at_most=1)
+    flavour.close(response)
+    [call] = calls
+    assert Ending.CLOSED is call.ending
+    assert b"".join(call.chunks).startswith(PARTS[0])
+    flavour.close(client)
+
+
+def test_an_answer_closed_without_being_read(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """The head was there, and that is what is known."""
+    client = _client(flavour, server, calls)
+    flavour.close(_open(flavour, client, server))
+    [call] = calls
+    assert Ending.CLOSED is call.ending
+    assert () == call.chunks
+    flavour.close(client)
+
+
+def test_an_answer_that_nobody_closes(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """The garbage collector finds it, once."""
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+    assert [] == calls
+    # The pool below keeps its own half of the connection; only our half is dropped here.
+    response.stream._stream, kept = None, response.stream._stream
+    inner = kept._stream
+    del kept
+    gc.collect()
+    [call] = calls
+    assert Ending.ABANDONED is call.ending
+    flavour.close(inner)
+    flavour.close(client)
+
+
+def test_an_answer_that_breaks_off(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """The exception is the library's own, and the observation names it."""
+    server.reset = True
+    server.go_on.set()
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+    with pytest.raises((flavour.library.ReadError, flavour.library.RemoteProtocolError)) as caught:
+        flavour.chunks(response)
+    flavour.close(response)
+    [call] = calls
+    assert Ending.ERROR is call.ending
+    assert (type(caught.value).__name__, str(caught.value)) == call.error
+    flavour.close(client)
+
+
+def test_an_answer_that_stalls(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """A time limit of the client is a time-out, with what had come so far."""
+    client = _client(flavour, server, calls, timeout=flavour.library.Timeout(30, read=0.2))
+    response = _open(flavour, client, server)
+    with pytest.raises(flavour.library.ReadTimeout):
+        flavour.chunks(response)
+    flavour.close(response)
+    [call] = calls
+    assert Ending.TIMEOUT is call.ending
+    assert b"".join(PARTS) == b"".join(call.chunks)
+    flavour.close(client)
+
+
+def test_a_server_that_is_not_there(flavour: Flavour, calls: _Calls) -> None:
+    """A failed attempt is an observation too, without a status."""
+    with raw_server(lambda connection: None) as gone:
+        url = f"{gone.url}/api/v1"
+    client = flavour.client(settings=settings(routes=(Route(url),)), deliver=calls.deliver)
+    with bind_caller(caller()), pytest.raises(flavour.library.ConnectError):
+        flavour.post(client, f"{url}/chat/completions", content=b"{}")
+    [call] = calls
+    assert (Ending.ERROR, None, None) == (call.ending, call.status, call.answered)
+    flavour.close(client)
+
+
+@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True)
+@pytest.mark.parametrize("moment", ["waiting for the head", "in the stream"])
+def test_a_cancelled_task(flavour: Flavour, server: Any, calls: _Calls, moment: str) -> None:
+    """Cancellation passes, at once, and is one observation."""
+    started = asyncio.Event()
+
+    async def work(client: Any) -> None:
+        async with client.stream("POST", f"{server.url}/chat/completions", content=b"{}") as response:
+            async for _ in response.aiter_raw():
+                started.set()
+
+    async def cancelled(url: str) -> None:
+        client = flavour.door.async_client(settings=settings(routes=(Route(url),)), deliver=calls.deliver)
+        task = asyncio.create_task(work(client))
+        if moment == "in the stream":
+            await asyncio.wait_for(started.wait(), 30)
+        else:
+            await asyncio.wait_for(asyncio.to_thread(entered.wait, 30), 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.aclose()
+
+    entered = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        connection.request()
+        entered.set()
+        connection.wait_until_closed()
+
+    if moment == "in the stream":
+        flavour.run(cancelled(server.url))
+    else:
+        with raw_server(silent) as raw:
+            server.url = f"{raw.url}/api/v1"
+            flavour.run(cancelled(server.url))
+    [call] = calls
+    assert Ending.CANCELLED is call.ending
+
+
+def test_an_answer_iterated_a_second_time(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """SDKs look at the stream once more when they clean up: they see what a plain client shows, and it is one call."""
+
+    def twice(client: Any) -> Any:
+        response = _open(flavour, client, server)
+        assert PARTS == flavour.chunks(response, at_most=3)
+        server.go_on.set()
+
+        async def again_async() -> list[bytes]:
+            return [chunk async for chunk in response.stream]
+
+        try:
+            return flavour.run(again_async()) if flavour.asynchronous else list(response.stream)
+        except flavour.library.TransportError as error:
+            return type(error), str(error)
+        finally:
+            flavour.close(response)
+            flavour.close(client)
+            server.go_on.clear()
+
+    assert twice(flavour.plain_client_class()) == twice(_client(flavour, server, calls))
+    assert 1 == len(calls)
+
+
+@pytest.mark.parametrize("url", [OPENROUTER])
+def test_an_answer_that_is_read_already(flavour: Flavour, calls: _Calls, url: str) -> None:
+    """Caches and mocks hand over whole answers, whose stream is never iterated."""
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200, content=b"{}"), settings=settings(), deliver=calls.deliver
+    )
+    assert b"{}" == flavour.post(client, url, content=b"{}").content
+    [call] = calls
+    assert (Ending.END, (b"{}",), True) == (call.ending, call.chunks, call.decoded)
+    flavour.close(client)
+
+
+def test_an_answer_that_is_closed_already(flavour: Flavour, calls: _Calls) -> None:
+    """A layer below may close an answer unread; there is nothing to read, and that is recorded."""
+
+    def closed(request: Any) -> Any:
+        response = flavour.library.Response(200, stream=flavour.library.ByteStream(b"never read"))
+        response.is_closed = True
+        return response
+
+    transport = flavour.transport_class(
+        flavour.library.MockTransport(closed), settings=settings(), deliver=calls.deliver
+    )
+    request = flavour.library.Request("POST", OPENROUTER, content=b"{}")
+    flavour.run(transport.handle_async_request(request)) if flavour.asynchronous else transport.handle_request(request)
+    [call] = calls
+    assert (b"",) == call.chunks
+
+
+def test_the_caller_is_the_one_at_the_start(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """A stream may be read by another task; the call is still for whom it was made."""
+    server.go_on.set()
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+    with bind_caller(caller("somebody-else")):
+        flavour.chunks(response)
+        flavour.close(response)
+    assert "acme" == calls[0].caller.identifier  # type: ignore[union-attr]
+    flavour.close(client)
+
+
+def test_a_generator_that_fails_while_it_reads(flavour: Flavour, server: Any, calls: _Calls) -> None:
+    """An exception thrown into the iteration of the stream goes on, and the exchange is over."""
+    client = _client(flavour, server, calls)
+    response = _open(flavour, client, server)
+
+    class Own(Exception):
+        pass
+
+    if flavour.asynchronous:
+
+        async def throw() -> None:
+            chunks = response.stream._stream.__aiter__()
+            assert PARTS[0] == (await chunks.asend(None))[: len(PARTS[0])]
+            await chunks.athrow(Own())
+
+        with pytest.raises(Own):
+            flavour.run(throw())
+    else:
+        chunks = iter(response.stream._stream)
+        next(chunks)
+        with pytest.raises(Own):
+            chunks.throw(Own())
+    flavour.close(response)
+    assert 1 == len(calls)
+    flavour.close(client)
+
+
+def test_a_delivery_that_fails_does_not_reach_the_app(
+    flavour: Flavour, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """Whatever `deliver` does, the app gets its answer; the guard counts and reports."""
+
+    def broken(call: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200, content=b"{}"), settings=settings(), deliver=broken
+    )
+    assert 200 == flavour.post(client, OPENROUTER, content=b"{}").status_code
+    assert ["a bug of ours"] == [str(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+    flavour.close(client)
+
+
+def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed: list[BaseException]) -> None:
+    """The recording side never fails the stream."""
+    exchange = _exchange(_Calls())
+    exchange.received(None)  # type: ignore[arg-type]
+    assert [TypeError] == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+
+
+def _exchange(calls: _Calls, body: bytes | None = b"{}", **options: Any) -> Exchange:
+    endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
+    return Exchange(endpoint, attribute(endpoint, caller(), settings()), body, settings(**options), calls.deliver)
+
+
+def test_many_finishers_make_one_observation() -> None:
+    """Close, error, end and the garbage collector may meet in several threads at once."""
+    for _ in range(50):
+        calls = _Calls()
+        exchange = _exchange(calls)
+        together = threading.Barrier(8)
+
+        def finish(exchange: Exchange = exchange, together: threading.Barrier = together) -> None:
+            together.wait()
+            exchange.finished(Ending.CLOSED)
+
+        threads = [threading.Thread(target=finish) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 1 == len(calls)
+
+
+def test_an_observation_masks_what_it_can() -> None:
+    """Its repr shows no key, and it cannot be pickled with one."""
+    calls = _Calls()
+    _exchange(calls).finished(Ending.END)
+    assert "sk-or-v1-acme" not in repr(calls[0])
+    with pytest.raises(TypeError):
+        pickle.dumps(calls[0])
+
+
+# --- what is kept
+
+
+@given(st.lists(st.binary(max_size=40_000), max_size=40), st.integers(256 * 1024, 400 * 1024))
+def test_head_and_tail_are_kept(chunks: list[bytes], limit: int) -> None:
+    """Everything within the limit; beyond it an unbroken head and at least the last 64 KiB."""
+    reservation = Reservation(1 << 40)
+    kept_chunks = KeptChunks(limit, reservation)
+    for number, chunk in enumerate(chunks):
+        kept_chunks.add(chunk, number)
+    kept, arrivals, gap_after = kept_chunks.kept()
+    whole, together = b"".join(chunks), b"".join(kept)
+    assert len(kept) == len(arrivals)
+    assert list(arrivals) == sorted(arrivals)
+    if gap_after is None:
+        assert whole == together
+    else:
+        head, tail = b"".join(kept[:gap_after]), b"".join(kept[gap_after:])
+        assert whole.startswith(head)
+        assert whole.endswith(tail)
+        assert TAIL <= len(tail) + 96 * len(chunks)
+    assert len(together) <= limit + TAIL
+    reservation.release()
+
+
+def test_one_huge_chunk_leaves_only_its_end() -> None:
+    """A 300 MB answer in one piece does not stay alive for its last 64 KiB."""
+    kept_chunks = KeptChunks(1 << 20, Reservation(1 << 40))
+    kept_chunks.add(b"head", 1)
+    kept_chunks.add(b"x" * 30_000_000 + b"usage", 2)
+    kept, arrivals, gap_after = kept_chunks.kept()
+    assert (1, [4, TAIL], (1, 2)) == (gap_after, [len(chunk) for chunk in kept], arrivals)
+    assert kept[1].endswith(b"usage")
+
+
+def test_an_endless_stream_of_crumbs_stays_small() -> None:
+    """The bookkeeping of tiny chunks counts as well as their bytes."""
+    reservation = Reservation(1 << 40)
+    kept_chunks = KeptChunks(1 << 20, reservation)
+    for number in range(200_000):
+        kept_chunks.add(b"%06d" % number, number)
+    kept, _, gap_after = kept_chunks.kept()
+    assert gap_after is not None
+    assert len(kept) * 96 < 1.2 * (1 << 20)
+    assert b"199999" == kept[-1]
+    reservation.release()
+
+
+def test_past_the_budget_only_tails_are_kept() -> None:
+    """The budget is the process's, not the call's; it is whole again when the calls are gone."""
+    gc.collect()
+    before = in_use()
+    calls = _Calls()
+    first = _exchange(calls, body=b"x" * (1 << 19), max_open_bytes=before + (1 << 20))
+    for _ in range(40):
+        first.received(b"y" * 16_000)
+    second = _exchange(calls, body=b"x" * (1 << 19), max_open_bytes=before + (1 << 20))
+    second.received(b"z" * 100_000)
+    assert in_use() - before <= 1 << 20
+    first.finished(Ending.END)
+    second.finished(Ending.END)
+    assert [True, False] == [call.request_kept for call in calls]
+    assert calls[1].request_body is None
+    assert b"z" * TAIL == b"".join(calls[1].chunks)
+    assert 0 == calls[1].gap_after
+    calls[0].release()
+    calls[0].release()
+    calls.clear()
+    del first, second
+    gc.collect()
+    assert before == in_use()
+
+
+def test_a_forked_child_can_take_memory_even_if_a_lock_was_held() -> None:
+    """Another thread may hold the budget's lock at the very moment of a fork."""
+    import os
+
+    from kwai_middleware._outbound import budget
+
+    Reservation(1)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with budget._budget.lock:
+            held.set()
+            let_go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if Reservation(1 << 40).grow(1) else 1)
+    let_go.set()
+    thread.join()
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

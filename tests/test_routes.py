@@ -1,0 +1,165 @@
+"""Which requests are touched, and that everything else passes as the very object the app made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kwai_middleware import _notices
+from kwai_middleware._context import bind_caller
+from kwai_middleware._route import Route
+from tests.support.callers import caller, settings
+from tests.support.flavours import Flavour
+
+BODY = b'{"model":"m","messages":[]}'
+
+TOUCHED = [
+    "https://api.keywordsai.co/api/chat/completions",
+    "https://api.keywordsai.co/api/chat/completions/",
+    "https://api.keywordsai.co/chat/completions",
+    "https://api.keywordsai.co:443/chat/completions/",
+    "https://api.respan.ai/api/chat/completions",
+    "https://api.respan.ai/chat/completions",
+    "https://api.respan.ai/api/chat/completions?x=1",
+    "https://API.respan.ai/api/chat/completions",
+    "https://openrouter.ai/api/v1/chat/completions",
+    "https://openrouter.ai/api/v1/chat/completions/",
+    "https://llm.example/v1/chat/completions",
+    "http://127.0.0.1:8700/api/chat/completions",
+    "http://127.0.0.1:8700/chat/completions",
+    "http://inside.example:81/base/chat/completions",
+    "https://whole.example/x/chat/completions",
+]
+
+UNTOUCHED = [
+    "https://api.keywordsai.co.evil.example/api/chat/completions",
+    "https://evil.example/api.keywordsai.co/api/chat/completions",
+    "https://api.keywordsai.co@evil.example/api/chat/completions",
+    "https://user:word@api.keywordsai.co/api/chat/completions",
+    "https://user@api.keywordsai.co/api/chat/completions",
+    "https://api.keywordsai.co:444/api/chat/completions",
+    "https://api.keywordsai.co:80/api/chat/completions",
+    "http://api.keywordsai.co/api/chat/completions",
+    "http://api.keywordsai.co:443/api/chat/completions",
+    "https://api.keywordsai.co./api/chat/completions",
+    "https://xapi.keywordsai.co/api/chat/completions",
+    "https://keywordsai.co/api/chat/completions",
+    "https://api.keywordsai.cо/api/chat/completions",  # a Cyrillic letter at the end
+    "https://api.keywordsai.co/API/CHAT/COMPLETIONS",
+    "https://api.keywordsai.co/api/api/chat/completions",
+    "https://api.keywordsai.co/api//chat/completions",
+    "https://api.keywordsai.co/api/chat%2Fcompletions",
+    "https://api.keywordsai.co/api/chat/completions//",
+    "https://api.keywordsai.co/api/chat/completions/x",
+    "https://api.keywordsai.co/api/request-logs/",
+    "https://api.keywordsai.co/api/request-logs/create/",
+    "https://api.keywordsai.co/api/users/acme/",
+    "https://api.respan.ai/api/limit-policies/",
+    "https://openrouter.ai/api/v1/keys",
+    "https://openrouter.ai/api/v1/key",
+    "https://openrouter.ai/api/v1/credits",
+    "https://openrouter.ai/api/chat/completions",
+    "https://openrouter.ai/chat/completions",
+    "https://openrouter.ai.evil.example/api/v1/chat/completions",
+    "https://api.openai.com/v1/chat/completions",
+    "https://llm.example/v2/chat/completions",
+    "https://llm.example/chat/completions",
+    "http://llm.example/v1/chat/completions",
+    "http://127.0.0.1:8701/api/chat/completions",
+    "http://localhost:8700/api/chat/completions",
+]
+
+SETTINGS = settings(
+    routes=(
+        Route("https://llm.example/v1"),
+        Route("http://127.0.0.1:8700/api/", kind="gateway"),
+        Route("http://inside.example:81/base", insecure=True),
+        Route("https://whole.example/x/chat/completions"),
+    )
+)
+
+
+class _Inner:
+    """Keeps the request objects that reach the network."""
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.requests: list[Any] = []
+
+    def handle_request(self, request: Any) -> Any:
+        self.requests.append(request)
+        return self.library.Response(200, json={})
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return self.handle_request(request)
+
+
+def _sent(flavour: Flavour, method: str, url: str) -> tuple[Any, Any]:
+    """The request as the app made it, and as it reached the network."""
+    inner = _Inner(flavour.library)
+    transport = flavour.transport_class(inner, settings=SETTINGS, deliver=lambda call: None)
+    request = flavour.library.Request(method, url, content=BODY, headers={"authorization": "Bearer app"})
+    with bind_caller(caller("acme")):
+        if flavour.asynchronous:
+            flavour.run(transport.handle_async_request(request))
+        else:
+            transport.handle_request(request)
+    return request, inner.requests[0]
+
+
+@pytest.mark.parametrize("url", TOUCHED)
+def test_listed_endpoints_are_attributed(flavour: Flavour, url: str) -> None:
+    """Every spelling of a listed endpoint carries the caller's key, on a copy."""
+    request, sent = _sent(flavour, "POST", url)
+    assert request is not sent
+    assert b"sk-or-v1-acme" in sent.read() + str(sent.headers.raw).encode()
+    assert BODY == request.read()
+    assert "Bearer app" == request.headers["authorization"]
+
+
+@pytest.mark.parametrize("url", UNTOUCHED)
+def test_everything_else_passes_untouched(flavour: Flavour, url: str) -> None:
+    """A look-alike host, another port or scheme, and another endpoint get the app's very own request object."""
+    request, sent = _sent(flavour, "POST", url)
+    assert request is sent
+    assert BODY == sent.read()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS", "HEAD", "DELETE"])
+def test_other_methods_pass_untouched(flavour: Flavour, method: str) -> None:
+    """Only a POST is a model call."""
+    request, sent = _sent(flavour, method, TOUCHED[0])
+    assert request is sent
+
+
+def test_a_look_alike_host_is_warned_of_once(flavour: Flavour, caplog: pytest.LogCaptureFixture) -> None:
+    """A bound key at a host that looks like a vendor's is counted each time and warned of once per host."""
+    url = f"https://api.keywordsai.co.{flavour.name}.example/api/chat/completions"
+    before = _notices.counts().get("unrouted", 0)
+    for _ in range(3):
+        _sent(flavour, "POST", url)
+    assert before + 3 == _notices.counts()["unrouted"]
+    assert 1 == caplog.text.count(f"api.keywordsai.co.{flavour.name}.example")
+    assert "sk-or-v1" not in caplog.text
+
+
+def test_other_endpoints_of_a_listed_host_are_no_cause_for_a_warning(flavour: Flavour) -> None:
+    """Management and logging endpoints of the vendor's own hosts are used on purpose."""
+    before = _notices.counts().get("unrouted", 0)
+    _sent(flavour, "POST", "https://api.keywordsai.co/api/request-logs/")
+    _sent(flavour, "POST", "https://api.openai.com/v1/chat/completions")
+    assert before == _notices.counts().get("unrouted", 0)
+
+
+def test_nobody_at_a_look_alike_host_is_not_counted(flavour: Flavour) -> None:
+    """Without a bound key nothing is missing from the call."""
+    before = _notices.counts().get("unrouted", 0)
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200), settings=SETTINGS, deliver=lambda call: None
+    )
+    flavour.post(client, "https://openrouter.evil.example/api/v1/chat/completions")
+    with bind_caller(caller(credentials=())):
+        flavour.post(client, "https://openrouter.evil.example/api/v1/chat/completions")
+    assert before == _notices.counts().get("unrouted", 0)
+    flavour.close(client)
