@@ -14,7 +14,7 @@ help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(READY) ## the whole job on this machine, shown in a table (KEEP=1: leave the servers running)
-	@exec $(RUN) examples/demo.py $(if $(KEEP),--keep)
+	@exec $(RUN) examples/demo.py $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: $(READY) ## every test, with branch coverage of the package
 	$(RUN) -m pytest --cov
@@ -41,7 +41,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@if $(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
 	for python in $(PYTHON); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv --clear $(VENV); \
+	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
 	  fi; \
 	done; \
 	echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \

@@ -110,11 +110,7 @@ class Server:
         """End it the way an operator does, and wait for it."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            self.process.wait(DEADLINE)
 
 
 def free_port(preferred: int) -> int:
@@ -286,7 +282,12 @@ def main() -> int:
         print(
             f"{len(CALLS)} requests at once. acme streams, globex brought no key, initech's key is dead.\n", flush=True
         )
-        seen = outcomes(asyncio.run(ask_all(app)), Sandbox(sandbox), log)
+        statuses = asyncio.run(ask_all(app))
+        try:
+            seen = outcomes(statuses, Sandbox(sandbox), log)
+        except (KeyError, TimeoutError) as missing:
+            print(f"Not as promised: something is missing ({missing}). The app's log:\n{log.read_text()}")
+            return 1
         print_table([HEADINGS, *(outcome.cells() for outcome in seen)])
         broken = [promise for outcome in seen for promise in outcome.broken_promises()]
         broken += ["no key in the app's log" for key in KEYS if key in log.read_text()]
