@@ -26,29 +26,38 @@ class Terminal:
     """Runs a document's commands in a shell, with its ports exchanged for free ones.
 
     Args:
-        folder: For what has to be on the PATH.
+        tools: A new folder, for what has to be on the PATH.
         ports: What a port in the document is here.
+        folder: Where commands run.
+        env: Variables beside this process's own.
         real_curl: Use the machine's own curl when there is one.
     """
 
-    def __init__(self, folder: Path, ports: Mapping[str, int], *, real_curl: bool = True) -> None:
+    def __init__(
+        self,
+        tools: Path,
+        ports: Mapping[str, int],
+        *,
+        folder: Path = PROJECT,
+        env: Mapping[str, str] | None = None,
+        real_curl: bool = True,
+    ) -> None:
+        self.folder = folder
         self._ports = ports
-        tools = folder / "tools"
         tools.mkdir()
-        (tools / "python").symlink_to(sys.executable)
+        (tools / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        (tools / "python").chmod(0o755)
         if not real_curl or shutil.which("curl") is None:
-            curl = tools / "curl"
-            curl.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.support.curl "$@"\n')
-            curl.chmod(0o755)
-        self._env = {"PATH": f"{Path(sys.executable).parent}:{tools}:{os.environ['PATH']}"}
+            (tools / "curl").write_text('#!/bin/sh\nexec python -m tests.support.curl "$@"\n')
+            (tools / "curl").chmod(0o755)
+        self._env = {**(env or {}), "PATH": f"{tools}:{os.environ['PATH']}"}
 
     def run(self, commands: str) -> str:
         """Run commands to their end, and return what they printed."""
-        env = {**os.environ, **self._env, "PYTHONPATH": str(PROJECT)}
         done = subprocess.run(
-            ["sh", "-e", "-c", self._here(commands)],
-            env=env,
-            cwd=PROJECT,
+            ["sh", "-e", "-c", self.here(commands)],
+            env={**os.environ, **self._env, "PYTHONPATH": str(PROJECT)},
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=DEADLINE,
@@ -59,13 +68,14 @@ class Terminal:
     @contextlib.contextmanager
     def serve(self, commands: str, ready: str) -> Iterator[Process]:
         """Run commands of which the last is a server, until the block ends."""
-        *before, server = self._here(commands).strip().splitlines()
+        *before, server = self.here(commands).strip().splitlines()
         shell = "\n".join([*before, f"exec {server}"])
         argv = ["-c", "import os, sys; os.execvp('sh', ['sh', '-e', '-c', sys.argv[1]])", shell]
-        with running(argv, ready=self._here(ready), env=self._env) as process:
+        with running(argv, ready=self.here(ready), env=self._env, cwd=self.folder) as process:
             yield process
 
-    def _here(self, text: str) -> str:
+    def here(self, text: str) -> str:
+        """Return `text` with the ports that are free here."""
         for port, free in self._ports.items():
             text = re.sub(rf"\b{port}\b", str(free), text)
         return text

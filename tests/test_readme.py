@@ -1,0 +1,260 @@
+"""The README: its code is run as it stands, its tables are compared with what they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import kwai_middleware as kwai
+from kwai_middleware.sandbox import Sandbox, sandbox
+from tests.support.documents import Terminal, fenced
+from tests.support.processes import DEADLINE, PROJECT, free_port
+from tests.support.reverse_proxy import nginx
+
+APP = "http://127.0.0.1:8000"
+README = PROJECT / "README.md"
+TEXT = README.read_text()
+ACME = {"X-Customer-Id": "acme", "X-OpenRouter-Key": "sk-or-v1-acme"}
+FINGERPRINT = kwai.Secret("sk-or-v1-acme").fingerprint
+
+
+def block(marker: str, language: str = "python") -> str:
+    """The one fenced block of the README that holds `marker`."""
+    (found,) = [code for code in fenced(README, language) if marker in code]
+    return found
+
+
+def command(server: str, more: str = "") -> str:
+    """The one command in the README's running text that starts `server`."""
+    (found,) = re.findall(rf"`(python -m {server} app:app [^`]*)`", TEXT)
+    return f"{found} {more}".strip()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its head."""
+    rows = re.findall(r"^\|(.*)\|$", TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0], re.MULTILINE)[2:]
+    return [[cell.strip().strip("`") for cell in row.split("|")] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def running_vendor() -> Iterator[Sandbox]:
+    """The vendors, for all tests of this file."""
+    with sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def vendor(running_vendor: Sandbox) -> Sandbox:
+    """The vendors, to whom nothing has been sent yet."""
+    running_vendor.reset()
+    return running_vendor
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, vendor: Sandbox) -> Terminal:
+    """A shell in a folder of its own, from which the vendors are on loopback."""
+    environment = {
+        "KEYWORDSAI_API_KEY": "app-key",
+        "KEYWORDSAI_BASE_URL": vendor.gateway_url,
+        "OPENROUTER_BASE_URL": vendor.openrouter_url,
+        "PROXY_SECRET": "the-secret-that-both-know",
+    }
+    return Terminal(tmp_path / "tools", {"8000": free_port()}, folder=tmp_path, env=environment)
+
+
+def ask(url: str, headers: dict[str, str] = ACME) -> httpx.Response:
+    """Ask an app of the README something."""
+    return httpx.post(
+        f"{url}/chat", params={"question": "What is a tenant?"}, headers=headers, trust_env=False, timeout=DEADLINE
+    )
+
+
+@pytest.mark.parametrize(
+    ("framework", "server"), [("FastAPI()", "uvicorn"), ("Flask(__name__)", "gunicorn")], ids=["FastAPI", "Flask"]
+)
+def test_the_first_blocks(terminal: Terminal, vendor: Sandbox, framework: str, server: str) -> None:
+    """The README's app, as it stands, has the gateway bill acme's key and attribute the call to acme."""
+    (terminal.folder / "app.py").write_text(block(framework))
+    with terminal.serve(command(server), terminal.here(APP)):
+        answer = ask(terminal.here(APP))
+    (call,) = vendor.calls(wait=1)
+
+    assert "What is a tenant?" in answer.text
+    assert ("gateway", "acme", {"customer_identifier": "acme"}) == (
+        call["route"],
+        call["customer"],
+        call["customer_params"],
+    )
+    assert {"source": "customer_credentials", "fingerprint": FINGERPRINT} == call["paid_by"]
+    assert [] == vendor.logs()
+
+
+def test_the_same_code_straight_to_openrouter(terminal: Terminal, vendor: Sandbox) -> None:
+    """With the base URL that the README names instead, acme's key pays at OpenRouter and the call is logged."""
+    assert "`base_url=settings.openrouter_base_url`" in TEXT
+    app = block("FastAPI()").replace("base_url=settings.base_url", "base_url=settings.openrouter_base_url")
+    (terminal.folder / "app.py").write_text(app)
+    with terminal.serve(command("uvicorn"), terminal.here(APP)):
+        answer = ask(terminal.here(APP))
+        (record,) = vendor.logs(wait=1)
+    (call,) = vendor.calls()
+
+    assert 200 == answer.status_code
+    assert ("openrouter", FINGERPRINT) == (call["route"], call["paid_by"]["fingerprint"])
+    assert ("acme", []) == (record["customer"], record["keys_seen"])
+
+
+FORGED = ACME | {"X-Customer-Id": "globex", "X-Customer-Name": "Globex", "X-Kwai-Proxy": "guessed"}
+
+
+def behind_a_proxy(framework: str, recipe: str) -> str:
+    """The README's app with its recipe for a proxy in place of the plain middleware."""
+    plain = {
+        "FastAPI()": "app.add_middleware(kwai.ASGIMiddleware)\n",
+        "Flask(__name__)": "app.wsgi_app = kwai.WSGIMiddleware(app.wsgi_app)\n",
+    }[framework]
+    before, after = block(framework).split(plain)
+    return before + recipe + after
+
+
+@pytest.mark.parametrize("more", ["", "--no-proxy-headers"])
+def test_nginx_and_uvicorn(terminal: Terminal, vendor: Sandbox, more: str) -> None:
+    """Behind the README's proxy the identity is the proxy's, whatever the client sends; past the proxy there is none."""
+    (terminal.folder / "app.py").write_text(behind_a_proxy("FastAPI()", block("proxy_secret=")))
+    variables = {"$customer": "acme", "$remote_addr": "203.0.113.9"}
+    with (
+        terminal.serve(command("uvicorn", more), terminal.here(APP)),
+        nginx(block("auth_request", "nginx"), variables, int(terminal.here("8000"))) as proxy,
+    ):
+        through, past = ask(proxy, FORGED), ask(terminal.here(APP), FORGED)
+    (call,) = vendor.calls(wait=1)
+
+    assert (200, 401) == (through.status_code, past.status_code)
+    assert {"customer_identifier": "acme"} == call["customer_params"]
+    assert FINGERPRINT == call["paid_by"]["fingerprint"]
+
+
+def test_gunicorn_on_a_unix_socket(terminal: Terminal, vendor: Sandbox) -> None:
+    """Over the unix socket the README's Flask app believes the proxy, with no secret."""
+    (terminal.folder / "app.py").write_text(behind_a_proxy("Flask(__name__)", block('trusted_peers=("unix",)')))
+    (bind,) = re.findall(r"`(--bind unix:[^`]+)`", TEXT)
+    unix = command("gunicorn").replace("--bind 127.0.0.1:8000", bind)
+    with (
+        nginx(block("auth_request", "nginx"), {"$customer": "acme"}, str(terminal.folder / "app.sock")) as proxy,
+        terminal.serve(unix, proxy),
+    ):
+        answer = ask(proxy, FORGED)
+    (call,) = vendor.calls(wait=1)
+
+    assert 200 == answer.status_code
+    assert {"customer_identifier": "acme"} == call["customer_params"]
+
+
+@pytest.mark.parametrize(("more", "status"), [("", 401), ("--no-proxy-headers", 200)])
+def test_uvicorn_without_a_secret(terminal: Terminal, more: str, status: int) -> None:
+    """Without a secret the address of a local proxy proves something only under `--no-proxy-headers`."""
+    recipe = "app.add_middleware(kwai.ASGIMiddleware, required=True)\n"
+    (terminal.folder / "app.py").write_text(behind_a_proxy("FastAPI()", recipe))
+    variables = {"$customer": "acme", "$remote_addr": "203.0.113.9"}
+    with (
+        terminal.serve(command("uvicorn", more), terminal.here(APP)) as app,
+        nginx(block("auth_request", "nginx"), variables, int(terminal.here("8000"))) as proxy,
+    ):
+        answer = ask(proxy)
+        warned = "identity headers" in app.output
+
+    assert status == answer.status_code
+    assert warned == (status == 401)
+
+
+def test_the_block_about_jobs(vendor: Sandbox) -> None:
+    """A job's calls are the bound caller's, and a carried thread's too; afterwards nobody is bound."""
+    seen: list[kwai.Caller | None] = []
+    done = threading.Event()
+    names = {
+        "kwai": kwai,
+        "threading": threading,
+        "key": "sk-or-v1-acme",
+        "summarise_the_week": lambda: seen.append(kwai.current_caller()),
+        "work": lambda: (seen.append(kwai.current_caller()), done.set()),
+    }
+    with kwai.bind_caller(kwai.Caller(identifier="globex")):
+        exec(block("summarise_the_week()"), names)
+
+    assert done.wait(DEADLINE)
+    assert ["acme", "globex"] == [caller.identifier for caller in seen if caller is not None]
+
+
+def test_the_pytest_fixture(tmp_path: Path) -> None:
+    """The README's test passes in a suite of its own."""
+    imports = (
+        "import kwai_middleware as kwai\nfrom kwai_middleware import httpx2_transport\nfrom openai import OpenAI\n\n\n"
+    )
+    (tmp_path / "conftest.py").write_text(block("pytest_plugins"))
+    (tmp_path / "test_customers.py").write_text(imports + block("def test_the_customer_pays"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def test_the_table_of_settings() -> None:
+    """The configuration table has every field of Settings in order, its variables and its default."""
+    described = [
+        (field, variables.replace("`", ""), default) for field, variables, default, _ in table("Configuration")
+    ]
+    fields = dataclasses.fields(kwai.Settings)
+
+    assert [(field.name, ", ".join(field.metadata["variables"])) for field in fields] == [row[:2] for row in described]
+    defaults = {field.name: field.default for field in fields}
+    shown = {name: default for name, _, default in described}
+    assert {name: shown_default(value) for name, value in defaults.items()} == shown
+
+
+def shown_default(value: object) -> str:
+    """How the table shows a default."""
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, int) and value % 1024**2 == 0:
+        return f"{value // 1024**2} MiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_every_promise_names_its_tests() -> None:
+    """Each promise stands beside a file of tests that exists."""
+    promises = table("What is promised")
+
+    assert promises
+    for _, files in promises:
+        for file in re.findall(r"[\w/.]+\.py", files):
+            assert (PROJECT / "tests" / file).is_file(), file
+        assert re.search(r"\.py", files)
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link leads to a file of the project."""
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", TEXT)
+
+    assert [] == [link for link in links if not (PROJECT / link).exists()]
+
+
+def test_the_names_of_refusals() -> None:
+    """The refusals that the README explains are all there are."""
+    codes = set(re.findall(r"x-kwai-refused: (\w+)", TEXT))
+
+    assert {refused.code for refused in kwai.errors.OutboundRefused.__subclasses__()} == codes
