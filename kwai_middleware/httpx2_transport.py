@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import httpx2
+try:
+    import httpx2
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "kwai_middleware.httpx2_transport needs httpx2: pip install 'kwai-middleware[httpx2]'", name=missing.name
+    ) from missing
 
 from kwai_middleware._outbound.clients import Clients, Kind
 from kwai_middleware._outbound.library import Library
