@@ -17,18 +17,18 @@ __all__ = ["never_raise", "on_swallowed", "report", "swallowed"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _listeners: Final[list[Callable[[BaseException], object]]] = []
-_seen: Final[set[tuple[str, int]]] = set()
+_seen: Final[set[tuple[str, str, int]]] = set()
 _counts: Final[dict[str, Tally]] = {}
 
 
 def report(error: BaseException) -> None:
-    """Count a swallowed error and log it, without its values, once per place."""
+    """Count a swallowed error and log it, without its values, once per type and place."""
     try:
         kind = type(error).__name__
         _counts.setdefault(kind, Tally()).add()
         place = _place(error)
-        if place not in _seen and len(_seen) < 1000:
-            _seen.add(place)
+        if (kind, *place) not in _seen and len(_seen) < 1000:
+            _seen.add((kind, *place))
             # Neither the text nor the locals: both may quote a prompt or a key.
             _logger.error(
                 "kwai_middleware: swallowed its own %s at %s:%d; the app is not affected, the record of a call may be"

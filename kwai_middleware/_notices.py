@@ -43,9 +43,6 @@ def warn_once(event: str, about: str, message: str) -> None:
             values cannot fill the memory.
         message: The whole sentence, with what to do. Never a value that may be a secret.
     """
-    if (event, about) in _warned or len(_warned) >= _MOST_WARNINGS:
-        return
     mine = object()
-    if _warned.setdefault((event, about), mine) is not mine:
-        return
-    _logger.warning("kwai_middleware: %s", message)
+    if len(_warned) < _MOST_WARNINGS and _warned.setdefault((event, about), mine) is mine:
+        _logger.warning("kwai_middleware: %s", message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,8 @@ from kwai_middleware._secret import Secret
 __all__ = ["MASK", "mask_json", "mask_text"]
 
 MASK: Final = "****"
+
+_Json: TypeAlias = str | float | bool | list["_Json"] | dict[str, "_Json"] | None
 
 # OpenRouter, OpenAI, Anthropic and their kin; Groq; xAI; Google; Perplexity; Hugging Face; AWS; bearer headers.
 _SHAPES: Final = (
@@ -90,13 +92,11 @@ def _is_json(document: bytes) -> bool:
     return True
 
 
-def _masked(value: Any, secrets: tuple[Secret, ...]) -> Any:
+def _masked(value: _Json, secrets: tuple[Secret, ...]) -> _Json:
     if isinstance(value, str):
         return mask_text(value, secrets)
     if isinstance(value, list):
-        elements: list[Any] = value
-        return [_masked(each, secrets) for each in elements]
+        return [_masked(each, secrets) for each in value]
     if isinstance(value, dict):
-        members: dict[str, Any] = value
-        return {mask_text(name, secrets): _masked(each, secrets) for name, each in members.items()}
+        return {mask_text(name, secrets): _masked(each, secrets) for name, each in value.items()}
     return value

@@ -118,14 +118,9 @@ class Settings:
         try:
             return cls(**values)
         except ConfigurationError as error:
-            raise ConfigurationError(_named_after_variables(str(error), sources)) from None
-
-
-def _named_after_variables(message: str, sources: Mapping[str, str]) -> str:
-    for name, variable in sources.items():
-        if message.startswith(f"Settings.{name}:"):
-            return variable + message.removeprefix(f"Settings.{name}")
-    return message
+            # Only what a variable has brought can be wrong; the defaults are not.
+            name, _, reason = str(error).removeprefix("Settings.").partition(":")
+            raise ConfigurationError(f"{sources[name]}:{reason}") from None
 
 
 def _check(settings: Any, label: Callable[[str], str]) -> None:

@@ -1,0 +1,201 @@
+"""Settings are read from where they are said to be, checked at once, and never show a key."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+
+from kwai_middleware._route import Route
+from kwai_middleware._secret import Secret
+from kwai_middleware._settings import KEYWORDSAI_BASE_URL, OPENROUTER_BASE_URL, RESPAN_BASE_URL, Settings
+from kwai_middleware.errors import ConfigurationError
+
+KEY = "sk-very-secret-key-0123456789"
+
+VALID = {
+    "KEYWORDSAI_API_KEY": (KEY, "api_key", Secret(KEY)),
+    "RESPAN_API_KEY": (KEY, "api_key", Secret(KEY)),
+    "KEYWORDSAI_BASE_URL": ("https://proxy.example/api/", "base_url", "https://proxy.example/api"),
+    "RESPAN_BASE_URL": ("https://proxy.example/api", "base_url", "https://proxy.example/api"),
+    "OPENROUTER_BASE_URL": ("http://localhost:1/v1", "openrouter_base_url", "http://localhost:1/v1"),
+    "KWAI_ROUTES": (
+        " gateway=https://a.example/api, direct=https://b.example/v1",
+        "routes",
+        (Route("https://a.example/api", kind="gateway"), Route("https://b.example/v1", kind="direct")),
+    ),
+    "KWAI_BYOK": ("only", "byok", "only"),
+    "KWAI_ON_CONFLICT": ("error", "on_conflict", "error"),
+    "KWAI_BODY_CREDENTIALS": ("allow", "body_credentials", "allow"),
+    "KWAI_CAPTURE": (" metadata ", "capture", "metadata"),
+    "KWAI_SPOOL": ("memory:", "spool", "memory:"),
+    "KWAI_MAX_CALL_BYTES": ("1048576", "max_call_bytes", 1048576),
+    "KWAI_MAX_OPEN_BYTES": ("2097152", "max_open_bytes", 2097152),
+    "KWAI_MAX_WAITING_CALLS": ("5", "max_waiting_calls", 5),
+    "KWAI_MAX_SPOOL_BYTES": ("65536", "max_spool_bytes", 65536),
+    "KWAI_MAX_PENDING_AGE": ("60", "max_pending_age", 60.0),
+    "KWAI_REQUEST_TIMEOUT": ("0.5", "request_timeout", 0.5),
+    "KWAI_EXIT_TIMEOUT": ("0", "exit_timeout", 0.0),
+}
+
+INVALID = [
+    ("KEYWORDSAI_API_KEY", f"{KEY}\n{KEY}"),
+    ("RESPAN_API_KEY", f"two {KEY}"),
+    ("KEYWORDSAI_BASE_URL", f"http://far.example/{KEY}"),
+    ("RESPAN_BASE_URL", "api.respan.ai"),
+    ("OPENROUTER_BASE_URL", f"https://{KEY}@openrouter.ai/api/v1"),
+    ("KWAI_ROUTES", f"relay=https://host.example/{KEY}"),
+    ("KWAI_ROUTES", f"https://host.example/{KEY}"),
+    ("KWAI_ROUTES", f"direct=http://far.example/{KEY}"),
+    ("KWAI_BYOK", KEY),
+    ("KWAI_ON_CONFLICT", "Context"),
+    ("KWAI_BODY_CREDENTIALS", "yes"),
+    ("KWAI_CAPTURE", "all"),
+    ("KWAI_SPOOL", "redis://"),
+    ("KWAI_MAX_CALL_BYTES", "8MB"),
+    ("KWAI_MAX_CALL_BYTES", "1"),
+    ("KWAI_MAX_OPEN_BYTES", "-1"),
+    ("KWAI_MAX_WAITING_CALLS", "0"),
+    ("KWAI_MAX_WAITING_CALLS", "٣"),
+    ("KWAI_MAX_SPOOL_BYTES", "9" * 5000),
+    ("KWAI_MAX_PENDING_AGE", "7d"),
+    ("KWAI_MAX_PENDING_AGE", "nan"),
+    ("KWAI_REQUEST_TIMEOUT", "inf"),
+    ("KWAI_REQUEST_TIMEOUT", "0"),
+    ("KWAI_EXIT_TIMEOUT", "-1"),
+    ("KWAI_EXIT_TIMEOUT", "61"),
+]
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    """What is unset, empty or blank has its default."""
+    assert Settings() == Settings.from_env({})
+    assert Settings() == Settings.from_env(dict.fromkeys(VALID, "") | {"KWAI_CAPTURE": "  "})
+    assert (None, KEYWORDSAI_BASE_URL, OPENROUTER_BASE_URL) == (
+        Settings().api_key,
+        Settings().base_url,
+        Settings().openrouter_base_url,
+    )
+
+
+@pytest.mark.parametrize("variable", VALID)
+def test_each_variable_sets_its_field(variable: str) -> None:
+    """Every environment variable that the docstring names sets the field that it names."""
+    text, field, expected = VALID[variable]
+    assert expected == getattr(Settings.from_env({variable: text}), field)
+
+
+def test_each_field_has_a_variable_that_the_docstring_names() -> None:
+    """No field is left without a variable, and no variable without a word to the user."""
+    variables = [name for field in dataclasses.fields(Settings) for name in field.metadata["variables"]]
+    assert set(VALID) == set(variables)
+    assert [] == [name for name in variables if name not in (Settings.__doc__ or "")]
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument the process's own environment is read, at the moment of the call."""
+    monkeypatch.setenv("KWAI_BYOK", "off")
+    assert "off" == Settings.from_env().byok
+    assert "prefer" == Settings().byok
+
+
+def test_the_first_variable_of_a_field_counts() -> None:
+    """KEYWORDSAI_... goes before RESPAN_..., and an empty one before does not hide the other."""
+    both = {"KEYWORDSAI_API_KEY": "first-key", "RESPAN_API_KEY": "second-key"}
+    assert Secret("first-key") == Settings.from_env(both).api_key
+    assert Secret("second-key") == Settings.from_env(both | {"KEYWORDSAI_API_KEY": " "}).api_key
+
+
+def test_a_respan_key_goes_to_respan() -> None:
+    """With only RESPAN_API_KEY the base URL is the host of that name; one that is given stays."""
+    assert RESPAN_BASE_URL == Settings.from_env({"RESPAN_API_KEY": KEY}).base_url
+    assert KEYWORDSAI_BASE_URL == Settings.from_env({"RESPAN_API_KEY": KEY, "KEYWORDSAI_API_KEY": KEY}).base_url
+    given = {"RESPAN_API_KEY": KEY, "KEYWORDSAI_BASE_URL": "https://proxy.example/api"}
+    assert "https://proxy.example/api" == Settings.from_env(given).base_url
+
+
+@pytest.mark.parametrize(("variable", "text"), INVALID, ids=[f"{name}-{text[:12]!r}" for name, text in INVALID])
+def test_a_bad_variable_is_refused_by_its_name(variable: str, text: str) -> None:
+    """The error names the variable, says what is allowed, and does not repeat the value: it may be a key."""
+    with pytest.raises(ConfigurationError, match=rf"^{variable}: ") as refused:
+        Settings.from_env({variable: text})
+    assert KEY not in str(refused.value)
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("api_key", ""),
+        ("api_key", f"{KEY} "),
+        ("api_key", 17),
+        ("base_url", "api.keywordsai.co"),
+        ("base_url", None),
+        ("openrouter_base_url", "http://openrouter.ai/api/v1"),
+        ("routes", None),
+        ("routes", "https://host.example"),
+        ("routes", ["https://host.example"]),
+        ("routes", Route("https://host.example")),
+        ("byok", "always"),
+        ("byok", ["prefer"]),
+        ("capture", None),
+        ("spool", "sqlite:///tmp/spool"),
+        ("max_call_bytes", 262143),
+        ("max_call_bytes", 1e9),
+        ("max_open_bytes", None),
+        ("max_waiting_calls", True),
+        ("max_spool_bytes", "65536"),
+        ("max_pending_age", 0.5),
+        ("max_pending_age", "60"),
+        ("request_timeout", True),
+        ("request_timeout", float("nan")),
+        ("exit_timeout", -0.1),
+    ],
+    ids=repr,
+)
+def test_a_bad_argument_is_refused_by_its_name(field: str, value: Any) -> None:
+    """The error is a ConfigurationError, which is a ValueError, and names the field."""
+    with pytest.raises(ConfigurationError, match=rf"^Settings\.{field}: ") as refused:
+        Settings(**{field: value})
+    assert isinstance(refused.value, ValueError)
+    assert KEY not in str(refused.value)
+
+
+def test_a_plain_key_becomes_a_secret() -> None:
+    """A key given as text is wrapped, so that no later look at the settings shows it."""
+    settings = Settings(api_key=KEY)  # type: ignore[arg-type] - allowed for those who do not check types
+    assert Secret(KEY) == settings.api_key
+    assert KEY not in repr(settings)
+    assert KEY not in str(dataclasses.astuple(settings))
+
+
+def test_equal_settings_are_interchangeable() -> None:
+    """They compare and hash alike, lists and slashes made equal, since they share one delivery."""
+    one = Settings(api_key=Secret(KEY), base_url="https://proxy.example/", routes=[Route("https://a.example")])  # type: ignore[arg-type] - a list will do
+    two = Settings(api_key=Secret(KEY), base_url="https://proxy.example", routes=(Route("https://a.example"),))
+    assert one == two
+    assert {one: "found"}[copy.copy(two)] == "found"
+    assert one != Settings(api_key=Secret(KEY + "x"), base_url="https://proxy.example", routes=one.routes)
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes them under a running delivery."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().byok = "off"  # type: ignore[misc] - the point of the test
+
+
+@pytest.mark.parametrize(
+    ("field", "edge"),
+    [
+        ("exit_timeout", 0),
+        ("exit_timeout", 60),
+        ("request_timeout", 0.1),
+        ("max_waiting_calls", 1),
+        ("max_pending_age", 1),
+    ],
+)
+def test_the_bounds_themselves_are_allowed(field: str, edge: float) -> None:
+    """A bound that an error message names is a value that is taken, whole numbers for seconds too."""
+    assert edge == getattr(Settings(**{field: edge}), field)  # type: ignore[arg-type] - one field at a time
