@@ -21,6 +21,7 @@ __all__ = ["MOST_BYTES", "encode"]
 MOST_BYTES: Final = 20_000_000
 """Larger logs are refused by the vendor ("20 MB per span")."""
 
+_messages_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _MOST_PARAMETER_TEXT: Final = 1000
 _PLAIN_TYPES: Final = (int, float, bool)
 
@@ -174,23 +175,23 @@ def _parameters(parameters: dict[str, bytes], *, all_of_them: bool) -> dict[str,
 
 def _prompt(messages: bytes) -> dict[str, Any]:
     """Return the prompt as messages where the vendor keeps them, and as text where it would not."""
-    text = messages.decode(errors="replace")
     try:
-        each = msgspec.json.decode(messages, type=list[msgspec.Raw])
+        each = _messages_decoder.decode(messages)
     except (msgspec.DecodeError, RecursionError):
-        return {"input": text}
+        return {"input": messages.decode(errors="replace")}
     fitted = [vendor_types.fitted_message(message) for message in each]
-    if None in fitted:
-        return {"input": text}
     if all(message is not None and message.whole for message in fitted):
         return {"prompt_messages": msgspec.Raw(messages)}
-    return {"prompt_messages": [msgspec.Raw(message.message) for message in fitted if message], "input": text}
+    members: dict[str, Any] = {"input": messages.decode(errors="replace")}
+    if None not in fitted:
+        members["prompt_messages"] = [message.message for message in fitted if message]
+    return members
 
 
 def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Return the answer as messages where the vendor keeps them, and as text beside where it would not."""
-    fitted = [vendor_types.fitted_message(msgspec.json.encode(_with_reasoning(message))) for message in completions]
-    kept = [msgspec.Raw(message.message) for message in fitted if message]
+    fitted = [vendor_types.fitted_message(_raw(_with_reasoning(message))) for message in completions]
+    kept = [message.message for message in fitted if message]
     members: dict[str, Any] = {}
     if fitted[0] is not None:
         members["completion_message"] = kept[0]
@@ -203,6 +204,10 @@ def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         # What fits has a list of objects here, as the vendor's member wants it.
         members["tool_calls"] = completions[0]["tool_calls"]
     return members
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Fitted(msgspec.Struct, frozen=True):
         whole: Whether that is all of it.
     """
 
-    message: bytes
+    message: msgspec.Raw
     whole: bool
 
 
@@ -73,19 +73,21 @@ _message_decoder: Final = msgspec.json.Decoder(_Message)
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def fitted_message(raw: msgspec.Raw | bytes) -> Fitted | None:
+def fitted_message(raw: msgspec.Raw) -> Fitted | None:
     """Fit one message, given as UTF-8 JSON, to the vendor's `Message`; None when that would refuse it."""
     if _is_kept_whole(raw):
-        return Fitted(bytes(raw), True)
+        return Fitted(raw, True)
     try:
         members = _members_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
-    reduced = msgspec.json.encode({name: value for name, value in members.items() if name in _KEPT_MEMBERS})
+    reduced = msgspec.Raw(
+        msgspec.json.encode({name: value for name, value in members.items() if name in _KEPT_MEMBERS})
+    )
     return Fitted(reduced, False) if _is_kept_whole(reduced) else None
 
 
-def _is_kept_whole(raw: msgspec.Raw | bytes) -> bool:
+def _is_kept_whole(raw: msgspec.Raw) -> bool:
     try:
         message = _message_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

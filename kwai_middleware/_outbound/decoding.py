@@ -150,7 +150,7 @@ class _Brotli:
 
     def __init__(self, module: Any) -> None:
         decompressor = module.Decompressor()
-        # brotli's own binding calls it process, brotlicffi decompress.
+        # brotli's own binding calls it process, early ones of brotlicffi decompress.
         self.decompress: Callable[[bytes], bytes] = getattr(decompressor, "process", None) or decompressor.decompress
 
 
@@ -159,14 +159,21 @@ def _maker(coding: str) -> _Maker | None:
         return _Maker(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), 4096)
     if coding == "deflate":
         return _Maker(_Deflate, 4096)
-    if coding == "br" and (module := _first_module("brotli", "brotlicffi")):
-        return _Maker(lambda: _Brotli(module), 16)
-    if coding == "zstd" and (module := _first_module("compression.zstd", "backports.zstd", "zstandard")):
-        decompressor = module.ZstdDecompressor
-        if module.__name__ == "zstandard":
-            return _Maker(lambda: decompressor().decompressobj(), 64)
-        return _Maker(decompressor, 64)
+    if coding == "br":
+        return _brotli(_first_module("brotli", "brotlicffi"))
+    if coding == "zstd":
+        return _zstd(_first_module("compression.zstd", "backports.zstd", "zstandard"))
     return None
+
+
+def _brotli(module: Any) -> _Maker | None:
+    return module and _Maker(lambda: _Brotli(module), 16)
+
+
+def _zstd(module: Any) -> _Maker | None:
+    if module and module.__name__ == "zstandard":
+        return _Maker(lambda: module.ZstdDecompressor().decompressobj(), 64)
+    return module and _Maker(module.ZstdDecompressor, 64)
 
 
 @cache

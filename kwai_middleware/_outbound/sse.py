@@ -10,6 +10,7 @@ import msgspec
 
 __all__ = ["Event", "events"]
 
+_WINDOW: Final = 64 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 
 # The end of a line and an empty line. A carriage return and the line feed behind it are one end.
@@ -43,17 +44,20 @@ def events(body: bytes) -> Iterator[Event]:
     if b"\r" in body:
         yield from _events_of_any_lines(body, position)
         return
-    while True:
-        found = body.find(b"\n\n", position)
-        end = found + 2 if found >= 0 else len(body)
-        block = body[position : found if found >= 0 else end]
-        if block.startswith(b"data: ") and b"\n" not in block:
-            yield Event(block[6:], end)
-        elif event := _event(block.split(b"\n"), end):
-            yield event
-        if found < 0:
-            return
-        position = end
+    size = len(body)
+    while position < size:
+        # Split in windows: one call over megabytes would hold the interpreter for too long.
+        border = body.rfind(b"\n\n", position, position + _WINDOW)
+        if border < 0:
+            border = body.find(b"\n\n", position)
+        window = body[position:] if border < 0 else body[position:border]
+        for block in window.split(b"\n\n"):
+            position += len(block) + 2
+            end = position if position < size else size
+            if block.startswith(b"data: ") and b"\n" not in block:
+                yield Event(block[6:], end)
+            elif block and (event := _event(block.split(b"\n"), end)):
+                yield event
 
 
 def _events_of_any_lines(body: bytes, position: int) -> Iterator[Event]:

@@ -138,7 +138,10 @@ class _Message:
         self.finish_reason: str | None = None
         self._whole: dict[str, Any] = {}
         self._role: str | None = None
-        self._texts: dict[str, list[str]] = {"content": [], "reasoning": [], "reasoning_content": [], "refusal": []}
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._reasoning_content: list[str] = []
+        self._refusal: list[str] = []
         self._reasoning_details = GrowingList(detail_place)
         self._tool_calls = GrowingList(tool_call_place)
         self._annotations: list[Any] = []
@@ -151,10 +154,18 @@ class _Message:
     def add(self, delta: _Delta) -> bool:
         """Add what a chunk brings; say whether that is content."""
         has_content = False
-        for name, texts in self._texts.items():
-            if text := getattr(delta, name):
-                texts.append(text)
-                has_content = True
+        if delta.content:
+            self._content.append(delta.content)
+            has_content = True
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+            has_content = True
+        if delta.reasoning_content:
+            self._reasoning_content.append(delta.reasoning_content)
+            has_content = True
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+            has_content = True
         if delta.role:
             self._role = delta.role
         if delta.annotations:
@@ -175,8 +186,11 @@ class _Message:
 
     def completion(self) -> dict[str, Any]:
         """Return the message as an answer that is not streamed has it."""
-        texts = {name: "".join(texts) for name, texts in self._texts.items() if texts}
         others = {
+            "content": "".join(self._content),
+            "reasoning": "".join(self._reasoning),
+            "reasoning_content": "".join(self._reasoning_content),
+            "refusal": "".join(self._refusal),
             "reasoning_details": self._reasoning_details.joined(),
             "tool_calls": self._tool_calls.joined(),
             "annotations": self._annotations,
@@ -186,7 +200,6 @@ class _Message:
         return {
             "role": self._role or "assistant",
             "content": None,
-            **texts,
             **{name: value for name, value in others.items() if value},
             **self._whole,
         }
