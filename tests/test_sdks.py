@@ -1,0 +1,335 @@
+"""The SDKs that stand on our clients: their answers, streams and errors are their own, and each call is seen whole."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import openrouter
+import openrouter.errors
+import pytest
+
+from kwai_middleware import CompletedCall, Secret, bind_caller
+from kwai_middleware.sandbox import Sandbox
+from tests.support.callers import caller, key_of
+from tests.support.examples import HOUSE_KEY, sandbox_process
+from tests.support.flavours import ASYNC_FLAVOURS, FLAVOURS, Flavour
+
+MESSAGES: Any = [{"role": "user", "content": "one two three"}]
+
+
+@pytest.fixture(scope="module")
+def vendors() -> Iterator[Sandbox]:
+    with sandbox_process() as sandbox:
+        yield sandbox
+
+
+class Calls:
+    """Takes finished calls as a delivery does, and builds their records."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def deliver(self, call: Any) -> bool:
+        self._waiting.put(call)
+        return True
+
+    def next(self) -> CompletedCall:
+        """The next record; waits for it."""
+        call = self._waiting.get(timeout=30)
+        call.release()
+        record: CompletedCall = call.build()
+        return record
+
+    def none_left(self) -> bool:
+        return self._waiting.empty()
+
+
+class OpenAI:
+    """openai 3, on either library."""
+
+    name = "openai"
+
+    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
+        make = openai.AsyncOpenAI if flavour.asynchronous else openai.OpenAI
+        self.flavour = flavour
+        self.client: Any = make(base_url=base_url, api_key=HOUSE_KEY, http_client=http_client, max_retries=2)
+
+    def ask(self, model: str, **more: Any) -> str:
+        completion = self.flavour.run(self.client.chat.completions.create(model=model, messages=MESSAGES, **more))
+        return str(completion.choices[0].message.content)
+
+    def stream(self, model: str) -> str:
+        return self.flavour.run(self._stream_async(model)) if self.flavour.asynchronous else self._stream_sync(model)
+
+    def _stream_sync(self, model: str) -> str:
+        with self.client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
+            return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+    async def _stream_async(self, model: str) -> str:
+        words = []
+        async with await self.client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
+            async for chunk in stream:
+                if chunk.choices:
+                    words.append(chunk.choices[0].delta.content or "")
+        return "".join(words)
+
+
+class OpenRouter:
+    """OpenRouter's own SDK, which has no way of its own to add a member to a body."""
+
+    name = "openrouter"
+
+    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
+        side = {"async_client" if flavour.asynchronous else "client": http_client}
+        self.flavour = flavour
+        self.client: Any = openrouter.OpenRouter(server_url=base_url.rstrip("/"), api_key=HOUSE_KEY, **side)
+
+    def ask(self, model: str, **more: Any) -> str:
+        send = self.client.chat.send_async if self.flavour.asynchronous else self.client.chat.send
+        completion = self.flavour.run(send(model=model, messages=MESSAGES, **more))
+        return str(completion.choices[0].message.content)
+
+    def stream(self, model: str) -> str:
+        return self.flavour.run(self._stream_async(model)) if self.flavour.asynchronous else self._stream_sync(model)
+
+    def _stream_sync(self, model: str) -> str:
+        with self.client.chat.send(model=model, messages=MESSAGES, stream=True) as stream:
+            return "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
+
+    async def _stream_async(self, model: str) -> str:
+        words = []
+        async with await self.client.chat.send_async(model=model, messages=MESSAGES, stream=True) as stream:
+            async for event in stream:
+                if event.choices:
+                    words.append(event.choices[0].delta.content or "")
+        return "".join(words)
+
+
+class Raw:
+    """No SDK at all."""
+
+    name = "raw"
+
+    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
+        self.flavour = flavour
+        self.client = http_client
+        self.url = base_url.rstrip("/") + "/chat/completions"
+        self.headers = {"authorization": f"Bearer {HOUSE_KEY}"}
+
+    def ask(self, model: str, **more: Any) -> str:
+        body = {"model": model, "messages": MESSAGES, **more}
+        response = self.flavour.post(self.client, self.url, json=body, headers=self.headers)
+        response.raise_for_status()
+        return str(response.json()["choices"][0]["message"]["content"])
+
+    def stream(self, model: str) -> str:
+        body = {"model": model, "messages": MESSAGES, "stream": True}
+        response = self.flavour.open(self.client, self.url, json=body, headers=self.headers)
+        content = self.flavour.read(response).decode()
+        self.flavour.close(response)
+        return " ".join(word for word in ("one", "two", "three") if word in content)
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+# OpenRouter's SDK takes a client of httpx2, but sends it a time-out object of httpx, which a real connection refuses.
+COMBINATIONS = [
+    pytest.param(sdk, flavour.values[0], id=f"{sdk.name}-{flavour.id}")
+    for sdk in (OpenAI, OpenRouter, Raw)
+    for flavour in FLAVOURS
+    if sdk is not OpenRouter or "httpx2" not in str(flavour.id)
+]
+every_sdk = pytest.mark.parametrize(("sdk", "flavour"), COMBINATIONS, indirect=True)
+
+
+@pytest.fixture
+def sdk(request: pytest.FixtureRequest, flavour: Flavour, calls: Calls, vendors: Sandbox) -> Iterator[Any]:
+    """Makes an SDK for a base URL, with a ready client of ours."""
+    yield from _maker(request.param, flavour, calls, vendors)
+
+
+@pytest.fixture
+def openai_sdk(flavour: Flavour, calls: Calls, vendors: Sandbox) -> Iterator[Any]:
+    yield from _maker(OpenAI, flavour, calls, vendors)
+
+
+def _maker(kind: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> Iterator[Callable[..., Any]]:
+    vendors.reset()
+    clients = []
+
+    def make(base_url: str, **options: Any) -> Any:
+        settings = vendors.settings(**options.pop("settings", {}))
+        clients.append(flavour.client(settings=settings, deliver=calls.deliver, **options))
+        return kind(flavour, clients[-1], base_url)
+
+    yield make
+    for client in clients:
+        flavour.close(client)
+
+
+def _base(vendors: Sandbox, route: str) -> str:
+    return vendors.gateway_url if route == "gateway" else vendors.openrouter_url
+
+
+@every_sdk
+@pytest.mark.parametrize("route", ["gateway", "openrouter"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["unary", "streamed"])
+def test_a_call_of_every_sdk(
+    sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox, route: str, streamed: bool
+) -> None:
+    """The caller pays and is named, the SDK gets its answer, and the record has all of it, complete."""
+    client = sdk(_base(vendors, route))
+    with bind_caller(caller("acme")):
+        answer = client.stream("openai/gpt-4o") if streamed else client.ask("openai/gpt-4o")
+    assert "one two three" == answer
+    [call] = vendors.calls(wait=1)
+    assert Secret(key_of("acme")).fingerprint == call["paid_by"]["fingerprint"]
+    if route == "gateway":
+        assert "acme" == call["customer"]
+    record = calls.next()
+    assert ("complete", 200, streamed) == (record.outcome, record.status_code, record.stream)
+    assert "openai/gpt-4o" == record.model
+    assert "acme" == record.caller.identifier  # type: ignore[union-attr]
+    assert () == record.caller.credentials  # type: ignore[union-attr]
+    assert "one two three" == record.completions[0]["content"]
+    assert "stop" == record.finish_reason
+    if route == "openrouter" or not streamed:  # OpenAI's shape streams no usage unless asked
+        assert record.prompt_tokens
+        assert record.completion_tokens
+    assert (record.time_to_first_token is not None) == streamed
+    if route == "openrouter":
+        assert ("caller", Secret(key_of("acme")).fingerprint) == (record.billed_to, record.key_fingerprint)
+        assert record.cost
+        assert record.generation_id
+    else:
+        assert record.gateway_log_id
+    assert calls.none_left()
+
+
+@pytest.mark.parametrize("model", ["sandbox/late-end", "sandbox/long-200", "sandbox/gzip", "sandbox/zstd"])
+def test_a_stream_that_the_sdk_reads_to_its_end(openai_sdk: Any, calls: Calls, vendors: Sandbox, model: str) -> None:
+    """The SDK leaves after the last event, by closing; that is complete, and the time ends at the event."""
+    with bind_caller(caller()):
+        answer = openai_sdk(vendors.openrouter_url).stream(model)
+    record = calls.next()
+    assert "complete" == record.outcome
+    assert answer == record.completions[0]["content"]
+    assert record.usage is not None
+    assert record.duration is not None
+    if model == "sandbox/late-end":
+        assert record.duration < 1.0  # the body ends a second after the last event
+    assert calls.none_left()
+
+
+def test_a_stream_that_the_app_leaves(openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> None:
+    """What had come until then is recorded as cancelled."""
+    client = openai_sdk(vendors.openrouter_url).client
+
+    async def leave() -> None:
+        stream = await client.chat.completions.create(model="sandbox/stall", messages=MESSAGES, stream=True)
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                break
+        await stream.close()
+
+    with bind_caller(caller()):
+        if flavour.asynchronous:
+            flavour.run(leave())
+        else:
+            with client.chat.completions.create(model="sandbox/stall", messages=MESSAGES, stream=True) as stream:
+                next(chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
+    record = calls.next()
+    assert "cancelled" == record.outcome
+    assert record.completions[0]["content"]
+    assert calls.none_left()
+
+
+def test_an_error_in_the_middle_of_a_stream(openai_sdk: Any, calls: Calls, vendors: Sandbox) -> None:
+    """The SDK raises its own error, and the record keeps the error and the partial text."""
+    with bind_caller(caller()), pytest.raises(openai.APIError):
+        openai_sdk(vendors.openrouter_url).stream("sandbox/stream-error")
+    record = calls.next()
+    assert ("error", 200) == (record.outcome, record.status_code)
+    assert record.error_message
+    assert record.completions[0]["content"]
+
+
+def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, calls: Calls, vendors: Sandbox) -> None:
+    """The SDK tries three times, each attempt is attributed and recorded."""
+    with bind_caller(caller()), pytest.raises(openai.InternalServerError):
+        openai_sdk(vendors.openrouter_url).ask("sandbox/error-503")
+    assert [503, 503, 503] == [calls.next().status_code for _ in range(3)]
+    assert calls.none_left()
+    assert {Secret(key_of("acme")).fingerprint} == {call["paid_by"]["fingerprint"] for call in vendors.calls(wait=3)}
+
+
+@pytest.mark.parametrize(("ending", "error"), [("dead", openai.AuthenticationError), ("broke", openai.APIStatusError), ("slow", openai.RateLimitError)])
+@pytest.mark.parametrize("route", ["gateway", "openrouter"])
+def test_a_callers_key_that_fails_is_not_replaced(
+    openai_sdk: Any, vendors: Sandbox, calls: Calls, ending: str, error: type[Exception], route: str
+) -> None:
+    """The customer learns of it; the app's own key never steps in."""
+    from kwai_middleware import Credential
+
+    key = Secret(f"sk-or-v1-acme-{ending}")
+    client = openai_sdk(_base(vendors, route))
+    client.client.max_retries = 0
+    with bind_caller(caller(credentials=(Credential(api_key=key),))), pytest.raises(error):
+        client.ask("openai/gpt-4o")
+    assert [key.fingerprint] == [call["paid_by"]["fingerprint"] for call in vendors.calls(wait=1)]
+    assert "error" == calls.next().outcome
+
+
+@every_sdk
+@pytest.mark.parametrize("route", ["gateway", "openrouter"])
+def test_a_refused_call_is_one_attempt_and_a_typed_error(sdk: Any, vendors: Sandbox, calls: Calls, route: str) -> None:
+    """What the app's developer sees says what to do, and nothing was sent."""
+    expected = {
+        OpenAI: openai.AuthenticationError,
+        OpenRouter: openrouter.errors.OpenRouterError,
+        Raw: (httpx.HTTPStatusError, httpx2.HTTPStatusError),
+    }
+    client = sdk(_base(vendors, route), settings={"byok": "only"})
+    with bind_caller(caller(credentials=())), pytest.raises(expected[type(client)]) as caught:
+        client.ask("openai/gpt-4o")
+    if not isinstance(client, Raw):
+        assert "byok='only'" in str(caught.value)
+    assert [] == vendors.calls()
+    assert calls.none_left()
+
+
+def test_a_refusal_that_is_raised(openai_sdk: Any, vendors: Sandbox) -> None:
+    """refuse='raise' lets our own error through where the SDK does."""
+    client = openai_sdk(vendors.openrouter_url, settings={"byok": "only"}, refuse="raise")
+    with bind_caller(None), pytest.raises(Exception, match="byok='only'"):
+        client.ask("openai/gpt-4o")
+    assert [] == vendors.calls()
+
+
+@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True)
+def test_sixteen_customers_share_one_client(openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> None:
+    """Tasks that stream at the same time over one SDK client are each their own caller's."""
+    client = openai_sdk(vendors.openrouter_url)
+    customers = [f"customer-{number}" for number in range(16)]
+
+    async def one(customer: str) -> None:
+        with bind_caller(caller(customer)):
+            assert "one two three" == await client._stream_async("openai/gpt-4o")
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one(customer) for customer in customers))
+
+    flavour.run(all_of_them())
+    assert sorted(Secret(key_of(customer)).fingerprint for customer in customers) == sorted(
+        call["paid_by"]["fingerprint"] for call in vendors.calls(wait=16)
+    )
+    assert sorted(customers) == sorted(calls.next().caller.identifier for _ in customers)  # type: ignore[union-attr,type-var]
