@@ -39,7 +39,8 @@ def create_app() -> Starlette:
                 Route(f"{prefix}/request-logs{slash}", newer, methods=["POST"]),
             ]
     routes += [Route(f"/api/v1/chat/completions{slash}", openrouter, methods=["POST"]) for slash in ("", "/")]
-    app = Starlette(routes=[*routes, *control_routes(state), Route("/{path:path}", Unknown(state))])
+    unknown = Unknown(state, {route.path for route in routes})
+    app = Starlette(routes=[*routes, *control_routes(state), Route("/{path:path}", unknown)])
     app.router.redirect_slashes = False
     app.state.sandbox = state
     return app

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any
+from collections.abc import Callable, Container, Mapping
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from kwai_middleware.sandbox import gateway, openrouter
-from kwai_middleware.sandbox.answers import Answer, Plain, Question, Refusal, reply_to
+from kwai_middleware.sandbox.answers import Answer, Plain, Question, Refusal
 from kwai_middleware.sandbox.completions import Completion
 from kwai_middleware.sandbox.connection import ClientLeft, Connection
+from kwai_middleware.sandbox.encodings import ContentEncoder, content_encoder
 from kwai_middleware.sandbox.journal import CallEntry
 from kwai_middleware.sandbox.json_types import is_array, is_object, json_or_none, object_or_empty
 from kwai_middleware.sandbox.keys import bearer_key
+from kwai_middleware.sandbox.scenarios import reply_to
 from kwai_middleware.sandbox.state import SandboxState
 
 __all__ = ["GatewayChat", "OpenRouterChat", "Unknown"]
@@ -41,13 +40,19 @@ class Endpoint(ABC):
             body = await connection.body()
         except ClientLeft:
             return
-        connection.entry = entry = CallEntry(
+        entry = CallEntry(
             route=self.route,
             method=scope["method"],
             path=connection.path,
             headers=scope["headers"],
             raw_body=body,
         )
+
+        def started(status: int) -> None:
+            entry.status = status
+            state.calls.wake()
+
+        connection.on_start = started
         try:
             await self.handle(connection, entry)
             entry.outcome = entry.outcome or "sent"
@@ -56,6 +61,7 @@ class Endpoint(ABC):
             await connection.cut()
         finally:
             connection.close()
+            state.calls.wake()
 
     @abstractmethod
     async def handle(self, connection: Connection, entry: CallEntry) -> None:
@@ -63,15 +69,27 @@ class Endpoint(ABC):
 
 
 class Unknown(Endpoint):
-    """Every path that is no endpoint of ours: 404, and an entry that shows what arrived."""
+    """Every request to no endpoint of ours: 404 or 405, and an entry that shows what arrived.
+
+    Args:
+        state: Where the entry goes.
+        paths: Of the endpoints, which take POST only.
+    """
 
     route = "unknown"
 
+    def __init__(self, state: SandboxState, paths: Container[str]) -> None:
+        super().__init__(state)
+        self.paths = paths
+
     async def handle(self, connection: Connection, entry: CallEntry) -> None:
-        """Answer 404."""
+        """Answer 404, or 405 on the path of an endpoint."""
         self.state.keys.remember(bearer_key(connection.header(b"authorization")))
         self.state.calls.append(entry)
-        await connection.answer(404, gateway.error_body("Not found."))
+        if connection.scope["path"] in self.paths:
+            await connection.answer(405, gateway.error_body(f'Method "{entry.method}" not allowed.'))
+        else:
+            await connection.answer(404, gateway.error_body("Not found."))
 
 
 class Chat(Endpoint):
@@ -123,20 +141,21 @@ class Chat(Endpoint):
 
     async def _give(self, connection: Connection, entry: CallEntry, completion: Completion) -> None:
         answer = completion.answer
-        encoder = _encoder(answer.encoding, connection.header(b"accept-encoding") or "")
+        encoder = content_encoder(answer.encoding, connection.header(b"accept-encoding") or "")
         headers = self.headers(entry, completion)
         if encoder is not None:
             headers.append(("content-encoding", answer.encoding))
         if entry.stream:
             headers += [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
             await connection.start(200, headers=headers)
-            await _stream(connection, entry, completion, encoder or _Plainly())
+            await _stream(connection, entry, completion, encoder or ContentEncoder())
         else:
             if answer.wait:
                 await connection.pause(answer.wait)
             whole = completion.whole()
             whole = whole if encoder is None else encoder.piece(whole) + encoder.end()
-            await connection.start(200, headers=headers, body_length=len(whole))
+            # A body that ends late has no length: the client would know the end by it.
+            await connection.start(200, headers=headers, body_length=None if answer.ending == "late" else len(whole))
             await _send_whole(connection, entry, answer, whole)
 
 
@@ -219,7 +238,7 @@ def _malformed(body: object) -> Refusal | None:
     return None
 
 
-async def _stream(connection: Connection, entry: CallEntry, completion: Completion, encoder: _Plainly) -> None:
+async def _stream(connection: Connection, entry: CallEntry, completion: Completion, encoder: ContentEncoder) -> None:
     answer = completion.answer
     connection.watch()
     for comment in completion.opening():
@@ -254,52 +273,3 @@ async def _send_whole(connection: Connection, entry: CallEntry, answer: Answer, 
         await connection.write(b"", more=False)
     else:
         await connection.write(whole, more=False)
-
-
-class _Plainly:
-    """No content encoding."""
-
-    def piece(self, data: bytes) -> bytes:
-        """Return what is sent for `data`, so that the client can decode it at once."""
-        return data
-
-    def end(self) -> bytes:
-        """Return what ends the body."""
-        return b""
-
-
-class _Gzip(_Plainly):
-    def __init__(self) -> None:
-        self._compressor = zlib.compressobj(wbits=31)
-
-    def piece(self, data: bytes) -> bytes:
-        return self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
-
-    def end(self) -> bytes:
-        return self._compressor.flush()
-
-
-class _Zstd(_Plainly):
-    def __init__(self, zstandard: Any) -> None:
-        self._compressor = zstandard.ZstdCompressor().compressobj()
-        self._block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-
-    def piece(self, data: bytes) -> bytes:
-        sent: bytes = self._compressor.compress(data) + self._compressor.flush(self._block)
-        return sent
-
-    def end(self) -> bytes:
-        last: bytes = self._compressor.flush()
-        return last
-
-
-def _encoder(encoding: str, accepted: str) -> _Plainly | None:
-    """Return an encoder if the client accepts it and this machine has it."""
-    if encoding not in [word.partition(";")[0].strip() for word in accepted.split(",")]:
-        return None
-    if encoding == "gzip":
-        return _Gzip()
-    try:
-        return _Zstd(import_module("zstandard"))
-    except ModuleNotFoundError:
-        return None

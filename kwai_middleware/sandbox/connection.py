@@ -8,8 +8,6 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from kwai_middleware.sandbox.journal import CallEntry, LogRequestEntry
-
 __all__ = ["ClientLeft", "Connection", "Pauses"]
 
 _TO_BE_READ: Final = 0.05
@@ -31,7 +29,7 @@ class Pauses:
         released = asyncio.get_running_loop().create_future()
         self._waiting.add(released)
         try:
-            done, _ = await asyncio.wait((released, leaving), timeout=seconds)
+            done, _ = await asyncio.wait((released, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiting.discard(released)
         return bool(done)
@@ -45,6 +43,9 @@ class Pauses:
 
 class Connection:
     """One request and its answer.
+
+    Attributes:
+        on_start: Told the status as soon as it is sent.
 
     Args:
         scope: Of the request.
@@ -64,7 +65,7 @@ class Connection:
         reset: Callable[[tuple[str, int]], object] | None,
     ) -> None:
         self.scope = scope
-        self.entry: CallEntry | LogRequestEntry | None = None
+        self.on_start: Callable[[int], object] | None = None
         self._receive = receive
         self._send = send
         self._pauses = pauses
@@ -114,8 +115,8 @@ class Connection:
             raw.append((b"content-type", b"application/json"))
         if body_length is not None:
             raw.append((b"content-length", str(body_length).encode()))
-        if self.entry is not None:
-            self.entry.status = status
+        if self.on_start is not None:
+            self.on_start(status)
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:

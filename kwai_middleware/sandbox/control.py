@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kwai_middleware.sandbox.answers import scenarios
 from kwai_middleware.sandbox.journal import CallEntry, Entry, EntryT, Journal, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.scenarios import scenarios
 from kwai_middleware.sandbox.state import BULK_PER_MINUTE, LogsMode, SandboxState
 
 __all__ = ["control_routes"]

@@ -118,7 +118,7 @@ class GatewayCompletion(Completion):
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         if answer.tool_calls:
-            message["tool_calls"] = [_called(call) for call in answer.tool_calls]
+            message["tool_calls"] = [call.told() for call in answer.tool_calls]
         choice: dict[str, object] = {
             "index": 0,
             "message": message,
@@ -143,11 +143,8 @@ class GatewayCompletion(Completion):
 
     def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
         """Yield the events of a tool call: its name first, its arguments in two halves."""
-        half = len(call.arguments) // 2
-        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-        yield self._chunk({"content": None, "tool_calls": [first]})
-        for arguments in (call.arguments[:half], call.arguments[half:]):
-            yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+        for part in call.told_in_parts():
+            yield self._chunk({"content": None, "tool_calls": [{"index": index, **part}]})
 
     def finish(self) -> Iterator[bytes]:
         """Yield what comes after the last token, up to `[DONE]`."""
@@ -184,7 +181,3 @@ class GatewayCompletion(Completion):
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "audio_tokens": 0},
         }
-
-
-def _called(call: ToolCall) -> dict[str, object]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
@@ -20,6 +20,9 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _MOST_ENTRIES: Final = 20_000
 _MOST_BYTES: Final = 128 * 1024 * 1024
+_MANY: Final = 250
+_BREATH: Final = 0.005
+"""Seconds between two looks at many entries, so that waiting for thousands costs little."""
 
 
 def _now() -> float:
@@ -218,49 +221,36 @@ class Journal(Generic[EntryT]):
         while len(self._entries) > 1 and (len(self._entries) > _MOST_ENTRIES or self._bytes > _MOST_BYTES):
             self._bytes -= self._entries.popleft().size
             self.evicted += 1
-        self._wake()
+        self.wake()
 
     def clear(self) -> None:
         """Forget everything; numbers begin at 1 again."""
         self._entries.clear()
         self._bytes = self._last_number = self.evicted = 0
-        self._wake()
+        self.wake()
 
     def matching(self, filters: Mapping[str, str]) -> list[EntryT]:
         """Return the entries whose attributes, as text, equal all `filters`."""
-        return _matching(self._entries, filters)
+        return [
+            entry for entry in self._entries if all(str(getattr(entry, name)) == text for name, text in filters.items())
+        ]
 
     async def wait(self, filters: Mapping[str, str], at_least: int, seconds: float) -> None:
         """Wait until `at_least` entries match, or until `seconds` have passed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        # Counted from the last look on, so that waiting for thousands of entries stays cheap.
-        looked_at, count = self._last_number, len(self.matching(filters))
-        while count < at_least and (left := until - loop.time()) > 0:
+        while len(self.matching(filters)) < at_least and (left := until - loop.time()) > 0:
             waiting = loop.create_future()
             self._waiting.add(waiting)
             try:
                 await asyncio.wait((waiting,), timeout=left)
             finally:
                 self._waiting.discard(waiting)
-            if looked_at > self._last_number:  # cleared meanwhile
-                looked_at = count = 0
-            count += len(_matching(self._after(looked_at), filters))
-            looked_at = self._last_number
+            if len(self._entries) > _MANY:
+                await asyncio.sleep(_BREATH)
 
-    def _after(self, number: int) -> list[EntryT]:
-        latest: list[EntryT] = []
-        for entry in reversed(self._entries):
-            if entry.number <= number:
-                break
-            latest.append(entry)
-        return latest
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have everyone who waits look again: an entry has come or changed."""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
-
-
-def _matching(entries: Iterable[EntryT], filters: Mapping[str, str]) -> list[EntryT]:
-    return [entry for entry in entries if all(str(getattr(entry, name)) == text for name, text in filters.items())]

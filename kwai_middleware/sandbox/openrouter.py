@@ -106,7 +106,7 @@ class OpenRouterCompletion(Completion):
         if answer.reasoning:
             message["reasoning_details"] = [_reasoning_detail(answer.reasoning)]
         if answer.tool_calls:
-            message["tool_calls"] = [{"index": index, **_called(call)} for index, call in enumerate(answer.tool_calls)]
+            message["tool_calls"] = [{"index": index, **call.told()} for index, call in enumerate(answer.tool_calls)]
         choice: dict[str, object] = {
             "logprobs": None,
             "finish_reason": self.finish_reason,
@@ -137,12 +137,8 @@ class OpenRouterCompletion(Completion):
 
     def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
         """Yield the events of a tool call: its name first, its arguments in two halves."""
-        half = len(call.arguments) // 2
-        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-        yield self._chunk({"role": "assistant", "content": None, "tool_calls": [first]})
-        for arguments in (call.arguments[:half], call.arguments[half:]):
-            rest = {"index": index, "type": "function", "function": {"arguments": arguments}}
-            yield self._chunk({"role": "assistant", "content": None, "tool_calls": [rest]})
+        for part in call.told_in_parts():
+            yield self._chunk({"role": "assistant", "content": None, "tool_calls": [{"index": index, **part}]})
 
     def finish(self) -> Iterator[bytes]:
         """Yield what comes after the last token, up to `[DONE]`."""
@@ -196,10 +192,6 @@ class OpenRouterCompletion(Completion):
             },
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "image_tokens": 0},
         }
-
-
-def _called(call: ToolCall) -> dict[str, object]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _reasoning_detail(text: str) -> dict[str, object]:

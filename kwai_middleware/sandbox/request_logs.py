@@ -67,7 +67,7 @@ class RequestLogs:
             return
         key = bearer_key(connection.header(b"authorization"))
         state.keys.remember(key)
-        connection.entry = entry = LogRequestEntry(
+        entry = LogRequestEntry(
             endpoint=self.endpoint,
             path=connection.path,
             headers=scope["headers"],
@@ -76,6 +76,12 @@ class RequestLogs:
             body_length=len(body),
         )
         state.log_requests.append(entry)
+
+        def started(status: int) -> None:
+            entry.status = status
+            state.log_requests.wake()
+
+        connection.on_start = started
         try:
             mode = self._next_mode()
             if not await _misbehave(connection, mode):
