@@ -1,7 +1,6 @@
 """The whole job on this machine: the vendors' sandbox, the FastAPI example, three customers, and what came of it.
 
-python examples/demo.py           shows a table, checks it, and ends
-python examples/demo.py --keep    leaves both servers running until Ctrl-C
+It shows a table, checks it, and ends; with --keep it leaves both servers running until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -115,12 +114,13 @@ class Server:
 
 def free_port(preferred: int) -> int:
     """Return `preferred`, or another port when something listens there."""
-    for port in (preferred, 0):
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
-            return int(listener.getsockname()[1])
-    sys.exit("There is no free port on this machine.")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", preferred))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -249,7 +249,7 @@ def outcomes(statuses: list[int], vendor: Sandbox, log: Path) -> list[Outcome]:
 def print_table(rows: list[list[str]]) -> None:
     """Print rows in columns, the first as headings."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in [rows[0], ["-" * width for width in widths], *rows[1:]]:
+    for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -261,7 +261,6 @@ def print_hints(sandbox: str, app: str) -> None:
 the app              {app}/docs
 what vendors got     {sandbox}/sandbox/calls   {sandbox}/sandbox/logs
 models and keys      {sandbox}/sandbox/
-
 curl {app}/chat {ask} '{{"question": "Hello?"}}'
 curl -N {app}/direct/stream {ask} '{{"question": "Hello?", "model": "sandbox/long-40"}}'
 curl '{sandbox}/sandbox/calls?customer=acme'
@@ -279,9 +278,7 @@ def main() -> int:
     keep = parser.parse_args().keep
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with servers() as (sandbox, app, log):
-        print(
-            f"{len(CALLS)} requests at once. acme streams, globex brought no key, initech's key is dead.\n", flush=True
-        )
+        print(f"{len(CALLS)} requests at once; acme streams, globex brought no key, initech's key is dead.\n")
         statuses = asyncio.run(ask_all(app))
         try:
             seen = outcomes(statuses, Sandbox(sandbox), log)
@@ -291,7 +288,7 @@ def main() -> int:
         print_table([HEADINGS, *(outcome.cells() for outcome in seen)])
         broken = [promise for outcome in seen for promise in outcome.broken_promises()]
         broken += ["no key in the app's log" for key in KEYS if key in log.read_text()]
-        print("\nAll as promised." if not broken else "\nNot as promised:\n" + "\n".join(broken))
+        print("\n" + "\n".join(["Not as promised:", *broken] if broken else ["All as promised."]))
         if keep:
             print_hints(sandbox, app)
             with contextlib.suppress(KeyboardInterrupt):

@@ -20,7 +20,7 @@ SANDBOX = "http://127.0.0.1:8700/sandbox/"
 @contextlib.contextmanager
 def started(example: str, folder: Path, *, real_curl: bool) -> Iterator[tuple[Process, Iterator[str]]]:
     """Run the two servers of an example's README; gives the app's process, and what each later block prints."""
-    terminal = Terminal(folder, {"8700": free_port(), "8000": free_port()}, real_curl=real_curl)
+    terminal = Terminal(folder / "tools", {"8700": free_port(), "8000": free_port()}, real_curl=real_curl)
     sandbox, app, *blocks = fenced(PROJECT / "examples" / example / "README.md", "console")
     with terminal.serve(sandbox, SANDBOX), terminal.serve(app, "http://127.0.0.1:8000/") as process:
         yield process, map(terminal.run, blocks)
@@ -47,7 +47,7 @@ def test_fastapi_example(tmp_path: Path) -> None:
 
 
 def test_flask_example(tmp_path: Path) -> None:
-    """Every command of the Flask example's README does what the text around it says, without curl on the machine too."""
+    """Every command of the Flask example's README does what the text around it says, on a machine without curl."""
     with started("flask_app", tmp_path, real_curl=False) as (app, printed):
         chat = json.loads(next(printed))
         words = next(printed)

@@ -1,0 +1,121 @@
+"""The demo, as a process of its own: what it shows, and that it notices what is not so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.documents import Terminal
+from tests.support.processes import DEADLINE, PROJECT
+
+# The environment that runs these tests is the one that the target would make.
+MAKE = ["make", "--no-print-directory", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready", "demo"]
+
+
+def demo(argv: list[str], folder: Path = PROJECT) -> subprocess.Popen[str]:
+    """Start a demo."""
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.Popen(argv, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture
+def kept_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`make demo KEEP=1`, and what it prints until it waits for Ctrl-C."""
+    with demo([*MAKE, "KEEP=1"]) as process:
+        guard = threading.Timer(DEADLINE, process.kill)
+        guard.start()
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("Ctrl-C"):
+                    break
+            yield process, "".join(lines)
+        finally:
+            guard.cancel()
+            process.send_signal(signal.SIGINT)
+
+
+def test_the_demo_shows_each_call_and_ends() -> None:
+    """`make demo` shows a line for each of the seven calls, no key, and ends by itself with exit code 0."""
+    with demo(MAKE) as process:
+        output = process.communicate(timeout=DEADLINE)[0]
+    rows = [line.split() for line in output.splitlines() if re.match(r"(acme|globex|initech) ", line)]
+
+    assert 0 == process.returncode, output
+    assert ["acme", "acme", "acme", "globex", "globex", "initech", "initech"] == [row[0] for row in rows]
+    assert ["gateway", "OpenRouter", "OpenRouter", "gateway", "OpenRouter", "gateway", "OpenRouter"] == [
+        row[1] for row in rows
+    ]
+    assert [False] * 5 + [True] * 2 == ["401 refused" in " ".join(row) for row in rows]
+    assert "\nAll as promised.\n" in output
+    assert "sk-or-v1" not in output
+
+
+def test_the_kept_demo_can_be_tried_and_ends_on_ctrl_c(
+    kept_demo: tuple[subprocess.Popen[str], str], tmp_path: Path
+) -> None:
+    """`make demo KEEP=1` prints curl lines that work, and Ctrl-C ends both of its servers."""
+    process, output = kept_demo
+    terminal = Terminal(tmp_path / "tools", {}, real_curl=False)
+    chat, stream, calls, logs = (terminal.run(line) for line in re.findall(r"^curl .*$", output, re.MULTILINE))
+
+    assert '"answer":"Hello?"' in chat
+    assert stream
+    assert '"customer": "acme"' in calls
+    assert '"customer": "acme"' in logs
+    servers = set(re.findall(r"http://127\.0\.0\.1:\d+", output))
+    assert 2 == len(servers)
+    process.send_signal(signal.SIGINT)
+    process.wait(DEADLINE)
+    for server in servers:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(server, trust_env=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "replacement", "complaint"),
+    [
+        ("app.add_middleware(kwai.ASGIMiddleware)", "", "something is missing"),
+        (
+            "(kwai.ASGIMiddleware)",
+            "(kwai.ASGIMiddleware, credentials=None)",
+            "acme at /chat/stream: the right key pays",
+        ),
+        ("(kwai.ASGIMiddleware)", "(kwai.ASGIMiddleware, identify=None)", "something is missing"),
+    ],
+)
+def test_the_demo_notices_what_is_not_so(tmp_path: Path, line: str, replacement: str, complaint: str) -> None:
+    """With an app that forgets the middleware, or half of its work, the demo says so and fails."""
+    shutil.copytree(PROJECT / "examples", tmp_path / "examples")
+    app = tmp_path / "examples" / "fastapi_app" / "app.py"
+    app.write_text(app.read_text().replace(line, replacement))
+    with demo([sys.executable, "examples/demo.py"], tmp_path) as process:
+        output = process.communicate(timeout=DEADLINE)[0]
+
+    assert 1 == process.returncode
+    assert "Not as promised" in output
+    assert complaint in output
+
+
+def test_an_app_that_does_not_start_is_shown(tmp_path: Path) -> None:
+    """When a server does not start the demo prints why, and fails."""
+    shutil.copytree(PROJECT / "examples", tmp_path / "examples")
+    (tmp_path / "examples" / "fastapi_app" / "app.py").write_text("raise RuntimeError('no database')\n")
+    with demo([sys.executable, "examples/demo.py"], tmp_path) as process:
+        output = process.communicate(timeout=DEADLINE)[0]
+
+    assert 1 == process.returncode
+    assert "This server did not start" in output
+    assert "no database" in output
