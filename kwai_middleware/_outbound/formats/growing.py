@@ -91,7 +91,7 @@ def tool_call_place(piece: dict[str, Any]) -> Hashable:
 def detail_place(piece: dict[str, Any]) -> Hashable:
     """Reasoning details are told apart by `index` and `type`."""
     index, kind = piece.get("index"), piece.get("type")
-    return (index, kind) if isinstance(index, int) and isinstance(kind, str) else None
+    return index if isinstance(index, int) else None, kind if isinstance(kind, str) else None
 
 
 def _begins_another(piece: dict[str, Any], item: Growing) -> bool:

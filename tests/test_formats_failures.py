@@ -1,0 +1,69 @@
+"""What went wrong, read out of errors of any shape."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kwai_middleware._outbound.formats import Failure
+from kwai_middleware._outbound.formats.failures import failure_in, failure_of_status
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param({"code": 429, "message": "slow"}, Failure("429", "slow"), id="OpenRouter"),
+        pytest.param(
+            {"message": "m", "type": "invalid_request_error", "param": None, "code": None},
+            Failure("invalid_request_error", "m"), id="OpenAI without code",
+        ),
+        pytest.param({"code": True, "type": "t", "message": ""}, Failure("t", None), id="odd types"),
+        pytest.param(
+            {"code": 400, "message": "Provider returned error", "metadata": {"raw": "too long"}},
+            Failure("400", "Provider returned error: too long"), id="the provider's own words",
+        ),
+        pytest.param({"metadata": {"raw": "too long"}}, Failure(None, "too long"), id="only the provider's words"),
+        pytest.param("text", Failure(None, "text"), id="a text"),
+        pytest.param([{"msg": "required", "type": "missing"}], Failure("missing", "required"), id="a list"),
+        pytest.param(7, Failure(None, None), id="a number"),
+        pytest.param({"message": "x" * 5000}, Failure(None, "x" * 999 + "…"), id="long"),
+        pytest.param({"message": "a\ud83d"}, Failure(None, "a?"), id="half a character"),
+    ],
+)  # fmt: skip
+def test_errors_of_any_shape_are_described(error: object, expected: Failure) -> None:
+    """A code and a sentence of bounded length come out of every known shape."""
+    assert expected == failure_in(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b'{"error":{"code":402,"message":"m"},"user_id":"u"}', Failure("402", "m"), id="OpenRouter"),
+        pytest.param(b'{"detail":"Your API key is invalid"}', Failure("418", "Your API key is invalid"), id="vendor"),
+        pytest.param(b'{"detail":"d","error_code":"e"}', Failure("e", "d"), id="vendor, with code"),
+        pytest.param(b'{"error":"e","message":"m"}', Failure("418", "e"), id="a text"),
+        pytest.param(b'{"error":{},"errors":[{"message":"m"}]}', Failure("418", "m"), id="errors"),
+        pytest.param(b'{"error":{"code":1},"message":"m"}', Failure("1", "m"), id="message beside"),
+        pytest.param(b'{"message":"m"}', Failure("418", "m"), id="only a message"),
+        pytest.param(b'[{"error":{"code":400,"message":"m"}}]', Failure("400", "m"), id="an array"),
+        pytest.param(b"<html><head><title>502 Bad Gateway</title>", Failure("418", "502 Bad Gateway"), id="HTML"),
+        pytest.param(b"<html>", Failure("418", "HTTP status 418"), id="HTML without title"),
+        pytest.param(b" upstream connect error\n", Failure("418", "upstream connect error"), id="text"),
+        pytest.param(b"", Failure("418", "HTTP status 418"), id="nothing"),
+        pytest.param(b"7", Failure("418", "HTTP status 418"), id="a number"),
+        pytest.param(b"\xff\x00", Failure("418", "\ufffd\x00"), id="junk"),
+    ],
+)
+def test_error_answers_of_any_shape_are_described(body: bytes, expected: Failure) -> None:
+    """An answer with an error status is described from its body, else by its status."""
+    assert expected == failure_of_status(418, body)
+
+
+@given(st.binary(max_size=200))
+def test_any_body_is_described(body: bytes) -> None:
+    """Whatever stands in an error answer, there is a code and a sentence."""
+    failure = failure_of_status(500, body)
+
+    assert failure.code
+    assert failure.message
