@@ -172,7 +172,7 @@ def test_cut(kwai_sandbox: Sandbox, route: str, stream: bool) -> None:
     arrived = b""
     with socket.create_connection(("127.0.0.1", httpx.URL(kwai_sandbox.url).port), timeout=20) as connection:
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        with pytest.raises(ConnectionResetError):  # noqa: PT012 - what comes before the reset is wanted too
+        with pytest.raises(ConnectionResetError):
             while piece := connection.recv(65536):
                 arrived += piece
     assert b'" two"' in arrived if stream else b'"model":"sandbox/cut"' in arrived
