@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -33,8 +32,7 @@ _OTHER_PAYERS: Final = (
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+class Attribution(msgspec.Struct, frozen=True):
     """Who one call is for and who pays it.
 
     Attributes:
@@ -55,8 +53,7 @@ class Attribution:
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BodyChanges:
+class BodyChanges(msgspec.Struct, frozen=True):
     """What must become of a request's body. Holds no key: that is put in where the wire copy is made.
 
     Attributes:

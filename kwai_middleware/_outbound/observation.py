@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from kwai_middleware._caller import Caller, Capture, Credential
 from kwai_middleware._record import BilledTo, CompletedCall
@@ -34,8 +35,7 @@ class Ending(Enum):
     """Nobody closed it; the garbage collector found it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt, from its first byte to its last. The `PendingCall` that the transport delivers.
 
     Attributes:
@@ -81,7 +81,7 @@ class Observation:
     decoded: bool
     ending: Ending
     error: tuple[str, str] | None
-    reservation: Reservation = field(repr=False)
+    reservation: Reservation
 
     @property
     def logged_by_vendor(self) -> bool:
