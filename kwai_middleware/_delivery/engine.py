@@ -114,6 +114,7 @@ class Engine:
     def close(self, deadline: float) -> bool:
         """Flush, end the threads, and count what is lost. True when nothing is."""
         self.is_closed = True
+        self._recorder.hurry()
         try:
             self.flush(deadline)
         finally:

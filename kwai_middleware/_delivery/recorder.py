@@ -56,11 +56,17 @@ class Recorder:
         self._appended = appended
         self._progressed = progressed
         self._bell = Doorbell()
+        self._in_a_hurry = False
         self._finishing = False
         self._stopped = False
 
     def wake(self) -> None:
         """Say that there is a new call. Takes no lock."""
+        self._bell.ring()
+
+    def hurry(self) -> None:
+        """Take no more rests between calls: the app has come to its end."""
+        self._in_a_hurry = True
         self._bell.ring()
 
     def finish(self) -> None:
@@ -77,7 +83,8 @@ class Recorder:
         """Record until told to end."""
         while not self._stopped:
             if self.step():
-                native.sleep(_BREATH)
+                if not self._in_a_hurry:
+                    native.sleep(_BREATH)
             elif self._finishing:
                 return
             else:

@@ -110,4 +110,7 @@ def _seconds(value: Any) -> float | None:
     # A boolean is an int, and NaN compares false with everything.
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
-    return min(max(0.0, float(value) if value < _LONGEST_DELAY else _LONGEST_DELAY), _LONGEST_DELAY)
+    if value <= 0:
+        return 0.0
+    # Compared before it is converted: a whole number may be too large for a float.
+    return _LONGEST_DELAY if value >= _LONGEST_DELAY else float(value)
