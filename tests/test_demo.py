@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -22,29 +23,40 @@ from tests.support.processes import DEADLINE, PROJECT
 MAKE = ["make", "--no-print-directory", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready", "demo"]
 
 
-def demo(argv: list[str], folder: Path = PROJECT) -> subprocess.Popen[str]:
-    """Start a demo."""
-    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen(argv, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+@contextlib.contextmanager
+def demo(argv: list[str], folder: Path = PROJECT) -> Iterator[subprocess.Popen[str]]:
+    """Run a demo as the foreground job of a terminal: Ctrl-C there reaches its whole process group."""
+    process = subprocess.Popen(
+        argv,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    overdue = threading.Timer(DEADLINE, os.killpg, (process.pid, signal.SIGKILL))
+    overdue.start()
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        overdue.cancel()
 
 
-@pytest.fixture
-def kept_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`make demo KEEP=1`, and what it prints until it waits for Ctrl-C."""
-    with demo([*MAKE, "KEEP=1"]) as process:
-        guard = threading.Timer(DEADLINE, process.kill)
-        guard.start()
-        try:
-            assert process.stdout is not None
-            lines: list[str] = []
-            for line in process.stdout:
-                lines.append(line)
-                if line.startswith("Ctrl-C"):
-                    break
-            yield process, "".join(lines)
-        finally:
-            guard.cancel()
-            process.send_signal(signal.SIGINT)
+def printed_until_it_waits(process: subprocess.Popen[str]) -> str:
+    """What a kept demo prints before it waits for Ctrl-C."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    return "".join(lines)
 
 
 def test_the_demo_shows_each_call_and_ends() -> None:
@@ -63,22 +75,21 @@ def test_the_demo_shows_each_call_and_ends() -> None:
     assert "sk-or-v1" not in output
 
 
-def test_the_kept_demo_can_be_tried_and_ends_on_ctrl_c(
-    kept_demo: tuple[subprocess.Popen[str], str], tmp_path: Path
-) -> None:
-    """`make demo KEEP=1` prints curl lines that work, and Ctrl-C ends both of its servers."""
-    process, output = kept_demo
+def test_the_kept_demo_can_be_tried_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    """`make demo KEEP=1` prints curl lines that work, and Ctrl-C ends it and both of its servers."""
     terminal = Terminal(tmp_path / "tools", {}, real_curl=False)
-    chat, stream, calls, logs = (terminal.run(line) for line in re.findall(r"^curl .*$", output, re.MULTILINE))
+    with demo([*MAKE, "KEEP=1"]) as process:
+        output = printed_until_it_waits(process)
+        chat, stream, calls, logs = (terminal.run(line) for line in re.findall(r"^curl .*$", output, re.MULTILINE))
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+    servers = set(re.findall(r"http://127\.0\.0\.1:\d+", output))
 
     assert '"answer":"Hello?"' in chat
     assert stream
     assert '"customer": "acme"' in calls
     assert '"customer": "acme"' in logs
-    servers = set(re.findall(r"http://127\.0\.0\.1:\d+", output))
     assert 2 == len(servers)
-    process.send_signal(signal.SIGINT)
-    process.wait(DEADLINE)
     for server in servers:
         with pytest.raises(httpx.ConnectError):
             httpx.get(server, trust_env=False)

@@ -36,6 +36,7 @@ def test_fastapi_example(tmp_path: Path) -> None:
         openrouter = json.loads(next(printed))
         refused = json.loads(next(printed))
         assert [] == list(printed)
+        output = app.output
 
     assert chat["answer"]
     assert ("acme", ACME) == (gateway_call["customer"], gateway_call["paid_by"]["fingerprint"])
@@ -43,7 +44,7 @@ def test_fastapi_example(tmp_path: Path) -> None:
     assert ("acme", True, []) == (streamed["customer"], streamed["log"]["stream"], streamed["keys_seen"])
     assert openrouter["answer"]
     assert {"error"} == set(refused)
-    assert "sk-or-v1" not in app.output
+    assert "sk-or-v1" not in output
 
 
 def test_flask_example(tmp_path: Path) -> None:
