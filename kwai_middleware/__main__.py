@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from kwai_middleware._route import is_loopback
+from kwai_middleware.errors import ConfigurationError
 
 __all__ = ["main"]
 
@@ -41,14 +42,14 @@ def _port(text: str) -> int:
 
 
 def _sandbox(asked: argparse.Namespace) -> int:
-    try:
-        from kwai_middleware.sandbox import server
-    except ModuleNotFoundError as missing:
-        from kwai_middleware.sandbox import running
+    from kwai_middleware.sandbox import running
 
-        if missing.name != "uvicorn":
-            raise
-        return _complain(running.NEEDS_UVICORN)
+    try:
+        running.require_uvicorn()
+    except ConfigurationError as error:
+        return _complain(str(error))
+    from kwai_middleware.sandbox import server
+
     host: str = asked.host
     try:
         listener = server.listen(host, asked.port)

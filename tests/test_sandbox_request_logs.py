@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from kwai_middleware._secret import Secret
-from kwai_middleware.sandbox import Sandbox
+from kwai_middleware.sandbox import Sandbox, create_app
 
 pytest_plugins = ["kwai_middleware.testing"]
 
@@ -48,7 +49,7 @@ def test_a_record_is_taken_at_the_older_spelling(kwai_sandbox: Sandbox, path: st
 def test_a_record_is_taken_at_the_newer_spelling(kwai_sandbox: Sandbox, path: str) -> None:
     """The newer single endpoint answers the stored row."""
     answer = post(kwai_sandbox, ROW | {"generation_time": 1.5, "status_code": 500}, path)
-    [entry] = kwai_sandbox.logs(wait=1)
+    [entry] = kwai_sandbox.logs(wait=1, status_code=500)
     span = answer.json()
     assert (201, entry["log_id"], "failed", 0.5, 1.5) == (
         answer.status_code,
@@ -221,6 +222,16 @@ def test_a_key_posts_30_bulks_a_minute(kwai_sandbox: Sandbox) -> None:
     assert str(refused.json()["retry_after"]) == refused.headers["retry-after"]
     assert post(kwai_sandbox, {"logs": [ROW]}, BULK, key="another-key").status_code == 201
     assert post(kwai_sandbox, ROW).status_code == 200
+
+
+def test_the_bulk_limit_is_over_after_a_minute() -> None:
+    """Each bulk counts for a minute from its arrival, and is then forgotten."""
+    app = create_app()
+    moments = [1000.0] * 29 + [1030.0] * 2 + [1059.9] + [1060.0] * 30
+    app.state.sandbox.clock = iter(moments).__next__
+    with TestClient(app, headers={"authorization": "Bearer app-key-0123"}) as client:
+        statuses = [client.post(BULK, json={"logs": [ROW]}).status_code for _ in moments]
+    assert [201] * 30 + [429] * 2 + [201] * 29 + [429] == statuses
 
 
 def test_the_bulk_limit_can_be_set(kwai_sandbox: Sandbox) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -170,7 +171,8 @@ def test_cut(kwai_sandbox: Sandbox, route: str, stream: bool) -> None:
     body = json.dumps({"model": "sandbox/cut", "messages": HELLO, "stream": stream}).encode()
     head = f"POST {httpx.URL(url_of(kwai_sandbox, route)).path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n"
     arrived = b""
-    with socket.create_connection(("127.0.0.1", httpx.URL(kwai_sandbox.url).port), timeout=20) as connection:
+    address = ("127.0.0.1", httpx.URL(kwai_sandbox.url).port)
+    with socket.create_connection(address), socket.create_connection(address, timeout=20) as connection:
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         with pytest.raises(ConnectionResetError):
             while piece := connection.recv(65536):
@@ -188,6 +190,19 @@ def test_stall(kwai_sandbox: Sandbox, route: str, stream: bool) -> None:
     with pytest.raises(httpx.ReadTimeout):
         ask(kwai_sandbox, route, "sandbox/stall", stream=stream, timeout=0.3)
     assert [200] == [call["status"] for call in kwai_sandbox.calls(wait=1, outcome="client left")]
+
+
+@both_routes
+def test_a_client_that_leaves_a_stream_is_noticed(kwai_sandbox: Sandbox, route: str) -> None:
+    """When the client breaks off, the answer ends early and the journal says who ended it."""
+    body = {"model": "sandbox/long-100000", "messages": HELLO, "stream": True}
+    headers = {"authorization": "Bearer sk-or-v1-acme"}
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("POST", url_of(kwai_sandbox, route), json=body, headers=headers) as answer,
+    ):
+        assert b"word0" in next(answer.iter_bytes(4096))
+    kwai_sandbox.calls(wait=1, outcome="client left")
 
 
 @both_routes
@@ -222,6 +237,13 @@ def test_an_encoding_is_used_if_the_client_accepts_it(
     assert b"three" in decode(sent)
     assert "content-encoding" not in plain.headers
     assert plain.json()["choices"][0]["message"]["content"] == "one two three four"
+
+
+def test_zstd_needs_its_package(kwai_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `zstandard` is not installed the answer comes plain."""
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    answer = ask(kwai_sandbox, "gateway", "sandbox/zstd", headers={"accept-encoding": "zstd"})
+    assert (200, False) == (answer.status_code, "content-encoding" in answer.headers)
 
 
 @both_routes

@@ -28,11 +28,6 @@ class Question:
         return str(self.body["model"])
 
     @property
-    def stream(self) -> bool:
-        """Whether the answer is to be streamed."""
-        return self.body.get("stream") is True
-
-    @property
     def messages(self) -> list[Mapping[str, object]]:
         """The messages that are objects."""
         return _objects(self.body.get("messages"))

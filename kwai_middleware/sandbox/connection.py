@@ -36,16 +36,16 @@ class Pauses:
 
     def release(self) -> None:
         """End every wait."""
-        for released in self._waiting:
-            if not released.done():
-                released.set_result(None)
+        waiting, self._waiting = self._waiting, set()
+        for released in waiting:
+            released.set_result(None)
 
 
 class Connection:
     """One request and its answer.
 
     Attributes:
-        on_start: Told the status as soon as it is sent.
+        on_start: Told the status just before it is sent; set it before the answer starts.
 
     Args:
         scope: Of the request.
@@ -54,6 +54,8 @@ class Connection:
         pauses: Where it waits.
         reset: Cuts the TCP connection of the client with that address; None when the server cannot.
     """
+
+    on_start: Callable[[int], object]
 
     def __init__(
         self,
@@ -65,7 +67,6 @@ class Connection:
         reset: Callable[[tuple[str, int]], object] | None,
     ) -> None:
         self.scope = scope
-        self.on_start: Callable[[int], object] | None = None
         self._receive = receive
         self._send = send
         self._pauses = pauses
@@ -115,8 +116,7 @@ class Connection:
             raw.append((b"content-type", b"application/json"))
         if body_length is not None:
             raw.append((b"content-length", str(body_length).encode()))
-        if self.on_start is not None:
-            self.on_start(status)
+        self.on_start(status)
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
@@ -169,5 +169,5 @@ class Connection:
             self._leaving.cancel()
 
     async def _client_leaves(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        # Once the body is read there is nothing else to receive.
+        await self._receive()

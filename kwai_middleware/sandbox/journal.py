@@ -251,6 +251,6 @@ class Journal(Generic[EntryT]):
 
     def wake(self) -> None:
         """Have everyone who waits look again: an entry has come or changed."""
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        everyone, self._waiting = self._waiting, set()
+        for waiting in everyone:
+            waiting.set_result(None)

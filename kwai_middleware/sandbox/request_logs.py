@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -150,7 +149,7 @@ class RequestLogs:
 
     def _over_limit(self, key: str) -> float | None:
         """Seconds until this key may post in bulk again; None when it may now, which is then counted."""
-        now = time.monotonic()
+        now = self.state.clock()
         latest = self.state.bulk_requests.setdefault(fingerprint(key), deque())
         while latest and latest[0] <= now - _MINUTE:
             latest.popleft()

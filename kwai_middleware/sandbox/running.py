@@ -6,6 +6,7 @@ import contextlib
 import urllib.error
 import urllib.request
 from collections.abc import Generator
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,9 +16,17 @@ from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError
 
-__all__ = ["NEEDS_UVICORN", "Sandbox", "sandbox"]
+__all__ = ["Sandbox", "require_uvicorn", "sandbox"]
 
-NEEDS_UVICORN = "the sandbox needs uvicorn: pip install 'kwai-middleware[sandbox]'"
+
+def require_uvicorn() -> None:
+    """Make sure that a sandbox can be served.
+
+    Raises:
+        ConfigurationError: uvicorn, an extra, is not installed; the message names the command.
+    """
+    if find_spec("uvicorn") is None:
+        raise ConfigurationError("the sandbox needs uvicorn: pip install 'kwai-middleware[sandbox]'")
 
 
 class Sandbox:
@@ -142,11 +151,8 @@ def sandbox() -> Generator[Sandbox]:
         ...     vendor.calls()
         []
     """
-    try:
-        from kwai_middleware.sandbox import server
-    except ModuleNotFoundError as missing:
-        if missing.name != "uvicorn":
-            raise
-        raise ConfigurationError(NEEDS_UVICORN) from None
+    require_uvicorn()
+    from kwai_middleware.sandbox import server
+
     with server.BackgroundServer() as running:
         yield Sandbox(running.url)

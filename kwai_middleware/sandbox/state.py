@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class SandboxState:
     Attributes:
         reset_connection: Cuts the TCP connection of the client with that address; a server that can
             puts it here.
+        clock: Seconds that only go forward; the bulk limit counts with it.
     """
 
     calls: Journal[CallEntry] = field(default_factory=Journal[CallEntry])
@@ -53,6 +55,7 @@ class SandboxState:
     logs_mode: LogsMode = field(default_factory=LogsMode)
     bulk_requests: dict[str, deque[float]] = field(default_factory=dict[str, "deque[float]"])
     reset_connection: Callable[[tuple[str, int]], object] | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def reset(self) -> None:
         """Forget what arrived, behave again, and let go of every request that is kept waiting."""
