@@ -103,7 +103,7 @@ class Server:
                 return
             time.sleep(0.05)
         self.stop()
-        sys.exit(f"This server did not start: {self.process.args}\n{self.log.read_text()}")
+        sys.exit(f"This server did not start: {self.process.args!r}\n{self.log.read_text()}")
 
     def stop(self) -> None:
         """End it the way an operator does, and wait for it."""

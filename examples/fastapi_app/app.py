@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator
 
 import openai
-import openrouter
 import openrouter.errors
 import structlog
 from fastapi import FastAPI, Request
@@ -15,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 from openrouter import OpenRouter
+from openrouter.components import ChatUserMessage
 from pydantic import BaseModel
 
 import kwai_middleware as kwai
@@ -26,9 +26,9 @@ structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,
         add_caller,
-        mask_keys,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
+        mask_keys,
         structlog.processors.JSONRenderer(),
     ]
 )
@@ -118,7 +118,7 @@ async def direct_stream(question: Question) -> StreamingResponse:
 async def openrouter_chat(question: Question) -> Answer:
     """Straight to OpenRouter with its own SDK, which stands on httpx instead of httpx2."""
     completion = await router.chat.send_async(
-        model=question.model, messages=[{"role": "user", "content": question.question}]
+        model=question.model, messages=[ChatUserMessage(role="user", content=question.question)]
     )
     return Answer(answer=str(completion.choices[0].message.content), model=completion.model)
 

@@ -19,9 +19,9 @@ structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,
         add_caller,
-        mask_keys,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
+        mask_keys,
         structlog.processors.JSONRenderer(),
     ]
 )
