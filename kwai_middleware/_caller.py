@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -12,7 +14,7 @@ import msgspec
 
 from kwai_middleware._secret import Secret
 
-__all__ = ["Byok", "Caller", "Capture", "Credential", "MAX_IDENTIFIER", "MetadataValue"]
+__all__ = ["MAX_IDENTIFIER", "TEXT_LIMITS", "Byok", "Caller", "Capture", "Credential", "MetadataValue"]
 
 Byok = Literal["prefer", "only", "off"]
 """Whose key pays: the caller's, else the app's · the caller's only · the app's (attribution only)."""
@@ -25,6 +27,11 @@ MetadataValue = str | int | float | bool
 MAX_IDENTIFIER: Final = 120
 """Longest identifier, in characters. The older of the vendor's types raises above it
 (keywordsai_sdk 0.5.2); the newer one cuts at 254."""
+
+TEXT_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
+    {"identifier": MAX_IDENTIFIER, "name": 4096, "email": 4096, "group": MAX_IDENTIFIER, "thread": 254}
+)
+"""Longest text of each field of a `Caller`, in characters."""
 
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -52,10 +59,17 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if type(self.api_key) is not Secret:
             raise TypeError("Credential.api_key: expected kwai_middleware.Secret(...), not a plain value")
-        if not isinstance(self.provider, str) or not _PROVIDER.fullmatch(self.provider):
+        if not isinstance(self.provider, str) or not _is_provider(self.provider):
             raise ValueError("Credential.provider: 1 to 64 characters of a-z, 0-9, '_', '.' and '-'")
-        if not (isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight > 0):
+        if self.weight != 1.0 and not (
+            isinstance(self.weight, (int, float)) and math.isfinite(self.weight) and self.weight > 0
+        ):
             raise ValueError("Credential.weight: a finite number above 0")
+
+
+@functools.lru_cache(maxsize=256)
+def _is_provider(name: str) -> bool:
+    return _PROVIDER.fullmatch(name) is not None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,39 +103,51 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     capture: Capture | None = None
 
     def __post_init__(self) -> None:
-        for field, limit in _TEXTS:
-            text = getattr(self, field)
-            if text is not None:
-                _check_text(field, text, limit)
+        if self.identifier is not None:
+            _check_text("identifier", self.identifier)
+        if self.name is not None:
+            _check_text("name", self.name)
+        if self.email is not None:
+            _check_text("email", self.email)
+        if self.group is not None:
+            _check_text("group", self.group)
+        if self.thread is not None:
+            _check_text("thread", self.thread)
         if self.metadata is not _NO_METADATA:
             msgspec.structs.force_setattr(self, "metadata", _frozen_metadata(self.metadata))
-        if self.credentials:
-            credentials = tuple(self.credentials)
-            if any(type(credential) is not Credential for credential in credentials):
-                raise TypeError("Caller.credentials: expected kwai_middleware.Credential objects")
-            msgspec.structs.force_setattr(self, "credentials", credentials)
+        if self.credentials != ():
+            msgspec.structs.force_setattr(self, "credentials", _checked_credentials(self.credentials))
         if self.byok is not None and self.byok not in ("prefer", "only", "off"):
             raise ValueError("Caller.byok: one of 'prefer', 'only', 'off' or None")
         if self.capture is not None and self.capture not in ("full", "metadata", "none"):
             raise ValueError("Caller.capture: one of 'full', 'metadata', 'none' or None")
 
+    def __deepcopy__(self, memo: object) -> Caller:
+        return self
+
     def with_credentials(self, credentials: tuple[Credential, ...]) -> Caller:
-        """Return the same caller with these keys instead of its own."""
-        return msgspec.structs.replace(self, credentials=credentials)
+        """Return the same caller with these keys instead of its own.
+
+        Raises:
+            TypeError: One of them is not a `Credential`.
+        """
+        twin = copy.copy(self)  # its other fields have been checked
+        msgspec.structs.force_setattr(twin, "credentials", _checked_credentials(credentials))
+        return twin
 
 
-_TEXTS: Final = (
-    ("identifier", MAX_IDENTIFIER),
-    ("name", 4096),
-    ("email", 4096),
-    ("group", MAX_IDENTIFIER),
-    ("thread", 254),
-)
+def _checked_credentials(credentials: Iterable[Credential]) -> tuple[Credential, ...]:
+    checked = tuple(credentials)
+    for credential in checked:
+        if type(credential) is not Credential:
+            raise TypeError("Caller.credentials: expected kwai_middleware.Credential objects")
+    return checked
 
 
-def _check_text(field: str, text: object, limit: int) -> None:
+def _check_text(field: str, text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"Caller.{field}: expected a str or None, got {type(text).__name__}")
+    limit = TEXT_LIMITS[field]
     if not text or len(text) > limit:
         raise ValueError(f"Caller.{field}: 1 to {limit} characters, or None")
     # isprintable() is the fast answer for nearly all; it also says no to harmless format characters.

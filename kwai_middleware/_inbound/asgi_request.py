@@ -1,0 +1,105 @@
+"""An inbound request as ASGI tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, cast
+
+from starlette.types import Scope
+
+from kwai_middleware._inbound.request import InboundRequest
+
+__all__ = ["ASGIRequest", "HeaderNames"]
+
+_MOST_SPELLINGS: Final = 1000
+
+
+class HeaderNames:
+    """Tells the headers that are looked for from all others, by their names as received.
+
+    ASGI has names in lower case, but not every server and middleware keeps to it. Each spelling of
+    the others is looked into once and remembered, up to a bound, since strangers can invent them.
+
+    Args:
+        names: In lower case.
+        secret: Those of them that are taken out of the request.
+    """
+
+    __slots__ = ("_names", "_others", "_secret")
+
+    def __init__(self, names: Iterable[str], secret: frozenset[str]) -> None:
+        self._names: Final = {name.encode("latin-1"): name for name in names}
+        self._secret: Final = secret
+        self._others: Final[set[bytes]] = set()
+
+    def take(self, scope: Scope) -> dict[str, bytes | None]:
+        """Return the headers looked for that were sent, and take the secret ones of them out of the scope.
+
+        A value of None stands for a header that was sent more than once.
+        """
+        sent: dict[str, bytes | None] = {}
+        gone: list[tuple[bytes, bytes]] | None = None
+        names, others = self._names, self._others
+        for header in scope["headers"]:
+            raw = header[0]
+            if raw not in others:
+                name = names.get(raw) or self._find(raw)
+                if name is not None:
+                    sent[name] = None if name in sent else header[1]
+                    if name in self._secret:
+                        gone = [header] if gone is None else [*gone, header]
+        if gone is not None:
+            _take_out(scope, gone)
+        return sent
+
+    def _find(self, raw: bytes) -> str | None:
+        name = self._names.get(raw.lower())
+        if name is None and len(self._others) < _MOST_SPELLINGS:
+            self._others.add(raw)
+        return name
+
+
+def _take_out(scope: Scope, gone: Iterable[tuple[bytes, bytes]]) -> None:
+    headers: object = scope["headers"]
+    if not isinstance(headers, list):
+        headers = scope["headers"] = [*scope["headers"]]
+    for header in gone:
+        cast("list[tuple[bytes, bytes]]", headers).remove(
+            header
+        )  # in place: what sits outside of us holds the same list
+
+
+class ASGIRequest(InboundRequest):
+    """An `http` or `websocket` scope, read and, for key headers, rewritten in place."""
+
+    __slots__ = ()
+
+    @property
+    def scope(self) -> Scope:
+        """The ASGI scope."""
+        return self._source
+
+    @property
+    def method(self) -> str:
+        """The HTTP method; `GET` for a websocket, which begins as one."""
+        return str(self._source.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded, with what the app is mounted under."""
+        return str(self._source["path"])
+
+    @property
+    def peer(self) -> tuple[str, int | None] | None:
+        """Address and port that the server names; see the base class."""
+        client = self._source.get("client")
+        return None if client is None else (client[0], client[1] or 0)
+
+    def values(self, name: str) -> list[bytes]:
+        """Return each value of a header, as received; a server may have joined some with commas."""
+        wanted = name.lower().encode("latin-1")
+        return [value for raw, value in self._source["headers"] if raw.lower() == wanted]
+
+    def _remove(self, name: str) -> None:
+        gone = name.encode("latin-1")
+        _take_out(self._source, [header for header in self._source["headers"] if header[0].lower() == gone])

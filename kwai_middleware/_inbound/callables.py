@@ -1,0 +1,61 @@
+"""What an app may hand to the doors to say who a request is for, and whose keys pay."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._inbound.request import InboundRequest
+
+__all__ = ["Credentials", "HeaderReader", "Identify", "IdentityReader", "KeyReader", "Required"]
+
+Identify = Callable[[InboundRequest], Caller | Awaitable[Caller | None] | None]
+Credentials = Callable[[InboundRequest], Sequence[Credential] | Awaitable[Sequence[Credential]]]
+Required = bool | Callable[[InboundRequest], bool | Awaitable[bool]]
+
+
+class HeaderReader:
+    """Base of the callables that never wait and look at nothing but the headers they name.
+
+    Without one of these headers such a callable need not be asked: the answer is nobody, or no key.
+
+    Attributes:
+        headers: What it answers by, in lower case.
+        secret_headers: Those of them that are taken out of the request before anything else runs.
+        other_headers: What else it looks at when one of the others was sent.
+    """
+
+    __slots__ = ("headers", "other_headers", "secret_headers")
+
+    def __init__(
+        self, headers: Iterable[str], secret_headers: Iterable[str] = (), other_headers: Iterable[str] = ()
+    ) -> None:
+        self.headers: Final = frozenset(headers)
+        self.secret_headers: Final = frozenset(secret_headers)
+        self.other_headers: Final = frozenset(other_headers)
+
+
+class IdentityReader(HeaderReader, ABC):
+    """Says who a request is for."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, request: InboundRequest) -> Caller | None:
+        """Return who the request is for; None for nobody."""
+
+    @abstractmethod
+    def texts(self, request: InboundRequest) -> dict[str, Any] | None:
+        """Return the fields of that caller; nothing for nobody."""
+
+
+class KeyReader(HeaderReader, ABC):
+    """Says whose keys pay for a request."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
+        """Return the keys."""

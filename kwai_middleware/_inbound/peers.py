@@ -1,0 +1,144 @@
+"""Whether a request comes from a proxy that may say who the caller is."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final
+
+from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware.errors import ConfigurationError
+
+__all__ = ["ADDRESS_HEADERS", "Doubt", "TrustedPeers"]
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ANYONE: Final = "*"
+_UNIX: Final = "unix"
+_TEST_CLIENT: Final = "testclient"
+
+ADDRESS_HEADERS: Final = frozenset(
+    {"forwarded", "x-forwarded-for", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"}
+)
+"""Where servers and middleware read a client's address from when they put it in the peer's place."""
+
+# What stands around the addresses in them. Colons do not: they are part of an address or before a port.
+_BETWEEN_ADDRESSES: Final = re.compile(r'[\s,;="\[\]]+')
+
+_LONGEST_ADDRESS: Final = 64
+
+
+class Doubt(Enum):
+    """Why a request is not believed to come from the proxy, and what to do about it."""
+
+    STRANGER = (
+        "it comes from an address that is not one of trusted_peers. If that is your proxy's, add it, or let the proxy"
+        " send a secret: HeaderIdentity(proxy_secret=...)"
+    )
+    NO_ADDRESS = (
+        "the server names no address for it, as for a unix socket. If only your proxy can reach the socket, write"
+        " HeaderIdentity(trusted_peers=('unix',))"
+    )
+    REWRITTEN = (
+        "the server has taken its address from a header (the port is 0), which proves nothing. Start the server without"
+        " proxy headers (uvicorn --no-proxy-headers), or let the proxy send a secret: HeaderIdentity(proxy_secret=...)"
+    )
+    QUOTED = (
+        "one of its headers (X-Forwarded-For, say) names the address that it comes from, so the server may have taken"
+        " it from there, which proves nothing. Let the proxy send a secret: HeaderIdentity(proxy_secret=...)"
+    )
+    UNPROVEN = (
+        "the proxy's secret is missing, wrong, or was sent twice. Let the proxy set the header that HeaderIdentity"
+        " names as proxy_header to the value of proxy_secret, replacing what the client sent"
+    )
+
+
+class TrustedPeers:
+    """The addresses that a request with identity headers may come from.
+
+    Args:
+        entries: Addresses, networks such as `10.0.0.0/8`, and the words `unix`, `testclient`, `*`.
+
+    Raises:
+        ConfigurationError: One of them is none of these.
+    """
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        if isinstance(entries, str):
+            raise ConfigurationError(f"trusted_peers: a tuple of addresses; write ({entries!r},)")
+        words = set(entries)
+        self._anyone: Final = _ANYONE in words
+        self._unix: Final = _UNIX in words
+        self._test_client: Final = _TEST_CLIENT in words
+        self._networks: Final = tuple(_network(entry) for entry in words - {_ANYONE, _UNIX, _TEST_CLIENT})
+        # Looked up for each request with an identity; what it costs to parse an address is not paid twice.
+        self._lists: Final = functools.lru_cache(maxsize=1024)(self._is_listed)
+
+    def doubt(self, request: InboundRequest) -> Doubt | None:
+        """Return why the request's peer is not believed, or None when it is."""
+        if self._anyone:
+            return None
+        peer = request.peer
+        if peer is None:
+            return None if self._unix else Doubt.NO_ADDRESS
+        address, port = peer
+        if port == 0:
+            return Doubt.REWRITTEN
+        if len(address) > _LONGEST_ADDRESS or not self._lists(address):
+            return Doubt.STRANGER
+        # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
+        # daphne from X-Forwarded-Port). Then the header still shows the address.
+        sent = request.sent(ADDRESS_HEADERS)
+        if not ADDRESS_HEADERS.isdisjoint(sent):
+            for header in ADDRESS_HEADERS.intersection(sent):
+                if any(_is_quoted(address, value) for value in request.values(header)):
+                    return Doubt.QUOTED
+        return None
+
+    def _is_listed(self, text: str) -> bool:
+        if text == _TEST_CLIENT:
+            return self._test_client
+        address = _address(text)
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _is_quoted(peer: str, value: bytes) -> bool:
+    return any(_is_same(peer, word) for word in _BETWEEN_ADDRESSES.split(value.decode("latin-1")))
+
+
+def _is_same(peer: str, word: str) -> bool:
+    host = word.rpartition(":")[0]
+    if peer in (word, host):
+        return True
+    if word.count(":") < 2:
+        return False
+    # IPv6 has many ways to write one address; IPv4 has one.
+    address = _address(peer)
+    return address is not None and address in (_address(word), _address(host))
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Parse an address; an IPv4 address written as IPv6 is the same address."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _network(entry: object) -> _Network:
+    try:
+        if not isinstance(entry, str):
+            raise ValueError(entry)
+        network = ipaddress.ip_network(entry)
+    except ValueError:
+        raise ConfigurationError(
+            f"trusted_peers: {entry!r} is neither an address ('127.0.0.1', '::1') nor a network ('10.0.0.0/8'), nor"
+            " one of 'unix', 'testclient', '*'. Names such as 'localhost' are not looked up; write the address."
+        ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        return ipaddress.ip_network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network

@@ -1,0 +1,99 @@
+"""The rules for one header's value: what is taken as text, what as a key, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from kwai_middleware._secret import Secret
+from kwai_middleware.errors import ConfigurationError, InvalidHeader
+
+__all__ = ["MAX_HEADER", "checked_name", "key_from", "text_from"]
+
+MAX_HEADER: Final = 4096
+"""Longest value of a header, in bytes."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def checked_name(label: str, name: object) -> str:
+    """Return the name of a header in lower case.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{label}: the name of a header, such as 'x-customer-id'")
+    return name.lower()
+
+
+def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int) -> str | None:
+    """Return a header's value as text: UTF-8, in Unicode's composed form, without blanks around it.
+
+    Args:
+        name: Of the header.
+        value: As received; None when it was sent more than once.
+        commas: Whether the text may hold a comma. Servers join repeated headers with one.
+        at_most: Bytes.
+
+    Returns:
+        None when there is nothing but blanks.
+
+    Raises:
+        InvalidHeader: The value is refused; the message names the header only.
+    """
+    if value is None:
+        raise _sent_twice(name)
+    if len(value) > at_most:
+        raise InvalidHeader(f"The header {name} is longer than {at_most} bytes.", header=name)
+    try:
+        text = value.decode().strip(" \t")
+    except UnicodeDecodeError:
+        raise InvalidHeader(f"The header {name} is not valid UTF-8.", header=name) from None
+    if not text.isprintable() and _CONTROL.search(text):
+        raise InvalidHeader(f"The header {name} has a control character.", header=name)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text).strip()
+    if not commas and "," in text:
+        raise _has_comma(name)
+    return text or None
+
+
+def key_from(name: str, value: bytes | None) -> Secret | InvalidHeader:
+    """Return the key in a header's value, or what is wrong with it; the caller raises that.
+
+    Not raised here, so that no traceback ever leads to a frame that holds the value. A header named
+    `authorization` has the form `Bearer <key>`.
+
+    Args:
+        name: Of the header.
+        value: As received; None when it was sent more than once.
+    """
+    if value is None:
+        return _sent_twice(name)
+    if len(value) > MAX_HEADER:
+        return InvalidHeader(f"The header {name} is longer than {MAX_HEADER} bytes.", header=name)
+    text = value.decode("latin-1").strip(" \t")
+    if name == "authorization":
+        scheme, _, text = text.partition(" ")
+        if scheme.lower() != "bearer":
+            return InvalidHeader(f"The header {name} must have the form 'Bearer <key>'.", header=name)
+        text = text.strip(" ")
+    if "," in text:
+        return _has_comma(name)
+    try:
+        return Secret(text)
+    except ValueError:
+        return InvalidHeader(
+            f"The header {name} is empty, or has a blank, a control or a non-ASCII character.", header=name
+        )
+
+
+def _sent_twice(name: str) -> InvalidHeader:
+    return InvalidHeader(f"The header {name} was sent more than once.", header=name)
+
+
+def _has_comma(name: str) -> InvalidHeader:
+    return InvalidHeader(f"The header {name} has a comma, as two headers of that name become one with.", header=name)

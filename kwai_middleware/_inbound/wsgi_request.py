@@ -1,0 +1,90 @@
+"""An inbound request as WSGI tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from kwai_middleware._inbound.request import InboundRequest
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["WSGIRequest", "environ_key", "sent_headers"]
+
+
+def environ_key(name: str) -> str:
+    """Return where an environ has the header `name`."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: frozenset[str]) -> dict[str, bytes | None]:
+    """Return the known headers that were sent, and take the secret ones of them out of the environ.
+
+    Args:
+        environ: Of the request.
+        keys: Where the environ has each of them, and its name in lower case.
+        secret: Names of those to take out.
+    """
+    sent: dict[str, bytes | None] = {}
+    for key, name in keys.items():
+        if key in environ:
+            sent[name] = _bytes(environ.pop(key) if name in secret else environ[key])
+    return sent
+
+
+def _bytes(value: str) -> bytes:
+    """Undo what WSGI does to headers: each byte of it is one character."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"\xff"  # set by something that does not keep to that: not valid UTF-8
+
+
+class WSGIRequest(InboundRequest):
+    """An environ, read and, for key headers, rewritten in place."""
+
+    __slots__ = ()
+
+    @property
+    def environ(self) -> WSGIEnvironment:
+        """The WSGI environ."""
+        return cast("WSGIEnvironment", self._source)
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return str(self._source.get("REQUEST_METHOD", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The whole path, decoded, with what the app is mounted under."""
+        path = f"{self._source.get('SCRIPT_NAME', '')}{self._source.get('PATH_INFO', '')}"
+        return path.encode("latin-1", "replace").decode(errors="replace")
+
+    @property
+    def peer(self) -> tuple[str, int | None] | None:
+        """Address and port of the other end of the connection; see the base class.
+
+        What werkzeug's ProxyFix has put aside counts, not what it has put in.
+        """
+        address = self._source.get("REMOTE_ADDR")
+        put_aside = self._source.get("werkzeug.proxy_fix.orig")
+        if put_aside is not None:
+            address = put_aside["REMOTE_ADDR"]
+        if not address:
+            return None
+        port = self._source.get("REMOTE_PORT")
+        if port is None:
+            return str(address), None
+        text = str(port)
+        return str(address), int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+
+    def values(self, name: str) -> list[bytes]:
+        """Return each value of a header, as received; a server may have joined some with commas."""
+        key = environ_key(name)
+        return [_bytes(self._source[key])] if key in self._source else []
+
+    def _remove(self, name: str) -> None:
+        del self._source[environ_key(name)]

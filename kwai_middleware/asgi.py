@@ -1,0 +1,143 @@
+"""The door for ASGI apps: FastAPI, Starlette, Quart, Django under ASGI."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kwai_middleware._context import NOBODY, Binding, Slot
+from kwai_middleware._delivery import live
+from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
+from kwai_middleware._inbound.callables import Credentials, Identify, Required
+from kwai_middleware._inbound.refusing import answer_to
+from kwai_middleware._inbound.resolver import Resolver
+from kwai_middleware.credentials import HeaderCredentials
+from kwai_middleware.errors import RequestRefused
+from kwai_middleware.identity import HeaderIdentity
+
+__all__ = ["ASGIMiddleware"]
+
+_SCOPE_KEY: Final = "kwai_middleware"
+_POLICY_VIOLATION: Final = 1008
+_FROM_HEADERS: Final = HeaderIdentity()
+_KEYS_FROM_HEADERS: Final = HeaderCredentials()
+
+
+class ASGIMiddleware:
+    """Makes the caller of each request current for everything that runs below it.
+
+    Requests and websockets; the binding is always set, to nobody when there is no caller, and always
+    restored. Tasks, threads of `asyncio.to_thread` and background tasks that a request starts keep
+    its caller. When the server shuts the app down, records that wait for delivery are given the time
+    that `Settings.exit_timeout` allows.
+
+    A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
+
+    Args:
+        app: The app, or the next middleware.
+        identify: Says who a request is for: a callable that takes an `InboundRequest` and returns a
+            `Caller` or None for nobody, or raises a `RequestRefused`. It may be async; one that is
+            not runs on the event loop and must not wait. Any other exception of it passes through.
+            None identifies nobody.
+        credentials: Says whose keys pay: a callable of the same kind that returns a list of
+            `Credential`. Keys that `identify` gave the caller come first. None looks for no keys.
+        required: Whether a request without an identifier is answered with 401: True, False, or a
+            callable that takes the request and tells.
+        required_key: The same for a request without a key.
+        override: Whether this middleware decides anew inside another one of its kind, which it
+            otherwise leaves everything to. It still finds the keys that the outer one has taken
+            out of the request.
+        bind_structlog: Whether `customer_id` is bound to structlog's context variables.
+
+    Raises:
+        ConfigurationError: An argument is none of these.
+
+    Example:
+        >>> from starlette.applications import Starlette
+        >>> app = Starlette()
+        >>> app.add_middleware(ASGIMiddleware, required=lambda request: request.path.startswith("/api/"))
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        identify: Identify | None = _FROM_HEADERS,
+        credentials: Credentials | None = _KEYS_FROM_HEADERS,
+        required: Required = False,
+        required_key: Required = False,
+        override: bool = False,
+        bind_structlog: bool = True,
+    ) -> None:
+        self.app = app
+        self._resolver = Resolver(identify, credentials, required, required_key)
+        self._names = HeaderNames(self._resolver.known_headers, self._resolver.secret_headers)
+        self._override = override
+        self._structlog_key = "customer_id" if bind_structlog else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, websocket or lifespan."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, _flushing(send) if scope["type"] == "lifespan" else send)
+            return
+        outer: Slot | None = scope.get(_SCOPE_KEY)
+        if outer is not None and not self._override:
+            await self.app(scope, receive, send)
+            return
+        resolver = self._resolver
+        sent = self._names.take(scope)
+        if outer is None and resolver.is_nobodys(sent):
+            slot = NOBODY
+        else:
+            withheld = None if outer is None else outer.withheld
+            request = ASGIRequest(scope, sent, resolver.known_headers, resolver.secret_headers, withheld)
+            try:
+                slot = await self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
+            except RequestRefused as refusal:
+                await _refuse(refusal, scope, receive, send)
+                return
+        scope[_SCOPE_KEY] = slot
+        with Binding(slot, self._structlog_key):
+            await self.app(scope, receive, send)
+
+    async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
+        # The app's callables must not run for the previous request of the connection either.
+        with Binding(outer or NOBODY, self._structlog_key):
+            steps = self._resolver.steps(request)
+            answer = None
+            while True:
+                try:
+                    awaitable = steps.send(answer)
+                except StopIteration as end:
+                    return cast("Slot", end.value)
+                answer = await awaitable
+
+
+async def _refuse(refusal: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = answer_to(refusal)
+    if scope["type"] == "http":
+        prefix = "http"
+    else:
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.title})
+            return
+        prefix = "websocket.http"
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    await send({"type": f"{prefix}.response.start", "status": answer.status, "headers": headers})
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    await send({"type": f"{prefix}.response.body", "body": body})
+
+
+def _flushing(send: Send) -> Send:
+    """Deliver what waits before the server is told that the app has shut down: it may end the process then."""
+
+    async def send_after_flush(message: Message) -> None:
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await live.aflush_all()
+        await send(message)
+
+    return send_after_flush

@@ -1,0 +1,157 @@
+"""Who a request is for, read from headers that a proven proxy has set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, final
+
+from kwai_middleware import _notices
+from kwai_middleware._caller import TEXT_LIMITS, Caller
+from kwai_middleware._inbound.callables import IdentityReader
+from kwai_middleware._inbound.peers import ADDRESS_HEADERS, Doubt, TrustedPeers
+from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.values import MAX_HEADER, checked_name, text_from
+from kwai_middleware._secret import Secret
+from kwai_middleware.errors import ConfigurationError, InvalidHeader
+
+__all__ = ["HeaderIdentity"]
+
+_DEFAULT_PEERS: Final = ("127.0.0.1", "::1", "testclient")
+
+
+@final
+class HeaderIdentity(IdentityReader):
+    """Reads the caller from headers, which are believed only when they come from a proven proxy.
+
+    Anyone can send a header. So these count only when the request proves that it came through your
+    proxy, which must set each of them itself, or remove what the client sent: by a secret that the
+    proxy adds, or by the address of the connection. From anyone else they are ignored, with one
+    warning that says why; where an identity is required, that is answered with 401.
+
+    An address is no proof when the server has taken it from a header (uvicorn does behind a local
+    proxy, unless told `--no-proxy-headers`); it then never matches. A `proxy_secret` always works.
+
+    Args:
+        identifier: The header with the customer's id, at most 120 characters.
+        name: The header with the customer's name; None to read none. It alone may hold a comma.
+        email: The header with the customer's e-mail address; None to read none.
+        group: The header with the customer's organisation; None to read none.
+        thread: The header with the conversation; None to read none.
+        trusted_peers: Where a proxy connects from: addresses, networks (`10.0.0.0/8`), `unix` for a
+            unix socket, `testclient` for Starlette's TestClient, `*` for anyone. None stands for
+            this machine and the TestClient; with a `proxy_secret` for nobody.
+        proxy_secret: What the proxy sends in `proxy_header` to prove itself; visible ASCII without
+            commas. The header is taken out of the request.
+        proxy_header: The header that it comes in.
+
+    Raises:
+        ConfigurationError: An argument is none of these.
+
+    Example:
+        >>> HeaderIdentity(identifier="x-tenant", trusted_peers=("10.0.0.0/8",))
+        HeaderIdentity(identifier='x-tenant', name='x-customer-name', email='x-customer-email', \
+group='x-customer-group', thread='x-thread-id')
+    """
+
+    __slots__ = ("_fields", "_peers", "_proxy_header", "_proxy_secret")
+
+    def __init__(
+        self,
+        *,
+        identifier: str = "x-customer-id",
+        name: str | None = "x-customer-name",
+        email: str | None = "x-customer-email",
+        group: str | None = "x-customer-group",
+        thread: str | None = "x-thread-id",
+        trusted_peers: Iterable[str] | None = None,
+        proxy_secret: str | Secret | None = None,
+        proxy_header: str = "x-kwai-proxy",
+    ) -> None:
+        headers = {"identifier": identifier, "name": name, "email": email, "group": group, "thread": thread}
+        self._fields: Final = {
+            checked_name(f"HeaderIdentity.{field}", header): field
+            for field, header in headers.items()
+            if header is not None or field == "identifier"
+        }
+        self._proxy_secret: Final = None if proxy_secret is None else _checked_secret(proxy_secret)
+        self._proxy_header: Final = checked_name("HeaderIdentity.proxy_header", proxy_header)
+        names = [header for header in headers.values() if header is not None]
+        if len(self._fields) < len(names) or self._proxy_header in self._fields:
+            raise ConfigurationError("HeaderIdentity: each field needs a header of its own")
+        if trusted_peers is None:
+            trusted_peers = _DEFAULT_PEERS if proxy_secret is None else ()
+        self._peers: Final = TrustedPeers(trusted_peers)
+        proof = () if proxy_secret is None else (self._proxy_header,)
+        super().__init__((*self._fields, *proof), proof, ADDRESS_HEADERS)
+
+    def __call__(self, request: InboundRequest) -> Caller | None:
+        """Return who the request is for; None for nobody.
+
+        Raises:
+            InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
+        """
+        texts = self.texts(request)
+        return Caller(**texts) if texts else None
+
+    def texts(self, request: InboundRequest) -> dict[str, Any] | None:
+        """Return the fields of the request's `Caller`; nothing when it is nobody's.
+
+        Raises:
+            InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
+        """
+        fields = self._fields
+        sent = request.sent(self.headers)
+        texts: dict[str, Any] | None = None
+        for header, value in tuple(sent.items()):
+            if header in fields:
+                if texts is None:
+                    doubt = self._doubt(request)
+                    if doubt is not None:
+                        self._ignore(doubt)
+                        return None
+                    texts = {}
+                field = fields[header]
+                text = text_from(header, value, commas=field == "name", at_most=MAX_HEADER)
+                if text is not None:
+                    if len(text) > TEXT_LIMITS[field]:
+                        raise _too_long(header, TEXT_LIMITS[field])
+                    texts[field] = text
+        return texts
+
+    def _doubt(self, request: InboundRequest) -> Doubt | None:
+        if self._proxy_secret is None:
+            return self._peers.doubt(request)
+        try:
+            if request.secret(self._proxy_header) == self._proxy_secret:
+                return None
+        except InvalidHeader:
+            pass  # a proxy that cannot prove itself is a stranger, whose headers are no error
+        return None if self._peers.doubt(request) is None else Doubt.UNPROVEN
+
+    def _ignore(self, doubt: Doubt) -> None:
+        _notices.count("identity_headers_ignored")
+        _notices.warn_once(
+            "identity_headers_ignored",
+            doubt.name,
+            f"a request with an identity header ({', '.join(self._fields)}) is taken as nobody's, since {doubt.value}.",
+        )
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{field}={header!r}" for header, field in self._fields.items())
+        return f"HeaderIdentity({fields})"
+
+
+def _too_long(header: str, limit: int) -> InvalidHeader:
+    return InvalidHeader(f"The header {header} is longer than {limit} characters.", header=header)
+
+
+def _checked_secret(secret: str | Secret) -> Secret:
+    try:
+        checked = secret if isinstance(secret, Secret) else Secret(secret)
+    except (TypeError, ValueError):
+        checked = None
+    if checked is None or "," in checked.reveal():
+        raise ConfigurationError(
+            "HeaderIdentity.proxy_secret: visible ASCII without blanks and commas, the same that your proxy sends"
+        )
+    return checked

@@ -1,0 +1,140 @@
+"""The door for WSGI apps: Flask, Django under WSGI, Bottle, Pyramid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Final, cast
+
+from kwai_middleware._context import NOBODY, Slot, bind_for_good
+from kwai_middleware._inbound.body import BodyInContext
+from kwai_middleware._inbound.callables import Credentials, Identify, Required
+from kwai_middleware._inbound.refusing import answer_to
+from kwai_middleware._inbound.resolver import Resolver
+from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers
+from kwai_middleware.credentials import HeaderCredentials
+from kwai_middleware.errors import BlockingCall, RequestRefused
+from kwai_middleware.identity import HeaderIdentity
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["WSGIMiddleware"]
+
+_ENVIRON_KEY: Final = "kwai_middleware.caller"
+_FROM_HEADERS: Final = HeaderIdentity()
+_KEYS_FROM_HEADERS: Final = HeaderCredentials()
+
+
+class WSGIMiddleware:
+    """Makes the caller of each request current for the app and for the body that it streams.
+
+    The app, each step of its body and the body's `close` run in one context of the request's own,
+    whatever thread the server takes them on; the thread itself never holds a caller. Lists, tuples
+    and the server's own file wrappers are handed on untouched.
+
+    A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
+    A WSGI app that is mounted in an ASGI app needs no middleware of its own: wrap the outer one.
+
+    Args:
+        app: The app, or the next middleware. For Flask: `app.wsgi_app = WSGIMiddleware(app.wsgi_app)`.
+        identify: Says who a request is for: a callable that takes an `InboundRequest` and returns a
+            `Caller` or None for nobody, or raises a `RequestRefused`. It may be async; that runs to
+            its end on an event loop of its own, on the request's thread. Any other exception of it
+            passes through. None identifies nobody.
+        credentials: Says whose keys pay: a callable of the same kind that returns a list of
+            `Credential`. Keys that `identify` gave the caller come first. None looks for no keys.
+        required: Whether a request without an identifier is answered with 401: True, False, or a
+            callable that takes the request and tells.
+        required_key: The same for a request without a key.
+        override: Whether this middleware decides anew inside another one of its kind, which it
+            otherwise leaves everything to. It still finds the keys that the outer one has taken
+            out of the request.
+        bind_structlog: Whether `customer_id` is bound to structlog's context variables.
+
+    Raises:
+        ConfigurationError: An argument is none of these.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        identify: Identify | None = _FROM_HEADERS,
+        credentials: Credentials | None = _KEYS_FROM_HEADERS,
+        required: Required = False,
+        required_key: Required = False,
+        override: bool = False,
+        bind_structlog: bool = True,
+    ) -> None:
+        self.app = app
+        self._resolver = Resolver(identify, credentials, required, required_key)
+        self._keys = {environ_key(name): name for name in self._resolver.known_headers}
+        self._override = override
+        self._structlog_key = "customer_id" if bind_structlog else None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        if _ENVIRON_KEY in environ and not self._override:
+            return self.app(environ, start_response)
+        context = contextvars.copy_context()
+        body = context.run(self._serve, environ, start_response)
+        file_wrapper = environ.get("wsgi.file_wrapper")
+        # A server sends its own wrapper's file without reading it here, and only when it gets it bare.
+        if type(body) in (list, tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+            return body
+        return BodyInContext(body, context)
+
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Bind in this context, which is the request's own, and run the app in it."""
+        resolver = self._resolver
+        outer: Slot | None = environ.get(_ENVIRON_KEY)
+        sent = sent_headers(environ, self._keys, resolver.secret_headers)
+        if outer is None and resolver.is_nobodys(sent):
+            slot = NOBODY
+        else:
+            withheld = None if outer is None else outer.withheld
+            request = WSGIRequest(environ, sent, resolver.known_headers, resolver.secret_headers, withheld)
+            try:
+                slot = self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
+            except RequestRefused as refusal:
+                return _refuse(refusal, environ, start_response)
+        environ[_ENVIRON_KEY] = slot
+        bind_for_good(slot, self._structlog_key)
+        return self.app(environ, start_response)
+
+    def _ask(self, request: WSGIRequest, outer: Slot | None) -> Slot:
+        # The app's callables must not run for whoever this thread works for otherwise.
+        bind_for_good(outer or NOBODY, self._structlog_key)
+        steps = self._resolver.steps(request)
+        answer = None
+        while True:
+            try:
+                awaitable = steps.send(answer)
+            except StopIteration as end:
+                return cast("Slot", end.value)
+            answer = _run(awaitable)
+
+
+def _run(awaitable: Awaitable[object]) -> object:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_wait_for(awaitable))
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+    raise BlockingCall(
+        "WSGIMiddleware: an async callable cannot be waited for on a thread that runs an event loop;"
+        " make it a plain function"
+    )
+
+
+async def _wait_for(awaitable: Awaitable[object]) -> object:
+    return await awaitable
+
+
+def _refuse(refusal: RequestRefused, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    answer = answer_to(refusal)
+    start_response(f"{answer.status} {answer.reason}", list(answer.headers))
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [answer.body]
