@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, chat
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, chat, tolerant
 from tests.support.observations import stream_of
 
 MEMBERS = [
@@ -398,9 +398,10 @@ class TestStreams:
             {"choices": [None, {"index": None, "delta": {"content": "a", "role": 7}, "finish_reason": 3}]},
             {"choices": [{"delta": "text"}], "usage": [1], "provider": ["P"]},
             {"choices": [delta(content=["b"], refusal="c")]},
+            {"choices": [{"index": None, "delta": {"content": "d"}}]},
         )
 
-        assert ({"role": "assistant", "content": "a", "refusal": "c"},) == answer.completions
+        assert ({"role": "assistant", "content": "ad", "refusal": "c"},) == answer.completions
         assert ("m", None, None) == (answer.model, answer.usage, answer.provider)
 
     def test_a_character_split_between_chunks_is_joined(self) -> None:
@@ -470,6 +471,14 @@ class TestStreams:
         answer = streamed("[" * 100_000, '{"choices":' * 100_000, deep, {"id": "gen-1"})
 
         assert "gen-1" == answer.generation_id
+
+    def test_what_is_nested_too_deeply_to_be_mended_is_left_out(self) -> None:
+        """Mending has an end too."""
+        deep: list[Any] = []
+        for _ in range(10_000):
+            deep = [deep]
+
+        assert None is tolerant.paired(deep)
 
 
 class TestUnaryAnswers:

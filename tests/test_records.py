@@ -299,6 +299,15 @@ def test_nobodys_call_is_recorded() -> None:
     assert (None, None, "app", "metadata") == (call.caller, call.key_fingerprint, call.billed_to, call.capture)
 
 
+def test_names_that_the_other_side_chooses_are_bounded() -> None:
+    """A model, an id or a provider of any length is cut to what people read."""
+    long = "x" * 5000
+
+    call = answered({**ANSWER, "model": long, "id": long, "provider": long}, request={"model": long})
+
+    assert {"x" * 299 + "…"} == {call.model, call.generation_id, call.provider, call.requested_model}
+
+
 def test_a_request_that_was_not_kept_says_so() -> None:
     """Without the request's body the answer still makes a record, marked as shortened."""
     call = completed(observed(json.dumps(ANSWER).encode(), request=b"", request_kept=False))

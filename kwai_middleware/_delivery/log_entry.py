@@ -27,41 +27,46 @@ _PLAIN_TYPES: Final = (int, float, bool)
 
 
 class _Carried(NamedTuple):
-    """How much of a record goes along."""
+    """How much of a record goes along; `extras` are the caller's metadata and the details of usage."""
 
     parameters: bool = True
     prompt: bool = True
     answer: bool = True
-    caller_metadata: bool = True
+    extras: bool = True
 
 
 _METADATA_ONLY: Final = _Carried(parameters=False, prompt=False, answer=False)
+_BARE: Final = _Carried(parameters=False, prompt=False, answer=False, extras=False)
 # From the record as it is to what always fits; the prompt is nearly always the heavy part.
-_SHRINKING: Final = (
-    _Carried(),
-    _Carried(prompt=False),
-    _Carried(parameters=False, prompt=False),
-    _METADATA_ONLY,
-    _Carried(parameters=False, prompt=False, answer=False, caller_metadata=False),
-)
+_SHRINKING: Final = {
+    "full": (
+        _Carried(),
+        _Carried(prompt=False),
+        _Carried(answer=False),
+        _Carried(parameters=False),
+        _METADATA_ONLY,
+    ),
+    "metadata": (_METADATA_ONLY,),
+    "none": (),
+}
 
 
 def encode(call: CompletedCall) -> bytes:
     """Return a record as the request-logs API takes it: UTF-8 JSON of at most `MOST_BYTES`.
 
-    A record that would be larger loses its prompt, then its parameters and its answer, and says so.
+    A record that would be larger loses its prompt, or its answer, or its parameters, or all three,
+    and says so.
     With `capture` "metadata" neither prompt nor answer nor tools are in it.
 
     Durations are seconds, `timestamp` is the end of the call, as the vendor documents them.
     """
-    body = b""
     shortened = call.truncated
-    for carried in _SHRINKING if call.capture == "full" else _SHRINKING[3:]:
+    for carried in _SHRINKING[call.capture]:
         body = msgspec.json.encode(_members(call, carried, shortened=shortened))
         if len(body) <= MOST_BYTES:
-            break
+            return body
         shortened = True
-    return body
+    return msgspec.json.encode(_members(call, _BARE, shortened=shortened))
 
 
 def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict
         "prompt_cache_hit_tokens": call.cached_tokens,
         "prompt_cache_creation_tokens": call.cache_write_tokens,
         "reasoning_tokens": call.reasoning_tokens,
-        "usage": vendor_types.kept_usage(call.usage) if call.usage else None,
+        "usage": vendor_types.kept_usage(call.usage) if call.usage and carried.extras else None,
         **_customer(call.caller),
         **_parameters(call.parameters, all_of_them=carried.parameters),
     }
@@ -222,7 +227,7 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 def _metadata(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, str]:
     facts = _facts(call, shortened=shortened)
     found: dict[str, str] = {}
-    if call.caller is not None and carried.caller_metadata:
+    if call.caller is not None and carried.extras:
         for name, value in call.caller.metadata.items():
             # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
             is_taken = name in facts or name.startswith(("_", "request."))

@@ -14,6 +14,7 @@ from kwai_middleware._record import CompletedCall, Outcome
 
 __all__ = ["completed"]
 
+_LONGEST_NAME: Final = 300
 _MOST_MONEY: Final = 1e12
 _NANOSECONDS: Final = 1e9
 
@@ -52,13 +53,13 @@ def completed(observation: Observation) -> CompletedCall:
         status_code=observation.status,
         error_code=failure.code if failure else None,
         error_message=failure.message if failure else None,
-        model=answer.model or request.model,
-        requested_model=request.model,
+        model=_name(answer.model) or _name(request.model),
+        requested_model=_name(request.model),
         stream=streamed or (request.stream and outcome != "complete"),
         messages=request.messages,
         parameters=request.parameters,
         completions=answer.completions,
-        finish_reason=answer.finish_reason,
+        finish_reason=_name(answer.finish_reason),
         usage=answer.usage,
         prompt_tokens=answer.tokens.prompt,
         completion_tokens=answer.tokens.completion,
@@ -70,8 +71,8 @@ def completed(observation: Observation) -> CompletedCall:
         reported_cost=reported,
         upstream_cost=upstream,
         is_byok=is_byok,
-        generation_id=_header(observation, b"x-generation-id") or answer.generation_id,
-        provider=answer.provider,
+        generation_id=_header(observation, b"x-generation-id") or _name(answer.generation_id),
+        provider=_name(answer.provider),
         provider_id=endpoint.provider if endpoint.kind == "direct" else None,
         gateway_log_id=_header(observation, b"x-respan-log-id"),
         truncated=body.is_shortened or not observation.request_kept,
@@ -167,8 +168,13 @@ def _amount(value: object) -> float | None:
     return float(value) if -_MOST_MONEY < value < _MOST_MONEY else None
 
 
+def _name(text: str | None) -> str | None:
+    """Bound a name that the other side chose."""
+    return bounded(text, _LONGEST_NAME) if text else None
+
+
 def _header(observation: Observation, wanted: bytes) -> str | None:
     for name, value in observation.response_headers:
         if name.lower() == wanted and value:
-            return bounded(value.decode("latin-1"))
+            return _name(value.decode("latin-1"))
     return None
