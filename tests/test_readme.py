@@ -236,14 +236,11 @@ def shown_default(value: object) -> str:
 
 
 def test_every_promise_names_its_tests() -> None:
-    """Each promise stands beside a file of tests that exists."""
+    """Each promise stands beside a link to a file of tests; that the file exists, the next test sees."""
     promises = table("What is promised")
 
     assert promises
-    for _, files in promises:
-        for file in re.findall(r"[\w/.]+\.py", files):
-            assert (PROJECT / "tests" / file).is_file(), file
-        assert re.search(r"\.py", files)
+    assert [] == [promise for promise, files in promises if "](tests/test_" not in files]
 
 
 def test_links_lead_somewhere() -> None:
