@@ -7,6 +7,7 @@ import json
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import zstandard
 
 from kwai_middleware.sandbox import Sandbox
+from kwai_middleware.sandbox.encodings import content_encoder
 from kwai_middleware.sandbox.scenarios import scenarios
 
 pytest_plugins = ["kwai_middleware.testing"]
@@ -237,6 +239,18 @@ def test_an_encoding_is_used_if_the_client_accepts_it(
     assert b"three" in decode(sent)
     assert "content-encoding" not in plain.headers
     assert plain.json()["choices"][0]["message"]["content"] == "one two three four"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "decoder"),
+    [("gzip", lambda: zlib.decompressobj(wbits=31)), ("zstd", lambda: zstandard.ZstdDecompressor().decompressobj())],
+)
+def test_each_piece_can_be_decoded_as_it_arrives(encoding: str, decoder: Callable[[], Any]) -> None:
+    """An encoded stream holds nothing back: what was said so far is what can be decoded so far."""
+    encoder, decoding = content_encoder(encoding, f"identity, {encoding}"), decoder()
+    assert encoder is not None
+    assert [b"one", b"two"] == [decoding.decompress(encoder.piece(piece)) for piece in (b"one", b"two")]
+    assert decoding.decompress(encoder.end()) == b""
 
 
 def test_zstd_needs_its_package(kwai_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,5 @@ def create_app() -> Starlette:
     routes += [Route(f"/api/v1/chat/completions{slash}", openrouter, methods=["POST"]) for slash in ("", "/")]
     unknown = Unknown(state, {route.path for route in routes})
     app = Starlette(routes=[*routes, *control_routes(state), Route("/{path:path}", unknown)])
-    app.router.redirect_slashes = False
     app.state.sandbox = state
     return app
