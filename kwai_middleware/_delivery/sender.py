@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import encodings.idna
+import http.client
+import select
 import time
-import urllib.request
 from typing import Final
 
-import httpx
+import certifi
 
 from kwai_middleware._delivery.verdict import Fate, Verdict, clipped, judge
+from kwai_middleware._delivery.way import Way, way_to
 from kwai_middleware._secret import Secret
 
 __all__ = ["Sender"]
 
+# The first look-up of a name imports the one, the first TLS context the other. An import on the shipping thread would
+# hold up the app, and a process that forks meanwhile would give its child a module that never gets finished.
+_IMPORTED_IN_TIME: Final = (encodings.idna, certifi)
+
 _MOST_OF_AN_ANSWER: Final = 8 * 1024
+_LONGEST_IDLE: Final = 15.0
+"""Seconds after which a connection is not used again: something on the way may have forgotten it silently."""
 
 
 class Sender:
     """One connection to one destination, kept alive between records.
 
-    A bare transport and not a client: there are no redirects to follow, no cookies to keep, and no
-    line in the app's log for each record. Built at the first record, on the thread that sends.
+    `http.client` and not an HTTP library of the app: it costs a quarter of the time, imports
+    nothing on the way, works under gevent, follows no redirect, keeps no cookie, writes no line
+    into the app's log for each record, and none of our transports can be inside of it.
 
     Args:
         base_url: Of the vendor's API, without a trailing slash.
@@ -28,69 +39,82 @@ class Sender:
     """
 
     def __init__(self, base_url: str, api_key: Secret) -> None:
-        self._url = httpx.URL(f"{base_url}/request-logs/create/")
+        self._url = f"{base_url}/request-logs/create/"
         self._api_key = api_key
-        self._transport: httpx.HTTPTransport | None = None
+        self._way: Way | None = None
+        self._used_at = 0.0
 
     def send(self, entry: bytes, timeout: float) -> Verdict:
         """Post one encoded record.
 
         Args:
             entry: The record.
-            timeout: Seconds for connecting, for sending, for each wait for the answer, and for
-                reading all of the answer's body.
+            timeout: Seconds for connecting, for each wait while sending and for the answer, and
+                for all of the answer's body.
         """
+        is_settled = False
         try:
-            if self._transport is None:
-                self._transport = httpx.HTTPTransport(limits=httpx.Limits(max_connections=1), proxy=_proxy(self._url))
-            # No variable of this frame holds the request: it has the key in it.
-            response = self._transport.handle_request(self._request(entry, timeout))
-            try:
+            way = self._open_way(timeout)
+            # No variable of this frame holds the headers: they have the key in them.
+            way.connection.request("POST", way.target, entry, self._headers(way))
+            with way.connection.getresponse() as response:
                 body = _beginning(response, time.monotonic() + timeout)
-            finally:
-                response.close()
-        except (httpx.TransportError, OSError) as error:
+                # The one is how an answer with a length ends, the other how one without does.
+                is_settled = response.length == 0 or response.isclosed()
+        except (OSError, http.client.HTTPException) as error:
             return Verdict(Fate.FAILED, clipped(f"{type(error).__name__}: {error}", (self._api_key,)))
-        retry_after = response.headers.get("retry-after")
-        return judge(response.status_code, retry_after, body, now=time.time(), secrets=(self._api_key,))
+        finally:
+            # On a connection whose last answer was not read to its end there is no next one.
+            self._used_at = time.monotonic()
+            if not is_settled:
+                self.close()
+        retry_after = response.getheader("retry-after")
+        return judge(response.status, retry_after, body, now=time.time(), secrets=(self._api_key,))
 
     def close(self) -> None:
         """Close the connection. A later `send` opens another."""
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        if self._way is not None:
+            self._way.connection.close()
+            self._way = None
 
-    def _request(self, entry: bytes, timeout: float) -> httpx.Request:
-        return httpx.Request(
-            "POST",
-            self._url,
-            content=entry,
-            headers={
-                "authorization": f"Bearer {self._api_key.reveal()}",
-                "content-type": "application/json",
-                "accept": "application/json",
-                # What is read of an answer is read as it comes: a small one could unpack to a large one.
-                "accept-encoding": "identity",
-                "user-agent": "kwai-middleware",
-            },
-            extensions={"timeout": httpx.Timeout(timeout).as_dict()},
-        )
+    def _open_way(self, timeout: float) -> Way:
+        if self._way is not None and not self._is_usable(self._way.connection, timeout):
+            self.close()
+        if self._way is None:
+            self._way = way_to(self._url, timeout)
+        return self._way
+
+    def _is_usable(self, connection: http.client.HTTPConnection, timeout: float) -> bool:
+        if connection.sock is None or time.monotonic() - self._used_at > _LONGEST_IDLE:
+            return False
+        connection.sock.settimeout(timeout)
+        poll = select.poll()
+        poll.register(connection.sock, select.POLLIN)
+        # Readable before anything was asked: the other side has closed, most likely.
+        return not poll.poll(0)
+
+    def _headers(self, way: Way) -> dict[str, str]:
+        return {
+            **way.headers,
+            "authorization": f"Bearer {self._api_key.reveal()}",
+            "content-type": "application/json",
+            "accept": "application/json",
+            # What is read of an answer is read as it comes: a small one could unpack to a large one.
+            "accept-encoding": "identity",
+            "user-agent": "kwai-middleware",
+        }
 
 
-def _beginning(response: httpx.Response, until: float) -> bytes:
-    """Read an answer to its end, where it is short and comes in time: then the connection can be used again."""
-    body = bytearray()
-    for chunk in response.iter_raw():
-        body += chunk[:_MOST_OF_AN_ANSWER]
-        if len(body) > _MOST_OF_AN_ANSWER or time.monotonic() > until:
-            break
-    return bytes(body[:_MOST_OF_AN_ANSWER])
+def _beginning(response: http.client.HTTPResponse, until: float) -> bytes:
+    """Read an answer to its end, where it is short and comes in time: then the connection can be used again.
 
-
-def _proxy(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for `url`, as `httpx.Client` would use it."""
-    if urllib.request.proxy_bypass(url.netloc.decode()):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+    A body that breaks off takes nothing back of the status that came before it.
+    """
+    body = b""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while len(body) <= _MOST_OF_AN_ANSWER and time.monotonic() < until:
+            chunk = response.read1(_MOST_OF_AN_ANSWER)
+            if not chunk:
+                break
+            body += chunk
+    return body
