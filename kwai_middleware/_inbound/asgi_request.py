@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, cast
+from typing import Final
 
 from starlette.types import Scope
 
@@ -37,10 +37,14 @@ class HeaderNames:
 
         A value of None stands for a header that was sent more than once.
         """
+        is_list = isinstance(scope["headers"], list)
+        if not is_list:
+            scope["headers"] = [*scope["headers"]]
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
         sent: dict[str, bytes | None] = {}
         gone: list[tuple[bytes, bytes]] | None = None
         names, others = self._names, self._others
-        for header in scope["headers"]:
+        for header in headers:
             raw = header[0]
             if raw not in others:
                 name = names.get(raw) or self._find(raw)
@@ -49,7 +53,8 @@ class HeaderNames:
                     if name in self._secret:
                         gone = [header] if gone is None else [*gone, header]
         if gone is not None:
-            _take_out(scope, gone)
+            for header in gone:
+                headers.remove(header)  # in place: what sits outside of us holds the same list
         return sent
 
     def _find(self, raw: bytes) -> str | None:
@@ -57,16 +62,6 @@ class HeaderNames:
         if name is None and len(self._others) < _MOST_SPELLINGS:
             self._others.add(raw)
         return name
-
-
-def _take_out(scope: Scope, gone: Iterable[tuple[bytes, bytes]]) -> None:
-    headers: object = scope["headers"]
-    if not isinstance(headers, list):
-        headers = scope["headers"] = [*scope["headers"]]
-    for header in gone:
-        cast("list[tuple[bytes, bytes]]", headers).remove(
-            header
-        )  # in place: what sits outside of us holds the same list
 
 
 class ASGIRequest(InboundRequest):
@@ -102,4 +97,5 @@ class ASGIRequest(InboundRequest):
 
     def _remove(self, name: str) -> None:
         gone = name.encode("latin-1")
-        _take_out(self._source, [header for header in self._source["headers"] if header[0].lower() == gone])
+        headers = self._source["headers"]
+        headers[:] = [header for header in headers if header[0].lower() != gone]

@@ -113,9 +113,8 @@ def _is_same(peer: str, word: str) -> bool:
     host = word.rpartition(":")[0]
     if peer in (word, host):
         return True
-    if word.count(":") < 2:
-        return False
-    # IPv6 has many ways to write one address; IPv4 has one.
+    if ":" not in peer and word.count(":") < 2:
+        return False  # neither is IPv6, which has many ways to write one address
     address = _address(peer)
     return address is not None and address in (_address(word), _address(host))
 
