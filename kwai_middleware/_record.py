@@ -51,7 +51,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         duration: Until the answer's terminal event, or its end where it has none.
         time_to_first_token: Until the first content; None when none came.
         status_code: Of the HTTP answer; None when none came.
-        error_code: The vendor's code inside the answer, as text, or the exception's name.
+        error_code: The vendor's code inside the answer, as text; else the HTTP status that was an error,
+            or the exception's name. `invalid_answer` for a 200 that is no JSON object.
         error_message: One sentence of what went wrong.
         model: The model that answered; the requested one when no answer said.
         requested_model: The model that was asked for.

@@ -14,6 +14,7 @@ import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import vendor_types
+from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._record import CompletedCall, Outcome
 
 __all__ = ["MOST_BYTES", "encode"]
@@ -22,7 +23,6 @@ MOST_BYTES: Final = 20_000_000
 """Larger logs are refused by the vendor ("20 MB per span")."""
 
 _messages_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_MOST_PARAMETER_TEXT: Final = 1000
 _PLAIN_TYPES: Final = (int, float, bool)
 
 
@@ -100,7 +100,9 @@ def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict
         members |= _prompt(call.messages)
     if carried.answer and call.completions:
         members |= _answer(call.completions)
-    members["metadata"] = _metadata(call, carried, shortened=shortened)
+    members["metadata"] = metadata_of(
+        call, parameters=carried.parameters, caller_metadata=carried.extras, shortened=shortened
+    )
     return {name: value for name, value in members.items() if value is not None}
 
 
@@ -222,55 +224,3 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
         return message
     others = {name: value for name, value in message.items() if name != "reasoning"}
     return {**others, "reasoning_content": reasoning}
-
-
-def _metadata(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, str]:
-    facts = _facts(call, shortened=shortened)
-    found: dict[str, str] = {}
-    if call.caller is not None and carried.extras:
-        for name, value in call.caller.metadata.items():
-            # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
-            is_taken = name in facts or name.startswith(("_", "request."))
-            found[_encodable(f"caller.{name}" if is_taken else name)] = _text(value)
-    if carried.parameters:
-        for name, raw in call.parameters.items():
-            if not vendor_types.accepted_parameter(name, raw):
-                found[f"request.{name}"] = _shortened(raw)
-    return found | {name: _text(value) for name, value in facts.items() if value is not None}
-
-
-def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
-    """Return what the vendor has no member for, under the names it is found by."""
-    return {
-        "kwai_record_id": call.record_id,
-        "outcome": call.outcome,
-        "billed_to": call.billed_to,
-        "key_fingerprint": call.key_fingerprint,
-        "host": call.host,
-        "requested_model": call.requested_model,
-        "generation_id": call.generation_id,
-        "gateway_log_id": call.gateway_log_id,
-        "provider": call.provider,
-        "finish_reason": call.finish_reason,
-        "error_code": call.error_code,
-        "is_byok": call.is_byok,
-        "reported_cost": call.reported_cost,
-        "upstream_cost": call.upstream_cost,
-        "truncated": shortened or None,
-    }
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _encodable(str(value))
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates: they have no UTF-8."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def _shortened(raw: bytes) -> str:
-    text = raw.decode(errors="replace")
-    return text if len(text) <= _MOST_PARAMETER_TEXT else text[: _MOST_PARAMETER_TEXT - 1] + "…"

@@ -8,6 +8,7 @@ import msgspec
 
 from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, Delta, loose_chunk
 from kwai_middleware._outbound.formats.failures import failure_in
 from kwai_middleware._outbound.formats.growing import Growing, GrowingList, detail_place, tool_call_place
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
@@ -16,6 +17,7 @@ from kwai_middleware._outbound.formats.parameters import without_keys
 __all__ = ["answer", "request"]
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_MOST_CHOICES: Final = 128
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -68,40 +70,10 @@ def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
         start += len(part)
 
 
-class _Delta(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    reasoning_details: list[dict[str, Any]] | None = None
-    annotations: list[Any] | None = None
-    images: list[Any] | None = None
-    audio: dict[str, Any] | None = None
+_chunk_decoder: Final = msgspec.json.Decoder(Chunk)
 
 
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    message: dict[str, Any] | None = None
-    finish_reason: str | None = None
-    error: Any = None
-
-
-class _Chunk(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-
-
-_chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
-
-
-def _chunk(data: bytes, assembly: _Assembly) -> _Chunk:
+def _chunk(data: bytes, assembly: _Assembly) -> Chunk:
     """Decode one chunk of a stream, or a whole answer; an empty one when it is not JSON."""
     try:
         chunk = _chunk_decoder.decode(data)
@@ -109,26 +81,9 @@ def _chunk(data: bytes, assembly: _Assembly) -> _Chunk:
         value = tolerant.loads(data)
         assembly.is_answer = isinstance(value, dict)
         assembly.is_loose = True
-        return _loose_chunk(value)
+        return loose_chunk(value)
     assembly.is_answer = True
     return chunk
-
-
-def _loose_chunk(value: Any) -> _Chunk:
-    """Take what fits of a chunk whose members are not all of the documented types."""
-    members = tolerant.fitting(value, _Chunk)
-    if "choices" not in members:
-        choices = tolerant.items_of(tolerant.members_of(value).get("choices"))
-        members["choices"] = [_loose_choice(choice) for choice in choices]
-    return _Chunk(**members)
-
-
-def _loose_choice(value: Any) -> _Choice:
-    members = tolerant.fitting(value, _Choice)
-    if "delta" not in members:
-        delta = tolerant.members_of(value).get("delta")
-        members["delta"] = _Delta(**tolerant.fitting(delta, _Delta))
-    return _Choice(**members)
 
 
 class _Message:
@@ -151,7 +106,7 @@ class _Message:
     def add_whole(self, message: dict[str, Any]) -> None:
         self._whole |= message
 
-    def add(self, delta: _Delta) -> bool:
+    def add(self, delta: Delta) -> bool:
         """Add what a chunk brings; say whether that is content."""
         has_content = False
         if delta.content:
@@ -222,7 +177,7 @@ class _Assembly:
         self._failure: Failure | None = None
         self._first_content: int | None = None
 
-    def add(self, chunk: _Chunk, end: int | None) -> None:
+    def add(self, chunk: Chunk, end: int | None) -> None:
         """Add a chunk that was complete at the offset `end`; None for an answer that came at once."""
         # The first that is said counts: the gateway ends with a chunk of its own, under another name.
         self._generation_id = self._generation_id or chunk.id
@@ -261,9 +216,11 @@ class _Assembly:
         )
         return _mended(answer) if self.is_loose else answer
 
-    def _add_choice(self, choice: _Choice) -> bool:
+    def _add_choice(self, choice: Choice) -> bool:
         message = self._messages.get(choice.index)
         if message is None:
+            if len(self._messages) >= _MOST_CHOICES:
+                return False
             message = self._messages[choice.index] = _Message()
             self._unfinished.add(choice.index)
         has_content = choice.delta is not None and message.add(choice.delta)

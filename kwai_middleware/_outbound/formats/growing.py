@@ -9,6 +9,7 @@ from kwai_middleware._outbound.formats import tolerant
 
 __all__ = ["Growing", "GrowingList", "detail_place", "tool_call_place"]
 
+_MOST_ITEMS: Final = 1000
 _GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "text", "transcript"))
 
 
@@ -47,7 +48,7 @@ class Growing:
 
 
 class GrowingList:
-    """Several such objects, interleaved.
+    """Several such objects, interleaved; at most a thousand, the rest is left out.
 
     Args:
         place_of: Which object a piece belongs to.
@@ -67,6 +68,8 @@ class GrowingList:
             place = self._place_of(piece)
             item = self._last if place is None else self._places.get(place)
             if item is None or _begins_another(piece, item):
+                if len(self._items) >= _MOST_ITEMS:
+                    continue
                 item = Growing()
                 self._items.append(item)
             if place is not None:

@@ -1,0 +1,73 @@
+"""What the vendor's log has no member for, as metadata."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kwai_middleware._delivery import vendor_types
+from kwai_middleware._record import CompletedCall
+
+__all__ = ["metadata_of"]
+
+_MOST_PARAMETER_TEXT: Final = 1000
+
+
+def metadata_of(call: CompletedCall, *, parameters: bool, caller_metadata: bool, shortened: bool) -> dict[str, str]:
+    """Return what the vendor's log has no member for, as texts: its metadata keeps nothing else.
+
+    Args:
+        call: The record.
+        parameters: Whether the request's parameters go along, those that are no member: `request.*`.
+        caller_metadata: Whether the app's own metadata goes along. Names that are ours, and those with an
+            underscore in front, which the vendor hides, become `caller.*`.
+        shortened: Whether something of the call is missing in the log.
+    """
+    facts = _facts(call, shortened=shortened)
+    found: dict[str, str] = {}
+    if call.caller is not None and caller_metadata:
+        for name, value in call.caller.metadata.items():
+            # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
+            is_taken = name in facts or name.startswith(("_", "request."))
+            found[_encodable(f"caller.{name}" if is_taken else name)] = _text(value)
+    if parameters:
+        for name, raw in call.parameters.items():
+            if not vendor_types.accepted_parameter(name, raw):
+                found[f"request.{name}"] = _shortened(raw)
+    return found | {name: _text(value) for name, value in facts.items() if value is not None}
+
+
+def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
+    """Return what the vendor has no member for, under the names it is found by."""
+    return {
+        "kwai_record_id": call.record_id,
+        "outcome": call.outcome,
+        "billed_to": call.billed_to,
+        "key_fingerprint": call.key_fingerprint,
+        "host": call.host,
+        "requested_model": call.requested_model,
+        "generation_id": call.generation_id,
+        "gateway_log_id": call.gateway_log_id,
+        "provider": call.provider,
+        "finish_reason": call.finish_reason,
+        "error_code": call.error_code,
+        "is_byok": call.is_byok,
+        "reported_cost": call.reported_cost,
+        "upstream_cost": call.upstream_cost,
+        "truncated": shortened or None,
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _encodable(str(value))
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates: they have no UTF-8."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _shortened(raw: bytes) -> str:
+    text = raw.decode(errors="replace")
+    return text if len(text) <= _MOST_PARAMETER_TEXT else text[: _MOST_PARAMETER_TEXT - 1] + "…"
