@@ -42,10 +42,11 @@ async def _customer(client: httpx.AsyncClient, customer: str, paths: list[str]) 
 
 
 async def _everybody(url: str, paths: list[str]) -> None:
-    async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_connections=64), timeout=60, trust_env=False) as client:
-        async with asyncio.TaskGroup() as group:
-            for customer in CUSTOMERS:
-                group.create_task(_customer(client, customer, paths))
+    limits = httpx.Limits(max_connections=64)
+    client = httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False)
+    async with client, asyncio.TaskGroup() as group:
+        for customer in CUSTOMERS:
+            group.create_task(_customer(client, customer, paths))
 
 
 def _payer(text: str, customer: str) -> str:

@@ -272,7 +272,10 @@ def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, calls: Calls, vendo
     assert {Secret(key_of("acme")).fingerprint} == {call["paid_by"]["fingerprint"] for call in vendors.calls(wait=3)}
 
 
-@pytest.mark.parametrize(("ending", "error"), [("dead", openai.AuthenticationError), ("broke", openai.APIStatusError), ("slow", openai.RateLimitError)])
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [("dead", openai.AuthenticationError), ("broke", openai.APIStatusError), ("slow", openai.RateLimitError)],
+)
 @pytest.mark.parametrize("route", ["gateway", "openrouter"])
 def test_a_callers_key_that_fails_is_not_replaced(
     openai_sdk: Any, vendors: Sandbox, calls: Calls, ending: str, error: type[Exception], route: str

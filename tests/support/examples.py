@@ -35,9 +35,12 @@ def environment_for(sandbox: Sandbox) -> dict[str, str]:
 def fastapi_example(sandbox: Sandbox, *options: str) -> Iterator[tuple[str, Process]]:
     """The FastAPI example under uvicorn; gives its URL."""
     port = free_port()
-    argv = ["-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning", *options]
+    argv = ["-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "120"]
+    argv += options
     folder = PROJECT / "examples" / "fastapi_app"
-    with running(argv, ready=f"http://127.0.0.1:{port}/openapi.json", env=environment_for(sandbox), cwd=folder) as process:
+    with running(
+        argv, ready=f"http://127.0.0.1:{port}/openapi.json", env=environment_for(sandbox), cwd=folder
+    ) as process:
         yield f"http://127.0.0.1:{port}", process
 
 
@@ -45,7 +48,7 @@ def fastapi_example(sandbox: Sandbox, *options: str) -> Iterator[tuple[str, Proc
 def flask_example(sandbox: Sandbox, *options: str) -> Iterator[tuple[str, Process]]:
     """The Flask example under gunicorn; gives its URL."""
     port = free_port()
-    argv = ["-m", "gunicorn", "app:app", "--bind", f"127.0.0.1:{port}", *options]
+    argv = ["-m", "gunicorn", "app:app", "--bind", f"127.0.0.1:{port}", "--keep-alive", "120", *options]
     folder = PROJECT / "examples" / "flask_app"
     with running(argv, ready=f"http://127.0.0.1:{port}/", env=environment_for(sandbox), cwd=folder) as process:
         yield f"http://127.0.0.1:{port}", process

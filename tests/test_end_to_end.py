@@ -1,0 +1,145 @@
+"""From the SDK's call to the vendor's log: what reached the logs API is what the vendor's own types take whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from kwai_middleware import CompletedCall, Delivery, bind_caller, default_delivery, httpx2_transport
+from kwai_middleware.sandbox import Sandbox
+from tests.support.callers import caller
+from tests.support.examples import sandbox_process
+from tests.support.vendor_logs import taken_whole
+
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+IMAGE: Any = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+AUDIO: Any = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+TEXT: Any = {"type": "text", "text": "what is this?"}
+STATUSES = (400, 402, 403, 404, 408, 413, 422, 429, 502, 503, 524, 529)
+CALLED: Any = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "parameters": {"temperature": 0.5, "max_tokens": 9, "seed": 1, "stop": ["x"], "extra_body": {"top_k": 3}},
+    "tools": {"model": "sandbox/tools", "tools": [TOOL], "tool_choice": "auto"},
+    "an image": {"messages": [{"role": "user", "content": [TEXT, IMAGE]}]},
+    "audio, which the vendor's type rejects": {"messages": [{"role": "user", "content": [TEXT, AUDIO]}]},
+    "a conversation": {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+            {"role": "user", "content": "And?"},
+        ]
+    },
+    "reasoning": {"model": "sandbox/reasoning"},
+    "a provider key at OpenRouter": {"model": "sandbox/byok"},
+    "gzip": {"model": "sandbox/gzip"},
+    "a late end": {"model": "sandbox/late-end-0.3"},
+    "no end": {"model": "sandbox/no-done"},
+    "an error inside 200": {"model": "sandbox/error-in-200"},
+    "an error in the stream": {"model": "sandbox/stream-error"},
+    "a cut connection": {"model": "sandbox/cut"},
+    "an empty answer": {"model": "sandbox/empty"},
+    "a page of HTML": {"model": "sandbox/html-error"},
+    **{f"status {status}": {"model": f"sandbox/error-{status}"} for status in STATUSES},
+}
+
+
+@pytest.fixture(scope="module")
+def vendors() -> Iterator[Sandbox]:
+    with sandbox_process() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def app(vendors: Sandbox) -> Iterator[tuple[openai.OpenAI, Delivery]]:
+    """The SDK with a ready client, and the delivery that the client uses by itself."""
+    settings = vendors.settings()
+    with httpx2_transport.client(settings=settings) as http_client:
+        delivery = default_delivery(settings)
+        yield (
+            openai.OpenAI(base_url=vendors.openrouter_url, api_key="house", http_client=http_client, max_retries=0),
+            delivery,
+        )
+        assert delivery.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["unary", "streamed"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_reached_the_logs_api(
+    vendors: Sandbox, app: tuple[openai.OpenAI, Delivery], question: str, streamed: bool
+) -> None:
+    """One record, of the right customer, and the vendor's types drop nothing of it."""
+    client, delivery = app
+    vendors.reset()
+    request = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "one two"}], **QUESTIONS[question]}
+    failed = (
+        "status" in question
+        or "error" in question
+        or "HTML" in question
+        or question in ("a cut connection", "an empty answer")
+    )
+    # What the SDK makes of a bad answer is its own affair: the record is ours.
+    with (
+        bind_caller(caller("acme", name="Acme", thread="t-1", group="corp", metadata={"plan": "pro"})),
+        contextlib.suppress(openai.APIError, json.JSONDecodeError, AttributeError),
+    ):
+        if streamed:
+            for _ in client.chat.completions.create(stream=True, **request):
+                pass
+        else:
+            client.chat.completions.create(**request)
+    assert delivery.flush(30)
+    [entry] = vendors.logs()
+    assert ([], []) == (entry["dropped"], entry["keys_seen"])
+    log = taken_whole(json.dumps(entry["log"]).encode())
+    assert "acme" == entry["customer"]
+    assert {"customer_identifier": "acme", "name": "Acme", "email": None} == {"email": None, **log["customer_params"]}
+    assert ("corp", "t-1", "pro") == (log["group_identifier"], log["thread_identifier"], log["metadata"]["plan"])
+    assert ("error" if failed else "success") == log["status"]
+    assert log["metadata"]["kwai_record_id"]
+    assert streamed == log["stream"]
+    assert 0 < log["generation_time"] < 30
+    if question in ("plain", "tools", "reasoning", "gzip", "a late end"):
+        assert log["cost"] > 0
+        assert log["usage"]["total_tokens"] == log["prompt_tokens"] + log["completion_tokens"]
+        assert streamed == ("time_to_first_token" in log)
+        assert "complete" == log["metadata"]["outcome"]
+    if question == "a late end" and streamed:
+        assert log["generation_time"] < 0.3
+
+
+def test_a_call_through_the_gateway_is_not_posted_again(vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]) -> None:
+    """The gateway logs its own calls; for us each is an event and nothing more."""
+    client, delivery = app
+    vendors.reset()
+    before = delivery.stats()
+    with bind_caller(caller()):
+        client.with_options(base_url=vendors.gateway_url).chat.completions.create(
+            model="sandbox/echo", messages=[{"role": "user", "content": "hi"}]
+        )
+    assert delivery.flush(30)
+    assert 1 == len(vendors.calls(route="gateway"))
+    assert [] == vendors.log_requests()
+    assert before.observed + 1 == delivery.stats().observed
+
+
+def test_a_record_of_the_apps_own_making_is_delivered(vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]) -> None:
+    """`submit` takes a `CompletedCall` too."""
+    _, delivery = app
+    vendors.reset()
+    assert delivery.submit(CompletedCall(model="m", messages=b'[{"role":"user","content":"x"}]', started_at=1.0))
+    assert delivery.flush(30)
+    assert "m" == vendors.logs()[0]["model"]
