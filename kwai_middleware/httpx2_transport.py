@@ -68,6 +68,7 @@ class AsyncKwaiTransport(AsyncTransport[httpx2.Request, httpx2.Response], httpx2
 
 
 _clients = Clients(
+    name=_LIBRARY.name,
     sync=Kind(client=httpx2.Client, real=httpx2.HTTPTransport, base=httpx2.BaseTransport, wrapper=KwaiTransport),
     asynchronous=Kind(
         client=httpx2.AsyncClient,

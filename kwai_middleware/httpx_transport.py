@@ -63,6 +63,7 @@ class AsyncKwaiTransport(AsyncTransport[httpx.Request, httpx.Response], httpx.As
 
 
 _clients = Clients(
+    name=_LIBRARY.name,
     sync=Kind(client=httpx.Client, real=httpx.HTTPTransport, base=httpx.BaseTransport, wrapper=KwaiTransport),
     asynchronous=Kind(
         client=httpx.AsyncClient,

@@ -45,6 +45,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
     """What makes the clients of one HTTP library.
 
     Attributes:
+        name: What one imports. Its classes do not tell: the openai SDK gives them its own name.
         sync: Its synchronous half.
         asynchronous: Its asynchronous half.
         limits: On connections, unless the user gives some.
@@ -52,6 +53,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
         invalid_url: See `url`.
     """
 
+    name: str
     sync: Kind[ClientT, TransportT]
     asynchronous: Kind[AsyncClientT, AsyncTransportT]
     limits: Any
@@ -113,7 +115,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
         if is_async:
             return self.asynchronous.wrapper(transport)
         raise ConfigurationError(
-            f"wrap: expected a transport of {self.sync.base.__module__.partition('.')[0]}, got {name};"
+            f"wrap: expected a transport of {self.name}, got {name};"
             " httpx and httpx2 have a module each, httpx_transport and httpx2_transport"
         )
 
