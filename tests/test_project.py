@@ -203,12 +203,12 @@ def test_no_file_names_an_index_or_a_path_of_one_machine() -> None:
     assert found == allowed
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("kwai_middleware", 300), ("examples", 300), ("tests", 500)])
-def test_no_file_is_long(folder: str, limit: int) -> None:
+@pytest.mark.parametrize("folder", ["kwai_middleware", "examples", "tests/support"])
+def test_no_file_is_long(folder: str) -> None:
     """A file does one job, and is short enough to read in one go."""
     lengths = {path: len(path.read_text().splitlines()) for path in (PROJECT / folder).rglob("*.py")}
 
-    assert {} == {str(path.relative_to(PROJECT)): lines for path, lines in lengths.items() if lines > limit}
+    assert {} == {str(path.relative_to(PROJECT)): lines for path, lines in lengths.items() if lines > 300}
 
 
 def test_every_test_states_its_promise() -> None:
@@ -233,7 +233,7 @@ def test_every_requirement_is_pinned_and_hashed() -> None:
         *PYPROJECT["build-system"]["requires"],
         *re.findall(r"^[a-z][^#\n]*", (PROJECT / "requirements" / "dev.in").read_text(), re.MULTILINE),
     ]
-    names = {re.split(r"[^A-Za-z0-9._-]", name)[0] for name in wanted}
+    names = {re.split(r"[^A-Za-z0-9._-]", name)[0].replace(".", "-") for name in wanted}
     entries = re.findall(
         r"^([a-z0-9-]+)==[^ ]+(?: ; [^\n]+?)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", pinned, re.MULTILINE
     )
