@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.support.logs_api import LogsAPI, answer, logs_api, taken
 from tests.support.processes import DEADLINE, PROJECT, free_port, running
+from tests.support.raw_server import Connection, raw_server
 
 BEGINNING = """
 import atexit, os, signal, sys, threading, time
@@ -377,10 +381,7 @@ def test_gunicorn_replaces_its_workers_without_a_loss(api: LogsAPI) -> None:
     assert len({answer.split()[1] for answer in answers}) > 2
 
 
-# gevent: httpcore, which is below httpx, imports trio where it is installed, and trio refuses a patched interpreter.
 GEVENT = """
-import sys
-sys.modules["trio"] = None
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent
@@ -445,3 +446,35 @@ def test_gunicorn_with_gevent_workers(api: LogsAPI) -> None:
         server.stop()
     arrived = Counter(name for name in api.arrived if not name.startswith("/ready"))
     assert Counter(["while importing", *answers]) == arrived
+
+
+def test_under_gevent_records_go_by_https_too(tmp_path: Path) -> None:
+    """A patched process trusts, proves and encrypts as any other."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    proof = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(proof)
+    with logs_api() as api:
+
+        def serve(connection: Connection) -> None:
+            with proof.wrap_socket(connection.sock, server_side=True) as tls:
+                api.serve(Connection(tls))
+
+        with raw_server(serve) as server:
+            api.url = f"https://localhost:{server.port}/api"
+            program = f"{GEVENT}\nfor number in range(3): default_delivery().submit(call(str(number)))"
+            assert clean(run(api, program, SSL_CERT_FILE=str(tmp_path / "authority.pem")))
+    assert (["0", "1", "2"], 1) == (api.arrived, api.connections)
+
+
+def test_our_threads_import_nothing(api: LogsAPI) -> None:
+    """A process that forks during an import gives its child half a module; so all is there before the first call."""
+    program = """
+delivery = Delivery()
+before = set(sys.modules)
+delivery.submit(call("x"))
+print(delivery.flush(60), set(sys.modules) - before)
+"""
+    done = run(api, program)
+    assert clean(done)
+    assert "True set()\n" == done.stdout

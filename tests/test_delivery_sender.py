@@ -394,7 +394,7 @@ def test_an_unforeseen_error_closes_the_connection_and_goes_on(api_of_one: str) 
     """What is nobody's network error is not swallowed here, and leaves nothing half sent behind."""
     sender = Sender(api_of_one, KEY)
     with pytest.raises(TypeError):
-        sender.send({"not": "bytes"}, 20.0)  # type: ignore[arg-type] - the point of the test
+        sender.send({"not": "bytes"}, 20.0)  # type: ignore[arg-type]  # the point of the test
     assert Fate.DELIVERED is sender.send(b"{}", 20.0).fate
     sender.close()
 

@@ -16,7 +16,7 @@ from kwai_middleware._tally import Tally
 def fail_inside_the_package(value: object) -> None:
     """Raise where the innermost frame is one of ours."""
     with _guard.never_raise:
-        Secret(value)  # type: ignore[arg-type] - to be refused
+        Secret(value)  # type: ignore[arg-type]  # to be refused
 
 
 def test_an_exception_ends_at_the_guard(nothing_is_swallowed: list[BaseException]) -> None:

@@ -106,7 +106,7 @@ def test_a_route_knows_what_it_is() -> None:
     )
     assert "gateway" == Route("https://llm.example", kind="gateway").kind
     with pytest.raises(ConfigurationError, match=r"^Route\.kind: 'gateway' or 'direct'$"):
-        Route("https://llm.example", kind="relay")  # type: ignore[arg-type] - a value that only a program can bring
+        Route("https://llm.example", kind="relay")  # type: ignore[arg-type]  # a value that only a program can bring
 
 
 @pytest.mark.parametrize(

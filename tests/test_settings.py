@@ -165,7 +165,7 @@ def test_a_bad_argument_is_refused_by_its_name(field: str, value: Any) -> None:
 
 def test_a_plain_key_becomes_a_secret() -> None:
     """A key given as text is wrapped, so that no later look at the settings shows it."""
-    settings = Settings(api_key=KEY)  # type: ignore[arg-type] - allowed for those who do not check types
+    settings = Settings(api_key=KEY)  # type: ignore[arg-type]  # allowed for those who do not check types
     assert Secret(KEY) == settings.api_key
     assert KEY not in repr(settings)
     assert KEY not in str(dataclasses.astuple(settings))
@@ -173,7 +173,7 @@ def test_a_plain_key_becomes_a_secret() -> None:
 
 def test_equal_settings_are_interchangeable() -> None:
     """They compare and hash alike, lists and slashes made equal, since they share one delivery."""
-    one = Settings(api_key=Secret(KEY), base_url="https://proxy.example/", routes=[Route("https://a.example")])  # type: ignore[arg-type] - a list will do
+    one = Settings(api_key=Secret(KEY), base_url="https://proxy.example/", routes=[Route("https://a.example")])  # type: ignore[arg-type]  # a list will do
     two = Settings(api_key=Secret(KEY), base_url="https://proxy.example", routes=(Route("https://a.example"),))
     assert one == two
     assert {one: "found"}[copy.copy(two)] == "found"
@@ -183,7 +183,7 @@ def test_equal_settings_are_interchangeable() -> None:
 def test_settings_are_frozen() -> None:
     """Nobody changes them under a running delivery."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().byok = "off"  # type: ignore[misc] - the point of the test
+        Settings().byok = "off"  # type: ignore[misc]  # the point of the test
 
 
 @pytest.mark.parametrize(
@@ -198,4 +198,4 @@ def test_settings_are_frozen() -> None:
 )
 def test_the_bounds_themselves_are_allowed(field: str, edge: float) -> None:
     """A bound that an error message names is a value that is taken, whole numbers for seconds too."""
-    assert edge == getattr(Settings(**{field: edge}), field)  # type: ignore[arg-type] - one field at a time
+    assert edge == getattr(Settings(**{field: edge}), field)  # type: ignore[arg-type]  # one field at a time

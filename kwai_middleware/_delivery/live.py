@@ -120,7 +120,6 @@ def _of_this_process() -> list[Closable]:
 
 
 def _renew_all() -> None:
-    for reference in _forkables.copy().values():
-        owner = reference()
-        if owner is not None:
-            owner.after_fork()
+    owners = [reference() for reference in _forkables.copy().values()]
+    for owner in filter(None, owners):
+        owner.after_fork()

@@ -7,6 +7,8 @@ run while the server computes.
 from __future__ import annotations
 
 import importlib
+import select
+import socket
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Doorbell", "is_patched", "lock", "sleep", "start_thread"]
+__all__ = ["Doorbell", "connect", "flag", "is_patched", "is_readable", "lock", "sleep", "start_thread"]
 
 _LONGEST_WAIT: Final = 3600.0
 _GLANCE: Final = 0.005
@@ -30,6 +32,10 @@ def start_thread(function: Callable[[], None], name: str) -> None:
         RuntimeError: There is no thread to be had: a limit of the system, or the interpreter is
             shutting down (Python 3.12 and later).
     """
+    if is_patched():
+        # The locks of log handlers are gevent's on our threads too, and may need a hub there. The first hub of a
+        # process imports, and two threads that make theirs at the same time then wait for each other for ever.
+        sys.modules["gevent"].get_hub()
     _original("_thread", "start_new_thread")(_named, (function, name))
 
 
@@ -52,6 +58,35 @@ def is_patched() -> bool:
     """Say whether gevent has replaced the threads of this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def connect(host: str, port: int, timeout: float | None) -> socket.socket:
+    """Return a real socket, connected to the first address of `host` that answers.
+
+    Raises:
+        OSError: There is none.
+    """
+    error = OSError("no address")
+    new_socket = _original("socket", "socket")
+    for family, kind, protocol, _, address in _original("socket", "getaddrinfo")(host, port, 0, socket.SOCK_STREAM):
+        connection: socket.socket = new_socket(family, kind, protocol)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as refusal:
+            connection.close()
+            error = refusal
+        else:
+            return connection
+    raise error
+
+
+def is_readable(connection: Any) -> bool:
+    """Say whether a socket has something to read, or has come to its end."""
+    poll = _original("select", "poll")()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Doorbell:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import encodings.idna
 import http.client
-import select
 import time
 from typing import Final
 
 import certifi
 
+from kwai_middleware._delivery import native
 from kwai_middleware._delivery.verdict import Fate, Verdict, clipped, judge
 from kwai_middleware._delivery.way import Way, way_to
 from kwai_middleware._secret import Secret
@@ -88,10 +88,8 @@ class Sender:
         if connection.sock is None or time.monotonic() - self._used_at > _LONGEST_IDLE:
             return False
         connection.sock.settimeout(timeout)
-        poll = select.poll()
-        poll.register(connection.sock, select.POLLIN)
         # Readable before anything was asked: the other side has closed, most likely.
-        return not poll.poll(0)
+        return not native.is_readable(connection.sock)
 
     def _headers(self, way: Way) -> dict[str, str]:
         return {

@@ -156,7 +156,7 @@ class Shipper:
                     "failed",
                     f"the logs API cannot be reached or fails ({verdict.reason}); records wait and are sent again",
                 )
-            case Fate.REFUSED:
+            case _:
                 self._spool.returned(row, None)
                 self._backoff.refused(now)
                 self._refused(verdict.reason)

@@ -11,6 +11,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
+from kwai_middleware._delivery import native
+from kwai_middleware._delivery.native_http import NativeConnection
+
 __all__ = ["Way", "way_to"]
 
 
@@ -43,16 +46,20 @@ def way_to(url: str, timeout: float) -> Way:
     first = parts if proxy is None else proxy
     port = first.port or (80 if first.scheme == "http" else 443)
     if parts.scheme == "http":
-        connection = http.client.HTTPConnection(first.hostname or "", port, timeout)
+        connection = _connection(first.hostname or "", port, timeout, None)
         return Way(connection, parts.path, {}) if proxy is None else Way(connection, url, _proxy_headers(proxy))
-    connection = http.client.HTTPSConnection(first.hostname or "", port, timeout=timeout, context=_trust())
+    connection = _connection(first.hostname or "", port, timeout, httpx.create_ssl_context())
     if proxy is not None:
         connection.set_tunnel(parts.hostname or "", parts.port or 443, _proxy_headers(proxy))
     return Way(connection, parts.path, {})
 
 
-def _trust() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+def _connection(host: str, port: int, timeout: float, trust: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    if native.is_patched():
+        return NativeConnection(host, port, timeout, trust)
+    if trust is None:
+        return http.client.HTTPConnection(host, port, timeout)
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=trust)
 
 
 def _proxy(destination: SplitResult) -> SplitResult | None:

@@ -1,0 +1,220 @@
+"""Real threads that come back, wake-ups that are not lost, and real sockets with and without TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from kwai_middleware._delivery import native
+from kwai_middleware._delivery.native_http import NativeConnection, TLSSocket
+from kwai_middleware._delivery.worker import Worker
+from tests.support.processes import DEADLINE, free_port
+from tests.support.raw_server import Connection, RawServer, raw_server
+
+
+class Vendor:
+    """The client's trust and the server's proof."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.trust = ssl.create_default_context()
+        authority.configure_trust(self.trust)
+        self.proof = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(self.proof)
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture
+def echo(vendor: Vendor) -> Iterator[RawServer]:
+    """A TLS server that answers each request with its body, and closes when asked to."""
+
+    def serve(connection: Connection) -> None:
+        with vendor.proof.wrap_socket(connection.sock, server_side=True) as tls:
+            inner = Connection(tls)
+            while True:
+                head, body = inner.request()
+                inner.send(
+                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%s\r\n" % (len(body), CLOSE if CLOSE in head else b"")
+                )
+                inner.send(body)
+                if CLOSE in head:
+                    return
+
+    with raw_server(serve) as server:
+        yield server
+
+
+CLOSE = b"connection: close\r\n"
+
+
+def test_a_ring_before_the_sleep_is_not_lost() -> None:
+    """Who rings first and who sleeps first does not matter, and many rings are one."""
+    bell = native.Doorbell()
+    for _ in range(3):
+        bell.ring()
+    bell.wait(None)
+    bell.wait(0)
+    bell.wait(-1)
+    threading.Timer(0.01, bell.ring).start()
+    bell.wait(DEADLINE)
+    bell.ring()
+    bell.wait_in_app(DEADLINE)
+    bell.wait_in_app(0)
+
+
+def test_our_threads_can_be_named_traced_and_profiled() -> None:
+    """What `threading` arranges for its own threads, debuggers and profilers find in ours too."""
+    seen: list[Any] = []
+
+    def hook(*_: Any) -> None:
+        return None
+
+    def look() -> None:
+        seen.extend([threading.current_thread().name, sys.gettrace(), sys.getprofile()])
+        sys.settrace(trace)
+        sys.setprofile(None)
+
+    trace, profile = threading.gettrace(), threading.getprofile()
+    threading.settrace(hook)
+    threading.setprofile(hook)
+    try:
+        thread = threading.Thread(target=native._named, args=(look, "kwai-test"))
+        thread.start()
+        thread.join()
+    finally:
+        threading.settrace(trace)  # type: ignore[arg-type]  # None takes it off again
+        threading.setprofile(profile)
+    assert ["kwai-test", hook, hook] == seen
+
+
+def test_a_worker_runs_once_at_a_time_and_comes_back_when_it_dies(nothing_is_swallowed: list[BaseException]) -> None:
+    """Asked for twice it runs once; dead of an error it begins anew, counted; done, it can be asked for again."""
+    ended = threading.Semaphore(0)
+    go_on = threading.Event()
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(len(runs))
+        if len(runs) <= 2:
+            raise MemoryError
+        assert go_on.wait(DEADLINE)
+
+    worker = Worker("kwai-test", run, ended.release)
+    assert not worker.running
+    assert worker.ensure()
+    assert worker.ensure()
+    assert worker.running
+    borrowed: list[str] = []
+    worker.borrow(lambda: borrowed.append("while it runs"))
+    go_on.set()
+    assert ended.acquire(timeout=DEADLINE)
+    assert ([0, 1, 2], 2) == (runs, worker.restarts)
+    assert 2 == len(nothing_is_swallowed)
+    nothing_is_swallowed.clear()
+    worker.borrow(lambda: borrowed.append("afterwards"))
+    assert ["afterwards"] == borrowed
+    assert worker.ensure()
+    assert ended.acquire(timeout=DEADLINE)
+    assert 4 == len(runs)
+
+
+def exchange(connection: NativeConnection, body: bytes, **headers: str) -> bytes:
+    """Send a request and read its answer."""
+    connection.request("POST", "/", body, headers)
+    with connection.getresponse() as response:
+        return response.read()
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
+def test_tls_over_a_real_socket_carries_any_size(vendor: Vendor, echo: RawServer, size: int) -> None:
+    """What is sent comes back whole, request after request on the same connection."""
+    connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
+    for _ in range(2):
+        assert b"x" * size == exchange(connection, b"x" * size)
+        connection.sock.settimeout(DEADLINE)
+        assert not native.is_readable(connection.sock)
+    connection.close()
+    connection.close()
+
+
+def test_an_answer_outlives_a_connection_that_is_closed(vendor: Vendor, echo: RawServer) -> None:
+    """An answer that ends the connection can still be read, and the end of the stream is an end."""
+    connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
+    connection.connect()
+    stream = connection.sock.makefile("rb")
+    connection.sock.sendall(b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 3\r\n\r\nabc")
+    connection.sock.close()
+    assert stream.read().endswith(b"\r\n\r\nabc")
+    stream.close()
+    stream.close()
+    assert -1 == connection.sock.fileno()
+    assert b"abc" == exchange(
+        NativeConnection("localhost", echo.port, DEADLINE, vendor.trust), b"abc", connection="close"
+    )
+
+
+def test_a_stream_that_is_cut_is_at_its_end(vendor: Vendor) -> None:
+    """A server that goes away without a word of TLS leaves nothing to wait for."""
+
+    def serve(connection: Connection) -> None:
+        tls = vendor.proof.wrap_socket(connection.sock, server_side=True)
+        tls.recv(1)
+        tls.detach()
+
+    with raw_server(serve) as server:
+        sock = socket.create_connection(("localhost", server.port), DEADLINE)
+        secure = TLSSocket(sock, vendor.trust, "localhost")
+        secure.sendall(b"x")
+        sock.shutdown(socket.SHUT_RDWR)
+        assert 0 == secure.readinto(bytearray(10))
+        secure.close()
+
+
+def test_the_proof_must_be_for_the_right_name(vendor: Vendor, echo: RawServer) -> None:
+    """A good certificate of another server is none; the socket is closed at once."""
+    with pytest.raises(ssl.SSLCertVerificationError):
+        NativeConnection("127.0.0.1", echo.port, DEADLINE, vendor.trust).connect()
+
+
+def test_a_tunnel_leads_to_the_name_behind_it(vendor: Vendor, echo: RawServer) -> None:
+    """Through a proxy, TLS is with the server behind it."""
+
+    def serve(connection: Connection) -> None:
+        head, _ = connection.request()
+        assert head.startswith(b"CONNECT localhost:443 ")
+        with socket.create_connection(("localhost", echo.port)) as onward:
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+
+            def back() -> None:
+                while data := onward.recv(65536):
+                    connection.send(data)
+
+            answers = threading.Thread(target=back)
+            answers.start()
+            while data := connection.sock.recv(65536):
+                onward.sendall(data)
+            onward.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+    with raw_server(serve) as proxy:
+        connection = NativeConnection("127.0.0.1", proxy.port, DEADLINE, vendor.trust)
+        connection.set_tunnel("localhost", 443)
+        assert b"through" == exchange(connection, b"through")
+        connection.close()
+
+
+def test_nobody_there_is_an_os_error() -> None:
+    """The error of the last address that was tried is the one that is raised."""
+    with pytest.raises(ConnectionRefusedError):
+        native.connect("localhost", free_port(), DEADLINE)
