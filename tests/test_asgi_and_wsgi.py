@@ -230,6 +230,9 @@ class TestCallables:
         assert ACME == seen.caller
         assert ("x-openrouter-key", KEY) in seen.app_headers
         assert door.ask(headers, identify=None, credentials=None).caller is None
+        assert ACME == door.ask(headers, identify=plain(ACME), credentials=None).caller
+        keys = plain([credential("a")])
+        assert Caller(credentials=(credential("a"),)) == door.ask(headers, identify=None, credentials=keys).caller
 
     @pytest.mark.parametrize("name", ["identify", "credentials"])
     @pytest.mark.parametrize("value", ["acme", 5, HeaderIdentity, HeaderCredentials, True])

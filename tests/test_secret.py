@@ -94,6 +94,7 @@ def test_text_of_a_secret_is_a_mask_that_obeys_a_width() -> None:
         pytest.param(pickle.dumps, id="pickle"),
         pytest.param(lambda secret: pickle.dumps(secret, protocol=0), id="pickle-0"),
         pytest.param(lambda secret: pickle.dumps(Holder(secret)), id="pickle-holder"),
+        pytest.param(lambda secret: secret.__getstate__(), id="getstate"),
         pytest.param(vars, id="vars"),
         pytest.param(dict, id="dict"),
         pytest.param(list, id="list"),

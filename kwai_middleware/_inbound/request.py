@@ -116,7 +116,7 @@ class InboundRequest(ABC):
                 character. Left alone, it becomes the answer 400.
         """
         name = name.lower()
-        if name not in self._sent and not self._find(name):
+        if not self._find(name):
             return None
         return text_from(name, self._sent[name], commas=commas, at_most=at_most)
 
@@ -133,7 +133,7 @@ class InboundRequest(ABC):
                 the answer 400, so that a broken key never means "no key".
         """
         name = name.lower()
-        if name in self._sent or self._find(name):
+        if self._find(name):
             key = key_from(name, self._sent[name])
             if not strip:
                 return _intact(key)
@@ -165,7 +165,7 @@ class InboundRequest(ABC):
         return self.method == "OPTIONS" and self._find("origin") and self._find("access-control-request-method")
 
     def _find(self, name: str) -> bool:
-        """Look for a header that may not have been looked for yet."""
+        """Return whether a header was sent; look for it, if that has not been done yet."""
         if name in self._sent:
             return True
         if name in self._known:
