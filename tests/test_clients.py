@@ -270,9 +270,26 @@ def test_the_wrapper_opens_and_closes_what_it_wraps(flavour: Flavour) -> None:
 
 
 _hosts = st.sampled_from(
-    ["", "*", "localhost", "LOCALHOST", "example.com", ".example.com", "*.example.com", "127.0.0.1", "10.0.0.0/8"]
-    + ["::1", "[::1]", "fe80::/10", "http://a.example", "https://b.example:8080", "a.example:81", " spaced.example "]
-    + ["x_y", "a b"]
+    [
+        "",
+        "*",
+        "localhost",
+        "LOCALHOST",
+        "example.com",
+        ".example.com",
+        "*.example.com",
+        "127.0.0.1",
+        "10.0.0.0/8",
+        "::1",
+        "[::1]",
+        "fe80::/10",
+        "http://a.example",
+        "https://b.example:8080",
+        "a.example:81",
+        " spaced.example ",
+        "x_y",
+        "a b",
+    ]
 )
 _urls = st.sampled_from(
     ["", "http://proxy.example:3128", "proxy.example:3128", "https://user:word@proxy.example", "socks5://p.example"]

@@ -42,7 +42,7 @@ def command(server: str, more: str = "") -> str:
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading, without its head."""
     rows = re.findall(r"^\|(.*)\|$", TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0], re.MULTILINE)[2:]
-    return [[cell.strip().strip("`") for cell in row.split("|")] for row in rows]
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +99,32 @@ def test_the_first_blocks(terminal: Terminal, vendor: Sandbox, framework: str, s
 
 
 def test_the_same_code_straight_to_openrouter(terminal: Terminal, vendor: Sandbox) -> None:
-    """With the base URL that the README names instead, acme's key pays at OpenRouter and the call is logged."""
+    """With the base URL that the README names instead, acme's key pays there and the call is logged in full."""
     assert "`base_url=settings.openrouter_base_url`" in TEXT
     app = block("FastAPI()").replace("base_url=settings.base_url", "base_url=settings.openrouter_base_url")
     (terminal.folder / "app.py").write_text(app)
+    identity = {
+        "X-Customer-Id": "acme",
+        "X-Customer-Name": "Acme Ltd",
+        "X-Customer-Email": "llm@acme.example",
+        "X-Customer-Group": "holding",
+        "X-Thread-Id": "thread-1",
+    }
+    headers = identity | {"X-OpenRouter-Key": "sk-or-v1-acme"}
+    assert set(headers) == set(re.findall(r"`(X-[\w-]+)`", " ".join(row[0] for row in table("What comes in"))))
     with terminal.serve(command("uvicorn"), terminal.here(APP)):
-        answer = ask(terminal.here(APP))
+        answer = ask(terminal.here(APP), headers)
         (record,) = vendor.logs(wait=1)
     (call,) = vendor.calls()
 
     assert 200 == answer.status_code
     assert ("openrouter", FINGERPRINT) == (call["route"], call["paid_by"]["fingerprint"])
-    assert ("acme", []) == (record["customer"], record["keys_seen"])
+    assert [] == record["keys_seen"]
+    log = record["log"]
+    members = ["customer_identifier", "customer_name", "customer_email", "group_identifier", "thread_identifier"]
+    assert list(identity.values()) == [log[member] for member in members]
+    assert ["What is a tenant?"] == [message["content"] for message in log["prompt_messages"]]
+    assert {"completion_message", "cost", "generation_time", "prompt_tokens", "completion_tokens", "model"} <= set(log)
 
 
 FORGED = ACME | {"X-Customer-Id": "globex", "X-Customer-Name": "Globex", "X-Kwai-Proxy": "guessed"}
@@ -215,9 +229,7 @@ def test_the_pytest_fixture(tmp_path: Path) -> None:
 
 def test_the_table_of_settings() -> None:
     """The configuration table has every field of Settings in order, its variables and its default."""
-    described = [
-        (field, variables.replace("`", ""), default) for field, variables, default, _ in table("Configuration")
-    ]
+    described = [tuple(cell.replace("`", "") for cell in row[:3]) for row in table("Configuration")]
     fields = dataclasses.fields(kwai.Settings)
 
     assert [(field.name, ", ".join(field.metadata["variables"])) for field in fields] == [row[:2] for row in described]
