@@ -125,7 +125,7 @@ import asyncio, json, logging, os, sys, threading
 import httpx, httpx2, starlette.applications, structlog  # what these do at import is theirs
 
 events, reads = [], []
-ACTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.system", "os.posix_spawn", "_thread.start_new_thread")
+ACTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.system", "os.posix_spawn", "_thread.start_")
 sys.addaudithook(lambda event, _: event.startswith(ACTS) and events.append(event))
 
 class Environment(dict):
