@@ -450,6 +450,12 @@ class TestRequired:
         def condition(request: InboundRequest) -> bool:
             return request.caller is not None and request.caller.group == "free"
 
+        def has_key(request: InboundRequest) -> bool:
+            assert request.caller is not None
+            return len(request.caller.credentials) > 0
+
+        assert door.ask([("x-openrouter-key", KEY)], required=has_key).status == 401
+        assert door.ask([("x-customer-group", "free")], required=has_key).status == 200
         assert door.ask([("x-customer-group", "free")], required_key=condition).status == 401
         assert door.ask([("x-customer-group", "paid")], required_key=condition).status == 200
 

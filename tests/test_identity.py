@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kwai_middleware import _notices
 from kwai_middleware._caller import TEXT_LIMITS, Caller
+from kwai_middleware._inbound.asgi_request import HeaderNames
 from kwai_middleware._inbound.peers import Doubt, TrustedPeers
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError
@@ -193,7 +194,10 @@ def test_two_spellings_of_one_header_are_a_header_sent_twice() -> None:
 
 def test_strangers_cannot_fill_the_memory_with_names() -> None:
     """Of names that are not looked for only so many are remembered, and ours are found all the same."""
+    names = HeaderNames(["x-customer-id"], frozenset())
     noise = [(f"x-{number}".encode(), b"") for number in range(3000)]
+    assert {"x-customer-id": b"acme"} == names.take({"headers": [*noise, (b"X-Customer-ID", b"acme")]})
+    assert len(names._others) == 1000
     seen = ASGIDoor().ask([], through=_with_headers([*noise, (b"X-Customer-ID", b"acme")]))
     assert Caller(identifier="acme") == seen.caller
 
@@ -295,6 +299,12 @@ class TestPeers:
         identify = HeaderIdentity(trusted_peers=trusted)
         is_ignored(door, caplog, Doubt.REWRITTEN, [("x-customer-id", "acme")], identify=identify, peer=peer)
 
+    def test_a_port_that_is_missing_proves_nothing_under_asgi(self) -> None:
+        """ASGI has a port beside each address; a server without one has not shown its connection."""
+        seen = ASGIDoor().ask([("x-customer-id", "acme")], peer=("127.0.0.1", None))  # type: ignore[arg-type]  # no port
+        assert seen.app_ran
+        assert seen.caller is None
+
     @pytest.mark.parametrize(
         ("peer", "header", "value"),
         [
@@ -360,6 +370,12 @@ class TestPeers:
         verdicts = {peers._lists(f"10.0.{high}.{low}") for high in range(8) for low in range(256)}
         assert {True} == verdicts
         assert peers._lists.cache_info().currsize == 1024
+
+    def test_what_is_no_address_is_not_remembered(self, door: Door) -> None:
+        """A server that takes addresses from headers can be made to show long ones; they do not stay in memory."""
+        identify = HeaderIdentity(trusted_peers=("10.0.0.0/8",))
+        assert door.ask([("x-customer-id", "acme")], identify=identify, peer=("x" * 5000, 5)).caller is None
+        assert identify._peers._lists.cache_info().currsize == 0
 
 
 class TestWSGIPeers:

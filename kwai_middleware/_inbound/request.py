@@ -52,11 +52,7 @@ class InboundRequest(ABC):
         self._broken: dict[str, InvalidHeader] | None = None
         for name in secret:
             if name in sent:
-                key = key_from(name, sent.pop(name))
-                if isinstance(key, Secret):
-                    self._taken[name] = key
-                else:
-                    self._keep(name, key)
+                self._keep(name, key_from(name, sent.pop(name)))
 
     @property
     def scope(self) -> MutableMapping[str, Any] | None:
@@ -179,7 +175,6 @@ class InboundRequest(ABC):
         if isinstance(key, Secret):
             self._taken[name] = key
         else:
-            self._taken.pop(name, None)
             self._broken = {**(self._broken or {}), name: key}
 
 
