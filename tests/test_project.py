@@ -125,8 +125,12 @@ import asyncio, json, logging, os, sys, threading
 import httpx, httpx2, starlette.applications, structlog  # what these do at import is theirs
 
 events, reads = [], []
-ACTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.system", "os.posix_spawn", "_thread.start_")
+ACTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.system", "os.posix_spawn")
 sys.addaudithook(lambda event, _: event.startswith(ACTS) and events.append(event))
+
+def watch(frame, event, called):
+    if event == "c_call" and called.__module__ == "_thread" and called.__name__.startswith("start_"):
+        events.append(called.__name__)
 
 class Environment(dict):
     def __getitem__(self, name):
@@ -144,8 +148,10 @@ watched = [
 ]
 patched = lambda: [{name: id(value) for name, value in vars(it).items() if callable(value)} for it in watched]
 before, handlers = patched(), list(logging.getLogger().handlers)
+sys.setprofile(watch)
 for name in sys.argv[1:]:
     __import__(name)
+sys.setprofile(None)
 print(json.dumps({
     "events": events, "environment": reads, "threads": threading.active_count(), "patched": before != patched(),
     "logging": handlers != logging.getLogger().handlers, "structlog": structlog.is_configured(),
