@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -45,10 +46,11 @@ def echo(vendor: Vendor) -> Iterator[RawServer]:
             while True:
                 head, body = inner.request()
                 inner.send(
-                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%s\r\n" % (len(body), CLOSE if CLOSE in head else b"")
+                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%s\r\n"
+                    % (len(body), CLOSE if CLOSE.strip() in head else b"")
                 )
                 inner.send(body)
-                if CLOSE in head:
+                if CLOSE.strip() in head:
                     return
 
     with raw_server(serve) as server:
@@ -129,7 +131,7 @@ def test_a_worker_runs_once_at_a_time_and_comes_back_when_it_dies(nothing_is_swa
     assert 4 == len(runs)
 
 
-def exchange(connection: NativeConnection, body: bytes, **headers: str) -> bytes:
+def exchange(connection: NativeConnection, body: bytes, /, **headers: str) -> bytes:
     """Send a request and read its answer."""
     connection.request("POST", "/", body, headers)
     with connection.getresponse() as response:
@@ -156,7 +158,8 @@ def test_an_answer_outlives_a_connection_that_is_closed(vendor: Vendor, echo: Ra
     connection.sock.sendall(b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 3\r\n\r\nabc")
     connection.sock.close()
     assert stream.read().endswith(b"\r\n\r\nabc")
-    stream.close()
+    stream.raw.close()
+    stream.raw.close()
     stream.close()
     assert -1 == connection.sock.fileno()
     assert b"abc" == exchange(
@@ -168,15 +171,13 @@ def test_a_stream_that_is_cut_is_at_its_end(vendor: Vendor) -> None:
     """A server that goes away without a word of TLS leaves nothing to wait for."""
 
     def serve(connection: Connection) -> None:
-        tls = vendor.proof.wrap_socket(connection.sock, server_side=True)
-        tls.recv(1)
-        tls.detach()
+        with vendor.proof.wrap_socket(connection.sock, server_side=True) as tls:
+            tls.recv(1)
 
     with raw_server(serve) as server:
         sock = socket.create_connection(("localhost", server.port), DEADLINE)
         secure = TLSSocket(sock, vendor.trust, "localhost")
         secure.sendall(b"x")
-        sock.shutdown(socket.SHUT_RDWR)
         assert 0 == secure.readinto(bytearray(10))
         secure.close()
 
@@ -197,8 +198,9 @@ def test_a_tunnel_leads_to_the_name_behind_it(vendor: Vendor, echo: RawServer) -
             connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
 
             def back() -> None:
-                while data := onward.recv(65536):
-                    connection.send(data)
+                with contextlib.suppress(OSError):
+                    while data := onward.recv(65536):
+                        connection.send(data)
 
             answers = threading.Thread(target=back)
             answers.start()

@@ -131,7 +131,7 @@ def _original(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _named(function: Callable[[], None], name: str) -> None:
+def _named(function: Callable[[], None], name: str) -> None:  # pragma: no cover - what measures it begins in here
     # What `threading` does for its own threads: a name for logs and debuggers, and their hooks.
     threading.current_thread().name = name
     if (profile := threading.getprofile()) is not None:

@@ -137,6 +137,7 @@ class _Reader(io.RawIOBase):
         return self._source.readinto(buffer)
 
     def close(self) -> None:
-        if not self.closed:
-            super().close()
+        was_closed = self.closed
+        super().close()
+        if not was_closed:
             self._source.reader_closed()
