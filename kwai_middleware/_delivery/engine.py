@@ -102,9 +102,9 @@ class Engine:
         position = self._spool.position()
         if self._spool.is_settled(position):
             return True
-        self._shipper.hurry()
+        moment = self._shipper.hurry()
         self._wait_for(
-            lambda: self._shipper.paused or self._spool.is_settled(position),
+            lambda: self._shipper.is_refused_since(moment) or self._spool.is_settled(position),
             deadline,
             self._shipping,
             self._shipper.drain,

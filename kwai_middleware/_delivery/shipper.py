@@ -44,8 +44,8 @@ class Shipper:
         self._finishing = False
         self._stopped = False
         self._refused_with: str | None = None
-        self.paused = False
-        """The vendor refuses this app; nothing but a person's work, or time, will help."""
+        self._attempts = 0
+        self._refused_attempt = 0
         self.last_success: float | None = None
         """When a record was delivered last, in seconds since 1970."""
         self.last_error: str | None = None
@@ -57,11 +57,16 @@ class Shipper:
         """Say that there is a new record."""
         self._bell.ring()
 
-    def hurry(self) -> None:
-        """Try at once, however long it would have waited."""
-        self.paused = False
+    def hurry(self) -> int:
+        """Try at once, however long it would have waited. Returns the moment, for `is_refused_since`."""
+        moment = self._attempts
         self._in_a_hurry = True
         self._bell.ring()
+        return moment
+
+    def is_refused_since(self, moment: int) -> bool:
+        """Whether the vendor refused this app in an attempt begun after `moment`: waiting on will not help."""
+        return self._refused_attempt > moment
 
     def finish(self) -> None:
         """End when nothing is pending."""
@@ -87,8 +92,9 @@ class Shipper:
 
     def drain(self, until: float) -> None:
         """Ship on this thread until nothing is pending, or until the monotonic clock shows `until`."""
+        moment = self._attempts
         try:
-            while (left := until - time.monotonic()) > _SHORTEST_TIMEOUT and not self.paused:
+            while (left := until - time.monotonic()) > _SHORTEST_TIMEOUT and not self.is_refused_since(moment):
                 # Connecting, sending and waiting for the answer are timed each for itself.
                 delay = self.step(min(self._request_timeout, left / 3))
                 if delay is None:
@@ -114,6 +120,7 @@ class Shipper:
         row = self._spool.lease()
         if row is None:
             return self._spool.next_due()
+        self._attempts += 1
         verdict = None
         try:
             verdict = self._sender.send(row.entry, timeout)
@@ -165,13 +172,12 @@ class Shipper:
         self._backoff.succeeded()
         self.last_success = time.time()
         self.last_error = None
-        self.paused = False
         if self._refused_with is not None:
             self._refused_with = None
             _logger.warning("kwai_middleware: the logs API takes records again")
 
     def _refused(self, reason: str) -> None:
-        self.paused = True
+        self._refused_attempt = self._attempts
         if self._refused_with != reason:
             self._refused_with = reason
             _logger.error(
