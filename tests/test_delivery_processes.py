@@ -29,6 +29,10 @@ def call(name):
 """
 
 
+NO_FORK_WARNING = ["-W", "ignore:This process:DeprecationWarning"]
+"""Python 3.12 and later warn of what these tests are about: a fork in a process with threads."""
+
+
 @pytest.fixture
 def api() -> Iterator[LogsAPI]:
     """A logs API that takes everything, until the test says otherwise."""
@@ -39,7 +43,7 @@ def api() -> Iterator[LogsAPI]:
 def run(api: LogsAPI, program: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program for which `api` is the vendor, to its end."""
     return subprocess.run(
-        [sys.executable, "-X", "dev", *options, "-c", BEGINNING + program],
+        [sys.executable, "-X", "dev", *NO_FORK_WARNING, *options, "-c", BEGINNING + program],
         env={**os.environ, **api.environment(**environment)},
         cwd=PROJECT,
         capture_output=True,
@@ -337,7 +341,7 @@ if __name__ == "__main__":
     with open(path, "w") as file:
         file.write(script)
     done = subprocess.run(
-        [sys.executable, "-X", "dev", path],
+        [sys.executable, "-X", "dev", *NO_FORK_WARNING, path],
         env={**os.environ, **api.environment(), "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,

@@ -72,12 +72,8 @@ class Engine:
         if self.is_closed:
             return self._refused(call, ledger.CLOSED)
         if self._calls.waiting >= self._most_waiting:
-            _notices.warn_once(
-                "dropped",
-                ledger.QUEUE_FULL,
-                "calls end faster than they can be recorded; what is too much is dropped and counted"
-                " (max_waiting_calls)",
-            )
+            # The recording thread tells the operator: to log is to take locks and to write.
+            self._calls.has_overflowed = True
             return self._refused(call, ledger.QUEUE_FULL)
         self._calls.put(call)
         if not self._is_known:

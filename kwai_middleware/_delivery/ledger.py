@@ -58,6 +58,8 @@ class Ledger:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Call] = SimpleQueue()
         self._lock = native.lock()
+        self.has_overflowed = False
+        """Calls were refused for want of room, which nobody has been told of yet."""
         self._taken = 0
         self._finished = 0
         self._outcomes = {SPOOLED: 0, OBSERVED: 0, SPOOL_FULL: 0, UNREADABLE: 0, NOT_CONFIGURED: 0, NOT_RECORDED: 0}

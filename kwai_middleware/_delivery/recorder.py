@@ -109,6 +109,14 @@ class Recorder:
             self._calls.finish(outcome)
             release(call)
             self._progressed()
+        if self._calls.has_overflowed:
+            self._calls.has_overflowed = False
+            _notices.warn_once(
+                "dropped",
+                ledger.QUEUE_FULL,
+                "calls end faster than they can be recorded; what is too much is dropped and counted"
+                " (max_waiting_calls)",
+            )
         return True
 
     def _record(self, call: Call) -> str:

@@ -20,7 +20,7 @@ class Worker:
     Args:
         name: Of the thread.
         run: What it does. When it returns, the thread ends; when it raises, it begins anew.
-        ended: Called when the thread ends.
+        ended: Called when the thread ends, or who was there in its place.
     """
 
     def __init__(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
@@ -59,6 +59,7 @@ class Worker:
             function()
         finally:
             self._taken.release()
+            self._ended()
 
     def _live(self) -> None:
         try:
