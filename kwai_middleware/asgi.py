@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kwai_middleware._context import NOBODY, Binding, Slot
+from kwai_middleware._context import NOBODY, Slot, bind, log_variable, restore
 from kwai_middleware._delivery import live
 from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
@@ -74,7 +74,7 @@ class ASGIMiddleware:
         self._resolver = Resolver(identify, credentials, required, required_key)
         self._names = HeaderNames(self._resolver.known_headers, self._resolver.secret_headers)
         self._override = override
-        self._structlog_key = "customer_id" if bind_structlog else None
+        self._logged_in = log_variable() if bind_structlog else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, websocket or lifespan."""
@@ -98,12 +98,16 @@ class ASGIMiddleware:
                 await _refuse(refusal, scope, receive, send)
                 return
         scope[_SCOPE_KEY] = slot
-        with Binding(slot, self._structlog_key):
+        tokens = bind(slot, self._logged_in)
+        try:
             await self.app(scope, receive, send)
+        finally:
+            restore(slot, self._logged_in, tokens)
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for the previous request of the connection either.
-        with Binding(outer or NOBODY, self._structlog_key):
+        tokens = bind(outer or NOBODY, self._logged_in)
+        try:
             steps = self._resolver.steps(request)
             answer = None
             while True:
@@ -112,6 +116,8 @@ class ASGIMiddleware:
                 except StopIteration as end:
                     return cast("Slot", end.value)
                 answer = await awaitable
+        finally:
+            restore(outer or NOBODY, self._logged_in, tokens)
 
 
 async def _refuse(refusal: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:

@@ -67,12 +67,12 @@ class HeaderCredentials(KeyReader):
         Raises:
             InvalidHeader: A header of these was sent twice, or holds no usable key.
         """
-        credentials: tuple[Credential, ...] = ()
+        credentials: list[Credential] = []
         for header, provider in self._providers.items():
             key = request.secret(header, strip=self._strip)
             if key is not None:
-                credentials += (Credential(provider=provider, api_key=key),)
-        return credentials
+                credentials.append(Credential(provider=provider, api_key=key))
+        return tuple(credentials)
 
     def __repr__(self) -> str:
         return f"HeaderCredentials({self._providers!r})"

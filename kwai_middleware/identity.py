@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, final
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, final
 
 from kwai_middleware import _notices
-from kwai_middleware._caller import TEXT_LIMITS, Caller
+from kwai_middleware._caller import TEXT_LIMITS, Caller, checked_caller
 from kwai_middleware._inbound.callables import IdentityReader
 from kwai_middleware._inbound.peers import ADDRESS_HEADERS, Doubt, TrustedPeers
 from kwai_middleware._inbound.request import InboundRequest
@@ -16,6 +17,7 @@ from kwai_middleware.errors import ConfigurationError, InvalidHeader
 
 __all__ = ["HeaderIdentity"]
 
+_NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 _DEFAULT_PEERS: Final = ("127.0.0.1", "::1", "testclient")
 
 
@@ -91,32 +93,30 @@ group='x-customer-group', thread='x-thread-id')
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
         texts = self.texts(request)
-        return Caller(**texts) if texts else None
+        return checked_caller(texts, ()) if texts else None
 
-    def texts(self, request: InboundRequest) -> dict[str, Any] | None:
-        """Return the fields of the request's `Caller`; nothing when it is nobody's.
+    def texts(self, request: InboundRequest) -> Mapping[str, str]:
+        """Return the fields of the request's `Caller`; none when it is nobody's.
 
         Raises:
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
-        fields = self._fields
-        sent = request.sent(self.headers)
-        texts: dict[str, Any] | None = None
-        for header, value in tuple(sent.items()):
-            if header in fields:
+        texts: dict[str, str] | None = None
+        for header, value in tuple(request.sent(self.headers).items()):
+            field = self._fields.get(header)
+            if field is not None:
                 if texts is None:
                     doubt = self._doubt(request)
                     if doubt is not None:
                         self._ignore(doubt)
-                        return None
+                        break
                     texts = {}
-                field = fields[header]
                 text = text_from(header, value, commas=field == "name", at_most=MAX_HEADER)
                 if text is not None:
                     if len(text) > TEXT_LIMITS[field]:
                         raise _too_long(header, TEXT_LIMITS[field])
                     texts[field] = text
-        return texts
+        return texts or _NO_TEXTS
 
     def _doubt(self, request: InboundRequest) -> Doubt | None:
         if self._proxy_secret is None:

@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Final, cast
 
-from kwai_middleware._context import NOBODY, Slot, bind_for_good
+from kwai_middleware._context import NOBODY, Slot, bind, log_variable
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
@@ -72,7 +72,7 @@ class WSGIMiddleware:
         self._resolver = Resolver(identify, credentials, required, required_key)
         self._keys = {environ_key(name): name for name in self._resolver.known_headers}
         self._override = override
-        self._structlog_key = "customer_id" if bind_structlog else None
+        self._logged_in = log_variable() if bind_structlog else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -101,12 +101,12 @@ class WSGIMiddleware:
             except RequestRefused as refusal:
                 return _refuse(refusal, environ, start_response)
         environ[_ENVIRON_KEY] = slot
-        bind_for_good(slot, self._structlog_key)
+        bind(slot, self._logged_in)
         return self.app(environ, start_response)
 
     def _ask(self, request: WSGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for whoever this thread works for otherwise.
-        bind_for_good(outer or NOBODY, self._structlog_key)
+        bind(outer or NOBODY, self._logged_in)
         steps = self._resolver.steps(request)
         answer = None
         while True:

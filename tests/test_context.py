@@ -17,13 +17,14 @@ import trio
 from kwai_middleware._caller import Caller
 from kwai_middleware._context import (
     NOBODY,
-    Binding,
     Slot,
+    bind,
     bind_caller,
-    bind_for_good,
     carry_caller,
     current_caller,
     current_slot,
+    log_variable,
+    restore,
 )
 
 ACME = Caller(identifier="acme")
@@ -98,10 +99,19 @@ def test_structlog_can_unbind_what_was_bound() -> None:
 
 
 def test_structlog_is_left_alone_on_request() -> None:
-    """With no key to bind under, structlog knows nothing of the caller."""
-    with Binding(Slot(ACME), None):
-        assert bound() == ("acme", None)
+    """Without a variable to bind, structlog knows nothing of the caller."""
+    slot = Slot(ACME)
+    tokens = bind(slot, None)
+    assert bound() == ("acme", None)
+    restore(slot, None, tokens)
     assert bound() == (None, None)
+
+
+def test_leaving_a_block_that_was_not_entered_does_nothing() -> None:
+    """There is nothing to restore then."""
+    with bind_caller(BETA):
+        bind_caller(ACME).__exit__(None, None, None)
+        assert bound() == ("beta", "beta")
 
 
 @pytest.mark.parametrize("caller", ["acme", 5, Slot(ACME)])
@@ -124,18 +134,22 @@ def test_a_binding_serves_one_block_at_a_time() -> None:
     assert bound() == (None, None)
 
 
-@pytest.mark.parametrize("key", ["customer_id", None])
-def test_a_block_left_in_another_context_leaves_nothing_there(key: str | None) -> None:
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_block_left_in_another_context_leaves_nothing_there(logged: bool) -> None:
     """A generator finished elsewhere takes its caller out of a context that was copied from its own."""
 
     def steps() -> Generator[None]:
-        with Binding(Slot(ACME), key):
+        slot, logged_in = Slot(ACME), log_variable() if logged else None
+        tokens = bind(slot, logged_in)
+        try:
             yield
+        finally:
+            restore(slot, logged_in, tokens)
 
     first = contextvars.copy_context()
     generator = steps()
     first.run(next, generator)
-    assert first.run(bound) == ("acme", "acme" if key else None)
+    assert first.run(bound) == ("acme", "acme" if logged else None)
     copied = first.copy()
     copied.run(generator.close)
     assert copied.run(bound) == (None, None)
@@ -156,15 +170,13 @@ def test_a_block_left_in_another_context_leaves_the_caller_of_that_one() -> None
         assert bound() == ("beta", "beta")
 
 
-def test_bind_for_good_stays_in_its_context() -> None:
-    """What is bound for good in a copied context is there until that is thrown away, and nowhere else."""
+def test_what_is_bound_in_a_copied_context_stays_there() -> None:
+    """In a context that is thrown away nothing has to be restored, and nothing gets out of it."""
     context = contextvars.copy_context()
-    context.run(bind_for_good, Slot(ACME))
+    context.run(bind, Slot(ACME), log_variable())
     assert context.run(bound) == ("acme", "acme")
-    context.run(bind_for_good, NOBODY)
+    context.run(bind, NOBODY, log_variable())
     assert context.run(bound) == (None, None)
-    context.run(bind_for_good, Slot(BETA), None)
-    assert context.run(bound) == ("beta", None)
     assert bound() == (None, None)
 
 

@@ -6,6 +6,7 @@ import logging
 import unicodedata
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -507,6 +508,7 @@ def test_any_bytes_are_a_valid_caller_or_a_400(door: Door, sent: list[tuple[str,
     seen = door.ask(sent)
     if seen.app_ran:
         assert seen.status == 200
+        assert seen.caller is None or seen.caller == msgspec.structs.replace(seen.caller)  # which checks each field
         for field in FIELDS.values():
             text = getattr(seen.caller, field, None)
             if text is not None:

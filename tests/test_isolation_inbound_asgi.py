@@ -16,7 +16,7 @@ import websockets.sync.client
 from websockets.exceptions import InvalidStatus
 
 from kwai_middleware._caller import Caller
-from kwai_middleware._context import Binding, Slot
+from kwai_middleware._context import bind_caller
 from tests.apps.who_asgi import SECRET
 from tests.support.processes import DEADLINE, Process, free_port, running
 from tests.support.reverse_proxy import nginx
@@ -42,7 +42,7 @@ class SkipsWhenAbsent:
         if identifier is None:
             await self.app(scope, receive, send)
         else:
-            with Binding(Slot(Caller(identifier=identifier.decode()))):
+            with bind_caller(Caller(identifier=identifier.decode())):
                 await self.app(scope, receive, send)
 
 

@@ -77,7 +77,8 @@ class ASGIRequest(InboundRequest):
     @property
     def method(self) -> str:
         """The HTTP method; `GET` for a websocket, which begins as one."""
-        return str(self._source.get("method", "GET"))
+        method: str = self._source.get("method", "GET")
+        return method
 
     @property
     def path(self) -> str:

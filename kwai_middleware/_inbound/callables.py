@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._inbound.request import InboundRequest
@@ -47,8 +47,8 @@ class IdentityReader(HeaderReader, ABC):
         """Return who the request is for; None for nobody."""
 
     @abstractmethod
-    def texts(self, request: InboundRequest) -> dict[str, Any] | None:
-        """Return the fields of that caller; nothing for nobody."""
+    def texts(self, request: InboundRequest) -> Mapping[str, str]:
+        """Return the fields of that caller; none for nobody. They are checked as a caller's fields are."""
 
 
 class KeyReader(HeaderReader, ABC):

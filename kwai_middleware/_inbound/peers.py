@@ -94,7 +94,10 @@ class TrustedPeers:
         sent = request.sent(ADDRESS_HEADERS)
         if not ADDRESS_HEADERS.isdisjoint(sent):
             for header in ADDRESS_HEADERS.intersection(sent):
-                if any(_is_quoted(address, value) for value in request.values(header)):
+                value = sent[header]
+                if value is None:
+                    value = b",".join(request.values(header))
+                if _is_quoted(address, value.decode("latin-1")):
                     return Doubt.QUOTED
         return None
 
@@ -105,8 +108,10 @@ class TrustedPeers:
         return address is not None and any(address in network for network in self._networks)
 
 
-def _is_quoted(peer: str, value: bytes) -> bool:
-    return any(_is_same(peer, word) for word in _BETWEEN_ADDRESSES.split(value.decode("latin-1")))
+def _is_quoted(peer: str, text: str) -> bool:
+    if peer not in text and ":" not in peer and text.count(":") < 2:
+        return False  # nearly always; what follows parses addresses
+    return any(_is_same(peer, word) for word in _BETWEEN_ADDRESSES.split(text))
 
 
 def _is_same(peer: str, word: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, MutableMapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._inbound.values import MAX_HEADER, key_from, text_from
@@ -25,14 +25,14 @@ class InboundRequest(ABC):
             callable that looks keys up goes by this, never by a header that anyone may send.
     """
 
-    __slots__ = ("_broken", "_known", "_sent", "_source", "_taken", "caller")
+    __slots__ = ("_broken", "_gone", "_known", "_sent", "_source", "_taken", "caller")
 
     def __init__(
         self,
         source: MutableMapping[str, Any],
         sent: dict[str, bytes | None],
         known: frozenset[str],
-        secret: Iterable[str],
+        gone: frozenset[str],
         withheld: Mapping[str, Secret] | None,
     ) -> None:
         """For the doors.
@@ -41,18 +41,16 @@ class InboundRequest(ABC):
             source: The scope or environ.
             sent: The known headers that were sent; None as a value stands for sent more than once.
             known: Names in lower case; of those that are not in `sent` none was sent.
-            secret: Those of them that have been taken out of the source.
+            gone: Those of them that have been taken out of the source.
             withheld: Keys that an outer middleware has taken out.
         """
         self.caller: Caller | None = None
         self._source = source
         self._sent = sent
         self._known = known
+        self._gone = gone
         self._taken: dict[str, Secret] = {} if withheld is None else {**withheld}
-        self._broken: dict[str, InvalidHeader] | None = None
-        for name in secret:
-            if name in sent:
-                self._keep(name, key_from(name, sent.pop(name)))
+        self._broken: dict[str, InvalidHeader] = _NONE_BROKEN
 
     @property
     def scope(self) -> MutableMapping[str, Any] | None:
@@ -131,14 +129,19 @@ class InboundRequest(ABC):
         name = name.lower()
         if self._find(name):
             key = key_from(name, self._sent[name])
-            if not strip:
-                return _intact(key)
-            del self._sent[name]
-            self._remove(name)
-            self._keep(name, key)
-        if self._broken is not None and name in self._broken:
+            if strip:
+                self._keep(name, key)
+            if isinstance(key, InvalidHeader):
+                raise key
+            return key
+        if name in self._broken:
             raise self._broken[name]
         return self._taken.get(name)
+
+    def seal(self) -> None:
+        """Keep what was taken out of the source as secrets only, before code that is not ours runs."""
+        for name in self._gone.intersection(self._sent):
+            self._keep(name, key_from(name, self._sent[name]))
 
     def sent(self, names: Set[str]) -> Mapping[str, bytes | None]:
         """Return the values of some headers as received, of those that were sent, and maybe of others too.
@@ -153,6 +156,8 @@ class InboundRequest(ABC):
     @property
     def withheld(self) -> dict[str, Secret] | None:
         """The keys that were taken out of the request, by header; None when there are none."""
+        if not self._gone.isdisjoint(self._sent):
+            self.seal()
         return self._taken or None
 
     @property
@@ -172,13 +177,13 @@ class InboundRequest(ABC):
         return len(values) > 0
 
     def _keep(self, name: str, key: Secret | InvalidHeader) -> None:
+        del self._sent[name]
+        if name not in self._gone:
+            self._remove(name)
         if isinstance(key, Secret):
             self._taken[name] = key
         else:
-            self._broken = {**(self._broken or {}), name: key}
+            self._broken = {**self._broken, name: key}
 
 
-def _intact(key: Secret | InvalidHeader) -> Secret:
-    if isinstance(key, InvalidHeader):
-        raise key
-    return key
+_NONE_BROKEN: Final[dict[str, InvalidHeader]] = {}

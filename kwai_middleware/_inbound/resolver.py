@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, cast
 
-from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._caller import Caller, Credential, checked_caller
 from kwai_middleware._context import NOBODY, Slot
 from kwai_middleware._inbound.callables import Credentials, HeaderReader, Identify, IdentityReader, KeyReader, Required
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware.errors import ConfigurationError, Unauthenticated
 
 __all__ = ["Resolver"]
+
+_NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Resolver:
@@ -78,9 +81,9 @@ class Resolver:
         """
         if request.is_preflight:
             return NOBODY
-        texts = None if self._identity_reader is None else self._identity_reader.texts(request)
+        texts = _NO_TEXTS if self._identity_reader is None else self._identity_reader.texts(request)
         keys = () if self._key_reader is None else self._key_reader(request)
-        caller = Caller(**(texts or {}), credentials=keys) if texts or keys else None
+        caller = checked_caller(texts, keys) if texts or keys else None
         if self._required and not _has_identity(caller):
             raise _identity_missing()
         if self._required_key and not keys:
@@ -96,6 +99,7 @@ class Resolver:
             RequestRefused: The request is to be answered with an error.
             TypeError: A callable gave an answer of the wrong type.
         """
+        request.seal()
         if request.is_preflight:
             return NOBODY
         if self._identify is not None:
