@@ -93,7 +93,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         thread: The conversation this request belongs to.
         metadata: Plain values that go into each record of this caller.
         credentials: The caller's keys, of one or several providers.
-        byok: Overrides the setting of the same name for this caller; it may only tighten it.
+        byok: Overrides the setting of the same name where that is `prefer`: `only` lets no other key
+            pay for this caller, `off` never sends the caller's own.
         capture: Overrides the setting of the same name for this caller; it may only tighten it.
 
     Raises:

@@ -17,11 +17,12 @@ from kwai_middleware._secret import Secret
 
 __all__ = ["BilledTo", "CompletedCall", "Outcome", "PendingCall"]
 
-Outcome = Literal["complete", "incomplete", "error", "timeout", "cancelled", "abandoned"]
+Outcome = Literal["complete", "incomplete", "redirected", "error", "timeout", "cancelled", "abandoned"]
 """How a call ended. `complete`: the whole answer came. `error`: it failed, by HTTP status, by an
 error object inside a 200, or on the network. `timeout`: a time limit on our side. `cancelled`: the
 app closed or cancelled it before the end. `abandoned`: never closed, found by the garbage collector.
-`incomplete`: the answer stopped without saying that it was whole."""
+`incomplete`: the answer stopped without saying that it was whole. `redirected`: the destination
+named another one, and no model answered."""
 
 BilledTo = Literal["caller", "app", "unknown"]
 """Whose key paid, as far as this side can know."""

@@ -295,13 +295,19 @@ def test_only_means_no_call_without_the_callers_key(flavour: Flavour, who: Calle
         _wire(flavour, who, url=url, byok="only")
 
 
-def test_a_caller_may_tighten_to_only_and_not_loosen(flavour: Flavour) -> None:
-    """A caller's own `only` counts where the app prefers; its `prefer` does not undo the app's `only`."""
+def test_a_caller_may_tighten_and_not_loosen(flavour: Flavour) -> None:
+    """Where the app prefers, a caller's own `only` or `off` counts; what the app insists on, no caller undoes."""
+    assert "customer_credentials" not in json.loads(_wire(flavour, caller(byok="off")).content)
     with pytest.raises(MissingCredential):
         _wire(flavour, caller(credentials=(), byok="only"))
-    with pytest.raises(MissingCredential):
-        _wire(flavour, caller(credentials=(), byok="prefer"), byok="only")
-    assert "customer_credentials" not in json.loads(_wire(flavour, caller(byok="only"), byok="off").content)
+    for own in ("prefer", "off"):
+        with pytest.raises(MissingCredential):
+            _wire(flavour, caller(credentials=(), byok=own), byok="only")
+        assert "customer_credentials" in json.loads(_wire(flavour, caller(byok=own), byok="only").content)
+    for own in ("only", "prefer", None):
+        assert "customer_credentials" not in json.loads(_wire(flavour, caller(byok=own), byok="off").content)
+    for own in ("only", "prefer", None):
+        assert "customer_credentials" in json.loads(_wire(flavour, caller(byok=own)).content)
 
 
 def test_only_pins_the_gateway_to_the_callers_provider(flavour: Flavour) -> None:

@@ -179,6 +179,15 @@ def test_a_transport_is_refused_with_a_hint(flavour: Flavour) -> None:
     flavour.close(flavour.client(settings=settings(), transport=None))
 
 
+@pytest.mark.parametrize("option", ["timeout", "limits"])
+def test_an_object_of_the_other_library_is_refused(flavour: Flavour, option: str) -> None:
+    """The library takes it, and fails at the first request with a bare TypeError."""
+    other = httpx if flavour.library is httpx2 else httpx2
+    foreign = other.Timeout(5) if option == "timeout" else other.Limits()
+    with pytest.raises(ConfigurationError, match=f"{option}=.*give {flavour.library.__name__}"):
+        flavour.client(settings=settings(), **{option: foreign})
+
+
 def test_wrap_picks_the_fitting_wrapper(flavour: Flavour) -> None:
     """One function for either kind of transport."""
     wrapped = flavour.door.wrap(flavour.real_transport_class())

@@ -20,7 +20,7 @@ from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
-from tests.support.callers import OPENROUTER, caller, settings
+from tests.support.callers import OPENROUTER, caller, key_of, settings
 from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.raw_server import Connection, raw_server
 
@@ -239,16 +239,25 @@ def test_a_cancelled_task(flavour: Flavour, server: Any, calls: _Calls, moment: 
 def test_an_answer_iterated_a_second_time(flavour: Flavour, server: Any, calls: _Calls) -> None:
     """SDKs look at the stream once more when they clean up: they see what a plain client shows, and it is one call."""
 
+    # The first iteration is held on to: when it is dropped, it is up to the event loop when it ends.
+    def again(response: Any) -> list[bytes]:
+        first = response.iter_raw()
+        assert PARTS == [next(first) for _ in PARTS]
+        server.go_on.set()
+        return list(response.stream)
+
+    async def again_async(response: Any) -> list[bytes]:
+        first = response.aiter_raw()
+        assert PARTS == [await anext(first) for _ in PARTS]
+        server.go_on.set()
+        rest = [chunk async for chunk in response.stream]
+        await first.aclose()
+        return rest
+
     def twice(client: Any) -> Any:
         response = _open(flavour, client, server)
-        assert PARTS == flavour.chunks(response, at_most=3)
-        server.go_on.set()
-
-        async def again_async() -> list[bytes]:
-            return [chunk async for chunk in response.stream]
-
         try:
-            return flavour.run(again_async()) if flavour.asynchronous else list(response.stream)
+            return flavour.run((again_async if flavour.asynchronous else again)(response))
         except flavour.library.TransportError as error:
             return type(error), str(error)
         finally:
@@ -341,6 +350,33 @@ def test_a_delivery_that_fails_does_not_reach_the_app(
     )
     assert 200 == flavour.post(client, OPENROUTER, content=b"{}").status_code
     assert ["a bug of ours"] == [str(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+    flavour.close(client)
+
+
+def test_an_exchange_that_cannot_be_made_does_not_reach_the_app(
+    flavour: Flavour, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """Even then the caller's key pays, streams pass, and errors are the network's."""
+    # A bound that is no number stands for any bug of ours in there: nothing of it can be computed.
+    settings_of_ours = settings()
+    object.__setattr__(settings_of_ours, "max_call_bytes", None)
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request.headers["authorization"])
+        if len(sent) == 3:
+            raise flavour.library.ConnectError("gone")
+        return flavour.library.Response(200, content=b"{}" if len(sent) == 1 else flavour.body([b"one", b"two"]))
+
+    client = flavour.answering(handler, settings=settings_of_ours, deliver=lambda call: None)
+    with bind_caller(caller()):
+        assert b"{}" == flavour.post(client, OPENROUTER, content=b"{}").content
+        assert b"onetwo" == flavour.post(client, OPENROUTER, content=b"{}").content
+        with pytest.raises(flavour.library.ConnectError):
+            flavour.post(client, OPENROUTER, content=b"{}")
+    assert [f"Bearer {key_of('acme')}"] * 3 == sent
+    assert [TypeError] * 3 == [type(error) for error in nothing_is_swallowed]
     nothing_is_swallowed.clear()
     flavour.close(client)
 
@@ -459,13 +495,14 @@ def test_past_the_budget_only_tails_are_kept() -> None:
     assert before == in_use()
 
 
-def test_a_forked_child_can_take_memory_even_if_a_lock_was_held() -> None:
-    """Another thread may hold the budget's lock at the very moment of a fork."""
+def test_a_forked_child_has_the_whole_budget_even_if_a_lock_was_held() -> None:
+    """What the parent held is the parent's, and another of its threads may hold the lock at that very moment."""
     import os
 
     from kwai_middleware._outbound import budget
 
-    Reservation(1)
+    parents = Reservation(1 << 40)
+    assert parents.grow(1000)
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -478,7 +515,12 @@ def test_a_forked_child_can_take_memory_even_if_a_lock_was_held() -> None:
     held.wait(30)
     child = os.fork()
     if child == 0:
-        os._exit(0 if Reservation(1 << 40).grow(1) else 1)
+        own = Reservation(1000)
+        right = own.grow(1000) and not own.grow(1) and not parents.grow(1)
+        parents.release()
+        right = right and in_use() == 1000
+        own.release()
+        os._exit(0 if right and in_use() == 0 else 1)
     let_go.set()
     thread.join()
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

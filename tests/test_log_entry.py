@@ -176,7 +176,7 @@ class TestOutcomes:
             ),
             pytest.param(
                 {"outcome": "cancelled", "status_code": None},
-                (499, "success", "The app ended the call before the answer was whole."), id="cancelled before",
+                (499, "error", "The app ended the call before the answer was whole."), id="cancelled before",
             ),
             pytest.param(
                 {"outcome": "abandoned"}, (200, "success", "The app left the answer unread."), id="abandoned"

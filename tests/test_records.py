@@ -178,7 +178,7 @@ def test_a_call_without_an_answer_is_recorded() -> None:
         pytest.param(502, b"<html><title>Bad Gateway</title></html>", "502", "Bad Gateway", id="HTML"),
         pytest.param(500, b"", "500", "HTTP status 500", id="empty"),
         pytest.param(503, b"\x00\xff", "503", "\x00\ufffd", id="junk"),
-        pytest.param(307, b"", "307", "HTTP status 307", id="redirect"),
+        pytest.param(307, b"", "307", "HTTP status 307", id="redirect to nowhere"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ending", [Ending.END, Ending.CLOSED])

@@ -71,6 +71,7 @@ def encode(call: CompletedCall) -> bytes:
 
 def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, Any]:
     ended_at = call.started_at + (call.duration or 0.0)
+    status_code = _status_code(call)
     members: dict[str, Any] = {
         # The reference calls it required, and a failed call may name none.
         "model": call.model or call.requested_model or "unknown",
@@ -82,8 +83,9 @@ def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict
         # The documented name; the vendor's types turn it into `latency`.
         "generation_time": call.duration,
         "time_to_first_token": call.time_to_first_token,
-        "status_code": _status_code(call),
-        "status": "error" if call.outcome in _FAILURES else "success",
+        "status_code": status_code,
+        # The vendor derives one from the other; a log in which they disagree would be read either way.
+        "status": "error" if status_code >= _FIRST_ERROR else "success",
         "error_message": call.error_message,
         "warnings": _warnings(call.outcome, shortened=shortened),
         "cost": call.cost,
@@ -110,13 +112,13 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
-_FAILURES: Final = ("error", "timeout")
 _STATUS_WITHOUT_ANSWER: Final[dict[Outcome, int]] = {
     "timeout": 504,
     "cancelled": 499,
     "abandoned": 499,
     "complete": 200,
 }
+_FIRST_ERROR: Final = 400
 _BAD_GATEWAY: Final = 502
 _ERROR_STATUS: Final = re.compile("[45][0-9][0-9]")
 
@@ -132,13 +134,14 @@ def _status_code(call: CompletedCall) -> int:
         return _STATUS_WITHOUT_ANSWER.get(call.outcome, _BAD_GATEWAY)
     if call.outcome == "timeout":
         return 504
-    if call.outcome == "error" and status < 400:
+    if call.outcome == "error" and status < _FIRST_ERROR:
         code = call.error_code or ""
         return int(code) if _ERROR_STATUS.fullmatch(code) else _BAD_GATEWAY
     return status
 
 
 _OUTCOME_WARNINGS: Final[dict[Outcome, str]] = {
+    "redirected": "The destination named another one; no model answered.",
     "incomplete": "The answer stopped without saying that it was whole.",
     "cancelled": "The app ended the call before the answer was whole.",
     "abandoned": "The app left the answer unread.",

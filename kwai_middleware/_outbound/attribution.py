@@ -166,9 +166,10 @@ def _pin(changes: dict[str, bytes | None], members: Members) -> None:
 
 
 def _policy(caller: Caller | None, settings: Settings) -> Byok:
-    # A caller may tighten and nothing else: `only` where the app prefers.
-    if settings.byok == "prefer" and caller is not None and caller.byok == "only":
-        return "only"
+    # A caller may tighten what the app prefers, in either direction: no other key than its own, or
+    # its own never. What the app insists on, stays.
+    if settings.byok == "prefer" and caller is not None and caller.byok is not None:
+        return caller.byok
     return settings.byok
 
 

@@ -14,17 +14,21 @@ class _Budget:
 
     def __init__(self) -> None:
         self.used = 0
+        self.generation = 0
         self.lock = threading.RLock()
         self._follows_forks = False
 
     def follow_forks(self) -> None:
-        """From now on a forked child gets a lock that nobody holds."""
+        """From now on a forked child begins with nothing reserved, and a lock that nobody holds."""
         if not self._follows_forks:
             self._follows_forks = True
-            os.register_at_fork(after_in_child=self._new_lock)
+            os.register_at_fork(after_in_child=self._begin_again)
 
-    def _new_lock(self) -> None:
+    def _begin_again(self) -> None:
+        # Calls that were under way at the fork are the parent's: what they held there is nothing here.
         self.lock = threading.RLock()
+        self.used = 0
+        self.generation += 1
 
 
 _budget: Final = _Budget()
@@ -37,17 +41,18 @@ class Reservation:
         limit: What all calls of this process may hold together, in bytes.
     """
 
-    __slots__ = ("_limit", "held")
+    __slots__ = ("_generation", "_limit", "held")
 
     def __init__(self, limit: int) -> None:
         _budget.follow_forks()
         self._limit = limit
+        self._generation = _budget.generation
         self.held = 0
 
     def grow(self, amount: int) -> bool:
         """Hold `amount` bytes more; False, and nothing changes, when the budget is used up."""
         with _budget.lock:
-            if _budget.used + amount > self._limit:
+            if self._generation != _budget.generation or _budget.used + amount > self._limit:
                 return False
             _budget.used += amount
             self.held += amount
@@ -56,7 +61,8 @@ class Reservation:
     def release(self) -> None:
         """Give everything back; may be called again."""
         with _budget.lock:
-            _budget.used -= self.held
+            if self._generation == _budget.generation:
+                _budget.used -= self.held
             self.held = 0
 
     def __del__(self) -> None:

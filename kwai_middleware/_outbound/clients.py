@@ -20,6 +20,7 @@ AnyClientT = TypeVar("AnyClientT")
 TransportT = TypeVar("TransportT")
 AsyncTransportT = TypeVar("AsyncTransportT")
 
+_LIBRARIES: Final = ("httpx", "httpx2")
 _FOR_TRANSPORTS: Final[tuple[str, ...]] = ("verify", "cert", "http1", "http2", "limits")
 
 
@@ -137,6 +138,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
                 f"{name}() builds its transports itself; wrap yours instead:"
                 " Client(transport=KwaiTransport(your_transport)), or give mounts={pattern: transport}"
             )
+        self._refuse_foreign(name, kwargs)
         settings = Settings.from_env() if settings is None else settings
         trust_env = kwargs.get("trust_env", True)
         options: dict[str, Any] = {"limits": self.limits, "trust_env": trust_env}
@@ -154,6 +156,16 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
         for pattern, mounted in given.items():
             mounts[pattern] = None if mounted is None else wrapped(mounted)
         return kind.client(**kwargs, transport=wrapped(kind.real(**options)), mounts=mounts)
+
+    def _refuse_foreign(self, name: str, kwargs: Mapping[str, Any]) -> None:
+        """Refuse, say, an `httpx.Timeout` for httpx2: it is taken there, and fails at the first request."""
+        for option, value in kwargs.items():
+            library = type(value).__module__.partition(".")[0]
+            if library in _LIBRARIES and library != self.name:
+                raise ConfigurationError(
+                    f"{name}({option}=...): this is a {type(value).__name__} of {library}, and the client is one of"
+                    f" {self.name}; give {self.name}.{type(value).__name__}(...)"
+                )
 
     def _proxies(self, proxy: Any, *, from_environment: bool) -> dict[str, Any]:
         if proxy is not None:

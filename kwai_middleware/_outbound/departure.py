@@ -7,7 +7,7 @@ from typing import Any
 
 from kwai_middleware import _guard
 from kwai_middleware._outbound.attribution import Attribution, BodyChanges, credentials_member, pinned_provider
-from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.exchange import Exchange, Unwatched
 from kwai_middleware._outbound.json_members import spliced
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.observation import Ending
@@ -40,7 +40,7 @@ class Departure:
         attribution: Attribution,
         body: bytes | None,
         changes: BodyChanges | None,
-        exchange: Exchange,
+        exchange: Exchange | Unwatched,
         *,
         key_in_header: bool,
     ) -> None:

@@ -14,7 +14,7 @@ from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
-__all__ = ["Deliver", "Exchange"]
+__all__ = ["Deliver", "Exchange", "Unwatched", "watching"]
 
 Deliver = Callable[[PendingCall], object]
 """Takes a finished call without waiting; `Delivery.submit` is one."""
@@ -121,3 +121,32 @@ class Exchange:
                     reservation=self._reservation,
                 )
             )
+
+
+class Unwatched:
+    """Stands in for an exchange that could not be made: the call goes out all the same, and is not recorded."""
+
+    __slots__ = ()
+
+    def answered(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Nothing is noted."""
+
+    def received(self, chunk: bytes) -> None:
+        """Nothing is kept."""
+
+    def read_already(self, content: bytes) -> None:
+        """Nothing is kept."""
+
+    def finished(self, ending: Ending, error: BaseException | None = None) -> None:
+        """Nothing is handed over."""
+
+
+def watching(
+    endpoint: Endpoint, attribution: Attribution, body: bytes | None, settings: Settings, deliver: Deliver
+) -> Exchange | Unwatched:
+    """Return what watches one attempt; a fault of ours never keeps the attempt from being made."""
+    try:
+        return Exchange(endpoint, attribution, body, settings, deliver)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
+        _guard.report(error)
+        return Unwatched()

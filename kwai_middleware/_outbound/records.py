@@ -115,6 +115,8 @@ def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, .
 def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:
     """Say how the call ended, and what went wrong if something did."""
     status = observation.status
+    if status is not None and 300 <= status < 400 and _header(observation, b"location") is not None:
+        return "redirected", None
     if status is not None and not 200 <= status < 300:
         return "error", answer.failure or failure_of_status(status, body.parts[0])
     if answer.failure is not None:

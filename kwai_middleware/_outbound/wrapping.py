@@ -9,7 +9,7 @@ from kwai_middleware import _notices
 from kwai_middleware._context import current_caller
 from kwai_middleware._outbound.attribution import attribute, gateway_changes
 from kwai_middleware._outbound.departure import Departure
-from kwai_middleware._outbound.exchange import Deliver, Exchange
+from kwai_middleware._outbound.exchange import Deliver, watching
 from kwai_middleware._outbound.hpack_log import hide_header_values
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.refusals import refusal_answer
@@ -78,7 +78,7 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         body = self._body(request)
         is_gateway = endpoint.kind == "gateway"
         changes = gateway_changes(attribution, self._settings, body) if is_gateway else None
-        exchange = Exchange(endpoint, attribution, body, self._settings, self._deliver)
+        exchange = watching(endpoint, attribution, body, self._settings, self._deliver)
         return Departure(
             self.library,
             request,

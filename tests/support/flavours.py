@@ -65,6 +65,15 @@ class Flavour:
             self._runner = asyncio.Runner()
         return self._runner.run(awaited(), context=contextvars.copy_context())
 
+    def body(self, parts: list[bytes]) -> Any:
+        """The body of a response, as a stream of this kind."""
+
+        async def parts_async() -> Any:
+            for part in parts:
+                yield part
+
+        return parts_async() if self.asynchronous else iter(parts)
+
     def post(self, client: Any, url: str, **options: Any) -> Any:
         return self.run(client.post(url, **options))
 
