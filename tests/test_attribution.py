@@ -310,6 +310,46 @@ def test_a_caller_may_tighten_and_not_loosen(flavour: Flavour) -> None:
         assert "customer_credentials" in json.loads(_wire(flavour, caller(byok=own)).content)
 
 
+@pytest.mark.parametrize(
+    ("app", "own", "expected"),
+    [
+        ("full", None, "full"),
+        ("full", "metadata", "metadata"),
+        ("metadata", "full", "metadata"),
+        ("metadata", "none", "none"),
+        ("none", "full", "none"),
+    ],
+)
+def test_a_caller_may_have_less_recorded_and_not_more(flavour: Flavour, app: Any, own: Any, expected: str) -> None:
+    """Of the app's and the caller's `capture` the stricter one counts."""
+    seen: list[Any] = []
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200, json={}), settings=settings(capture=app), deliver=seen.append
+    )
+    with bind_caller(caller(capture=own)):
+        flavour.post(client, OPENROUTER, content=b"{}")
+    assert [expected] == [call.capture for call in seen]
+    flavour.close(client)
+
+
+def test_a_request_without_a_length_gets_none(flavour: Flavour) -> None:
+    """An app that frames its body itself goes on doing so."""
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request)
+        return flavour.library.Response(200)
+
+    client = flavour.answering(handler, settings=settings(), deliver=lambda call: None)
+    headers = {"transfer-encoding": "chunked"}
+    with bind_caller(caller()):
+        response = flavour.post(client, GATEWAY, content=b'{"model":"m"}', headers=headers)
+    # httpx adds a length of its own beside it, httpx2 does not.
+    assert ("content-length" in response.request.headers) == ("content-length" in sent[0].headers)
+    assert "acme" == json.loads(sent[0].content)["customer_params"]["customer_identifier"]
+    flavour.close(client)
+
+
 def test_only_pins_the_gateway_to_the_callers_provider(flavour: Flavour) -> None:
     """No fall-back to a key that is not the caller's, and no second provider's key."""
     who = caller(

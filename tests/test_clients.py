@@ -141,6 +141,14 @@ def test_no_proxy_is_obeyed(flavour: Flavour, gateway: _Gateway, monkeypatch: py
     assert [] == seen
 
 
+def test_what_the_library_cannot_read_is_no_mount(
+    flavour: Flavour, gateway: _Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of NO_PROXY that is no host keeps nobody from working."""
+    monkeypatch.setenv("NO_PROXY", "a b,☃..,http://[")
+    _call(flavour, gateway)
+
+
 def test_trust_env_off_ignores_the_environment(
     flavour: Flavour, gateway: _Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -310,6 +310,39 @@ def test_the_caller_is_the_one_at_the_start(flavour: Flavour, server: Any, calls
     flavour.close(client)
 
 
+@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True)
+def test_a_stream_that_is_no_generator(flavour: Flavour, calls: _Calls) -> None:
+    """A transport's stream may be any asynchronous iterable; leaving its iteration ends the exchange all the same."""
+
+    class Numbers:
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            return b"1"
+
+    class Stream(flavour.library.AsyncByteStream):  # type: ignore[misc,name-defined]
+        def __aiter__(self) -> Any:
+            return Numbers()
+
+    async def leave() -> None:
+        client = flavour.around(
+            flavour.library.MockTransport(lambda request: flavour.library.Response(200, stream=Stream())),
+            settings=settings(),
+            deliver=calls.deliver,
+        )
+        response = await client.send(client.build_request("POST", OPENROUTER, content=b"{}"), stream=True)
+        chunks = response.stream._stream.__aiter__()
+        assert b"1" == await anext(chunks)
+        await chunks.aclose()
+        assert 1 == len(calls)
+        await response.aclose()
+        await client.aclose()
+
+    flavour.run(leave())
+    assert [(Ending.CLOSED, (b"1",))] == [(call.ending, call.chunks) for call in calls]
+
+
 def test_a_generator_that_fails_while_it_reads(flavour: Flavour, server: Any, calls: _Calls) -> None:
     """An exception thrown into the iteration of the stream goes on, and the exchange is over."""
     client = _client(flavour, server, calls)

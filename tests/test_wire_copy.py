@@ -64,6 +64,18 @@ def test_the_response_and_the_hooks_name_the_apps_own_request(flavour: Flavour, 
     flavour.close(client)
 
 
+def test_a_response_that_names_the_apps_own_request_is_left_alone(flavour: Flavour) -> None:
+    """When nothing is added there is no copy, and the request below is the app's own."""
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200, json={}, request=request),
+        settings=settings(),
+        deliver=lambda call: None,
+    )
+    request = client.build_request("POST", OPENROUTER, content=BODY)
+    assert request is flavour.send(client, request).request
+    flavour.close(client)
+
+
 def _redirecting(location: str) -> Any:
     def handle(connection: Connection) -> None:
         connection.request()
