@@ -126,6 +126,7 @@ def test_a_worker_runs_once_at_a_time_and_comes_back_when_it_dies(nothing_is_swa
     nothing_is_swallowed.clear()
     worker.borrow(lambda: borrowed.append("afterwards"))
     assert ["afterwards"] == borrowed
+    assert ended.acquire(timeout=DEADLINE)
     assert worker.ensure()
     assert ended.acquire(timeout=DEADLINE)
     assert 4 == len(runs)

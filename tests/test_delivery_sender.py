@@ -408,3 +408,22 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(api_of_one: str) -> 
     assert Fate.DELIVERED is sender.send(b"{}", 20.0).fate
     assert first is not sender._way
     sender.close()
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
+    """After a time-out the next record goes over a fresh connection, and gets its own answer."""
+    connections: list[Connection] = []
+
+    def serve(connection: Connection) -> None:
+        connections.append(connection)
+        connection.request()
+        if len(connections) == 1:
+            connection.wait_until_closed()
+        connection.send(OK)
+
+    with raw_server(serve) as server:
+        sender = Sender(f"{server.url}/api", KEY)
+        assert Fate.FAILED is sender.send(b"{}", 0.1).fate
+        assert Fate.DELIVERED is sender.send(b"{}", 20.0).fate
+        sender.close()
+    assert 2 == len(connections)
