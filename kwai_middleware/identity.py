@@ -31,7 +31,8 @@ class HeaderIdentity(IdentityReader):
     warning that says why; where an identity is required, that is answered with 401.
 
     An address is no proof when the server has taken it from a header (uvicorn does behind a local
-    proxy, unless told `--no-proxy-headers`); it then never matches. A `proxy_secret` always works.
+    proxy, unless told `--no-proxy-headers`). So it never matches with port 0, nor when a header such
+    as X-Forwarded-For names the very same address. A `proxy_secret` always works.
 
     Args:
         identifier: The header with the customer's id, at most 120 characters.

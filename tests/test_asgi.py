@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -261,6 +262,28 @@ def test_an_identify_callable_may_wait_while_others_are_served() -> None:
         return seen
 
     assert {"/acme": ACME, "/beta": BETA} == asyncio.run(main())
+
+
+def test_a_request_in_a_task_of_somebodys_gives_the_caller_back() -> None:
+    """Run in a context where somebody is bound, a request leaves that as it was, whoever identifies."""
+
+    async def identify(request: InboundRequest) -> Caller:
+        await asyncio.sleep(0)
+        return ACME
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert ACME == current_caller()
+
+    async def main() -> None:
+        headers = [("x-customer-id", "acme")]
+        for options in ({}, {"identify": identify}):
+            scope = ASGIDoor().scope(headers, "GET", "/", ("127.0.0.1", 5))
+            with bind_caller(BETA):
+                await ASGIMiddleware(app, **options)(scope, no_messages, no_messages)  # type: ignore[arg-type]  # either
+                assert BETA == current_caller()
+                assert structlog.contextvars.get_contextvars() == {"customer_id": "beta"}
+
+    asyncio.run(main())
 
 
 def test_what_identify_binds_is_there_in_the_app() -> None:

@@ -363,6 +363,21 @@ class TestRequest:
         shown = self.look(door, lambda request: repr(request.scope or request.environ), [("x-openrouter-key", KEY)])
         assert KEY not in shown
 
+    def test_no_key_lies_about_in_the_request_while_identify_runs(self, door: Door) -> None:
+        """An error report that shows the request and all it holds shows no key."""
+
+        def look(request: InboundRequest) -> str:
+            return repr([getattr(request, name) for name in InboundRequest.__slots__])
+
+        assert KEY not in self.look(door, look, [("x-openrouter-key", KEY), ("x-other", "1")])
+        assert "words" not in self.look_refused(door, look, [("x-openrouter-key", "two words")])
+
+    def look_refused(self, door: Door, look: Callable[[InboundRequest], str], headers: Any) -> str:
+        """What `look` finds in a request that is refused afterwards."""
+        found: list[str] = []
+        assert door.ask(headers, identify=lambda request: found.append(look(request))).status == 400
+        return found[0]
+
     def test_a_broken_key_is_refused_also_with_other_identities(self, door: Door) -> None:
         """Key headers are read the same way, whoever identifies."""
         seen = door.ask([("x-openrouter-key", "")], identify=plain(ACME))
