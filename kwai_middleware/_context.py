@@ -1,7 +1,7 @@
 """Who the running code works for: the one context variable, and the only user of contextvars-extras.
 
 contextvars-extras is retired by its author. Of it we use what works and nothing else: a registry
-that declares the variable, and its descriptor's `get`, `set` and `reset`.
+that declares the variable, and its descriptor's `get` and `set`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import structlog
 from contextvars_extras import ContextVarsRegistry
@@ -22,6 +22,7 @@ from kwai_middleware._secret import Secret
 __all__ = [
     "NOBODY",
     "Binding",
+    "Bound",
     "LogVariable",
     "Slot",
     "bind",
@@ -49,7 +50,7 @@ class Slot:
             middleware with `override=True` reads them as if they were still there.
     """
 
-    __slots__ = ("caller", "withheld")
+    __slots__ = ("__weakref__", "caller", "withheld")
 
     def __init__(self, caller: Caller | None, withheld: dict[str, Secret] | None = None) -> None:
         self.caller = caller
@@ -60,21 +61,45 @@ NOBODY = Slot(None)
 """What is bound when a request has no caller. Binding nobody hides whoever was bound before."""
 
 
+LogVariable = contextvars.ContextVar[Any]
+
+
+class Bound:
+    """One binding of a slot, and what was bound before it.
+
+    Blocks do not always end in the order they began: a generator that binds a caller ends when it
+    is closed, or when the garbage collector finds it, in whatever context that happens. So a
+    binding that ends never brings back one that has ended already.
+
+    Attributes:
+        slot: Whose it is.
+        previous: The binding that was current before and had not ended.
+        logged_before: What structlog's variable held before.
+        has_ended: Its block is over.
+    """
+
+    __slots__ = ("has_ended", "logged_before", "previous", "slot")
+
+    def __init__(self, slot: Slot, previous: Bound | None, logged_before: Any) -> None:
+        self.slot = slot
+        self.previous = previous
+        self.logged_before = logged_before
+        self.has_ended = False
+
+
+_OUTSIDE = Bound(NOBODY, None, ...)
+
+
 class _Current(ContextVarsRegistry):
     _registry_allocate_on_setattr = False
 
-    slot: Any = NOBODY
+    bound: Any = _OUTSIDE
 
 
 # The descriptor hands out the variable's own built-in methods; its `get` is a slower one that also
 # knows deleted values, of which there are none here.
-_set_slot: Callable[[Slot], contextvars.Token[Slot]] = _Current.slot.set
-_reset_slot: Callable[[contextvars.Token[Slot]], None] = _Current.slot.reset
-_get_slot: Callable[[], Slot] = _Current.slot.get_raw
-
-
-LogVariable = contextvars.ContextVar[Any]
-Tokens = tuple[contextvars.Token[Slot], contextvars.Token[Any] | None]
+_set_bound: Callable[[Bound], object] = _Current.bound.set
+_get_bound: Callable[[], Bound] = _Current.bound.get_raw
 
 
 @functools.cache
@@ -90,7 +115,7 @@ def log_variable(key: str = "customer_id") -> LogVariable:
     return contextvars.copy_context().run(variable)
 
 
-def bind(slot: Slot, logged_in: LogVariable | None) -> Tokens:
+def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
     """Bind a slot, and the caller's identifier for structlog, until `restore` is called with what this returns.
 
     Both are always set, also to nobody: a server may run a request in a context inherited from the
@@ -102,32 +127,36 @@ def bind(slot: Slot, logged_in: LogVariable | None) -> Tokens:
         slot: What to bind.
         logged_in: structlog's variable for the identifier; None leaves structlog alone.
     """
-    token = _set_slot(slot)
-    if logged_in is None:
-        return token, None
-    caller = slot.caller
-    # structlog keeps Ellipsis in a variable that is unbound, and shows none of those.
-    return token, logged_in.set(... if caller is None or caller.identifier is None else caller.identifier)
+    previous = _get_bound()
+    logged_before: Any = ... if logged_in is None else logged_in.get()
+    while previous.has_ended and previous.previous is not None:
+        # In an inherited context the previous request's binding is still there, though it is over.
+        logged_before = previous.logged_before
+        previous = previous.previous
+    bound = Bound(slot, previous, logged_before)
+    _set_bound(bound)
+    if logged_in is not None:
+        caller = slot.caller
+        # structlog keeps Ellipsis in a variable that is unbound, and shows none of those.
+        logged_in.set(... if caller is None or caller.identifier is None else caller.identifier)
+    return bound
 
 
-def restore(slot: Slot, logged_in: LogVariable | None, tokens: Tokens) -> None:
-    """Undo `bind`, given what it was given and what it returned."""
-    token, log_token = tokens
-    try:
-        _reset_slot(token)
-        if logged_in is not None and log_token is not None:
-            logged_in.reset(log_token)
-    except ValueError:
-        # Left in another context than it was entered in, as a generator does that is finished
-        # elsewhere. That context never held our token; make sure that it does not hold our slot.
-        if _get_slot() is slot:
-            _set_slot(NOBODY)
-            if logged_in is not None:
-                logged_in.set(...)
+def restore(bound: Bound, logged_in: LogVariable | None) -> None:
+    """End a binding, and whatever was bound inside of it and left open: what was before is current again."""
+    bound.has_ended = True
+    logged_before, previous = bound.logged_before, bound.previous
+    while previous is not None and previous.has_ended:
+        logged_before, previous = previous.logged_before, previous.previous
+    _set_bound(previous or _OUTSIDE)
+    if logged_in is not None:
+        logged_in.set(logged_before)
 
 
 class Binding:
-    """`bind` and `restore` around a `with` block.
+    """Binds a slot around a `with` block.
+
+    When blocks overlap, as those of two generators may, the end of one leaves the other's alone.
 
     Args:
         slot: What to bind.
@@ -136,16 +165,16 @@ class Binding:
         RuntimeError: The block is entered while it is open. One binding serves one block at a time.
     """
 
-    __slots__ = ("_slot", "_tokens")
+    __slots__ = ("_bound", "_slot")
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
-        self._tokens: Tokens | None = None
+        self._bound: Bound | None = None
 
     def __enter__(self) -> Self:
-        if self._tokens is not None:
+        if self._bound is not None:
             raise RuntimeError("this binding is in use; make another one for another block")
-        self._tokens = bind(self._slot, log_variable())
+        self._bound = bind(self._slot, log_variable())
         return self
 
     def __exit__(
@@ -154,14 +183,17 @@ class Binding:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tokens, self._tokens = self._tokens, None
-        if tokens is not None:
-            restore(self._slot, log_variable(), tokens)
+        bound, self._bound = self._bound, None
+        if bound is None:
+            return
+        if _get_bound() is bound:
+            restore(bound, log_variable())
+        bound.has_ended = True
 
 
 def current_slot() -> Slot:
     """Return the slot of the running unit of work; `NOBODY` outside of any."""
-    return _get_slot()
+    return _get_bound().slot
 
 
 def current_caller() -> Caller | None:
@@ -170,13 +202,17 @@ def current_caller() -> Caller | None:
     Tasks, `asyncio.to_thread` and background tasks started by a request see its caller. A bare
     thread or an executor does not: wrap what it runs in `carry_caller`.
     """
-    return _get_slot().caller
+    return _get_bound().slot.caller
 
 
 def bind_caller(caller: Caller | None) -> Binding:
     """Make a caller current for the code inside a `with` block: for jobs, scripts and tests.
 
     The previous caller comes back when the block ends, also when it ends with an exception.
+
+    The block belongs around work, not around a `yield`: between two steps of a generator its
+    consumer would run for this caller, and the steps themselves need not (an event loop may take
+    each in a context of its own).
 
     Args:
         caller: Who the work is for. None says that it is for nobody, which hides a caller bound
@@ -201,11 +237,13 @@ def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
     """Return `function` so that it runs for today's caller, wherever and whenever it is called.
 
     For `threading.Thread`, executors and callbacks, which start without a caller. The caller is the
-    one current at the moment of wrapping. Plain and `async def` functions are accepted; the result
-    may be called several times, also at once from several threads.
+    one current at the moment of wrapping. Plain and async functions are accepted, also plain ones
+    that return a coroutine; the result may be called several times, also at once from several
+    threads.
 
     Raises:
-        TypeError: `function` is a generator function, which runs after the call has returned.
+        TypeError: `function` is a generator function, or, when called, returns a generator: that
+            runs after the call has returned.
 
     Example:
         >>> import threading
@@ -217,21 +255,31 @@ def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
     # An object that is called has its nature in its class.
     bodies = (function, type(function).__call__)
     if any(inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body) for body in bodies):
-        raise TypeError("carry_caller: a generator runs after its call returned; carry the function that reads it")
+        raise TypeError(_NO_GENERATORS)
     slot = current_slot()
+
+    async def awaited(coroutine: Awaitable[Any]) -> Any:
+        with Binding(slot):
+            return await coroutine
 
     if any(inspect.iscoroutinefunction(body) for body in bodies):
 
         @functools.wraps(function)
         async def carried_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with Binding(slot):
-                return await cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs)
+            return await awaited(cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs))
 
         return cast("Callable[P, R]", carried_coroutine)
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
         with Binding(slot):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(_NO_GENERATORS)
+        # Decorated async functions look plain: the openai SDK's `create` is one.
+        return cast("R", awaited(result)) if inspect.iscoroutine(result) else result
 
     return carried
+
+
+_NO_GENERATORS: Final = "carry_caller: a generator runs after its call returned; carry the function that reads it"

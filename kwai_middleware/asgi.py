@@ -98,15 +98,15 @@ class ASGIMiddleware:
                 await _refuse(refusal, scope, receive, send)
                 return
         scope[_SCOPE_KEY] = slot
-        tokens = bind(slot, self._logged_in)
+        bound = bind(slot, self._logged_in)
         try:
             await self.app(scope, receive, send)
         finally:
-            restore(slot, self._logged_in, tokens)
+            restore(bound, self._logged_in)
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for the previous request of the connection either.
-        tokens = bind(outer or NOBODY, self._logged_in)
+        bound = bind(outer or NOBODY, self._logged_in)
         try:
             steps = self._resolver.steps(request)
             answer = None
@@ -117,7 +117,7 @@ class ASGIMiddleware:
                     return cast("Slot", end.value)
                 answer = await awaitable
         finally:
-            restore(outer or NOBODY, self._logged_in, tokens)
+            restore(bound, self._logged_in)
 
 
 async def _refuse(refusal: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:

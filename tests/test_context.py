@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,10 +102,9 @@ def test_structlog_can_unbind_what_was_bound() -> None:
 
 def test_structlog_is_left_alone_on_request() -> None:
     """Without a variable to bind, structlog knows nothing of the caller."""
-    slot = Slot(ACME)
-    tokens = bind(slot, None)
+    binding = bind(Slot(ACME), None)
     assert bound() == ("acme", None)
-    restore(slot, None, tokens)
+    restore(binding, None)
     assert bound() == (None, None)
 
 
@@ -139,12 +140,12 @@ def test_a_block_left_in_another_context_leaves_nothing_there(logged: bool) -> N
     """A generator finished elsewhere takes its caller out of a context that was copied from its own."""
 
     def steps() -> Generator[None]:
-        slot, logged_in = Slot(ACME), log_variable() if logged else None
-        tokens = bind(slot, logged_in)
+        logged_in = log_variable() if logged else None
+        binding = bind(Slot(ACME), logged_in)
         try:
             yield
         finally:
-            restore(slot, logged_in, tokens)
+            restore(binding, logged_in)
 
     first = contextvars.copy_context()
     generator = steps()
@@ -168,6 +169,97 @@ def test_a_block_left_in_another_context_leaves_the_caller_of_that_one() -> None
     with bind_caller(BETA):
         generator.close()
         assert bound() == ("beta", "beta")
+
+
+def _answers(caller: Caller, seen: list[Any]) -> Generator[None]:
+    """Two steps of work for one caller."""
+    with bind_caller(caller):
+        for _ in range(2):
+            seen.append((caller.identifier, bound()))
+            yield
+
+
+def test_blocks_that_overlap_do_not_bring_each_other_back() -> None:
+    """Two generators taken in turns: whichever ends first, nobody is left afterwards, and none comes back."""
+    seen: list[Any] = []
+    a, b = _answers(ACME, seen), _answers(BETA, seen)
+    next(a)
+    next(b)
+    assert bound() == ("beta", "beta")
+    a.close()
+    assert bound() == ("beta", "beta")
+    b.close()
+    assert bound() == (None, None)
+
+
+def test_a_forgotten_block_that_the_garbage_collector_ends_changes_nothing() -> None:
+    """A generator in a reference cycle is ended in the middle of somebody else's work."""
+
+    def forget() -> None:
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        cycle.append(_answers(ACME, []))
+        next(cycle[1])
+
+    unit = bind(NOBODY, log_variable())
+    forget()
+    restore(unit, log_variable())
+    assert bound() == (None, None)
+    with bind_caller(BETA):
+        gc.collect()
+        assert bound() == ("beta", "beta")
+    assert bound() == (None, None)
+
+
+def test_the_end_of_a_unit_of_work_ends_what_was_left_open_in_it() -> None:
+    """What a request has bound and not restored is over with the request."""
+    with bind_caller(BETA):
+        request = bind(Slot(ACME), log_variable())
+        generator = _answers(ACME, [])
+        next(generator)
+        restore(request, log_variable())
+        assert bound() == ("beta", "beta")
+        generator.close()
+        assert bound() == ("beta", "beta")
+
+
+def test_a_block_that_ends_in_a_copied_context_restores_there() -> None:
+    """The previous caller comes back in the copy; nobody would put the rest of the work on the app's bill."""
+    with bind_caller(BETA):
+        inner = bind_caller(ACME)
+        context = contextvars.copy_context()
+        context.run(inner.__enter__)
+        copied = context.copy()
+        copied.run(inner.__exit__, None, None, None)
+        assert copied.run(bound) == ("beta", "beta")
+
+
+def test_what_the_app_logs_comes_back_over_blocks_that_have_ended() -> None:
+    """Structlog's value of before the first block is restored when the last one ends, in whatever order they end."""
+    with structlog.contextvars.bound_contextvars(customer_id="the app's"):
+        first, second = bind_caller(ACME), bind_caller(BETA)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert bound() == ("beta", "beta")
+        second.__exit__(None, None, None)
+        assert bound() == (None, "the app's")
+
+
+def test_an_inherited_context_does_not_remember_each_request() -> None:
+    """On a connection whose requests inherit from each other, what is over is let go of."""
+    first = weakref.ref(Slot(ACME))
+    contexts = [contextvars.copy_context()]
+    for _ in range(5):
+        slot = Slot(ACME)
+        first = weakref.ref(slot) if first() is None else first
+        binding = contexts[-1].run(bind, slot, log_variable())
+        contexts.append(contexts[-1].copy())
+        contexts[-2].run(restore, binding, log_variable())
+        del slot, binding, contexts[0]
+    contexts[-1].run(bind, NOBODY, log_variable())
+    assert contexts[-1].run(bound) == (None, None)
+    assert first() is None
 
 
 def test_what_is_bound_in_a_copied_context_stays_there() -> None:
@@ -298,6 +390,37 @@ def test_a_generator_function_is_refused(function: Callable[[], object]) -> None
     """What runs after its call has returned cannot be carried, and is not taken for something that can."""
     with pytest.raises(TypeError, match=r"^carry_caller: a generator runs after its call returned"):
         carry_caller(function)
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_carried_through_its_awaits() -> None:
+    """Decorated async functions look plain, the openai SDK's `create` among them."""
+
+    async def who() -> Any:
+        await asyncio.sleep(0)
+        return bound()
+
+    def decorated() -> Any:
+        return who()
+
+    with bind_caller(ACME):
+        carried = carry_caller(decorated)
+
+    async def elsewhere() -> Any:
+        with bind_caller(BETA):
+            return await carried(), bound()
+
+    assert (("acme", "acme"), ("beta", "beta")) == asyncio.run(elsewhere())
+
+
+@pytest.mark.parametrize("generate", [lambda: (each for each in "ab"), lambda: _async_steps()])
+def test_a_function_that_returns_a_generator_is_refused_when_called(generate: Callable[[], Any]) -> None:
+    """Its steps would run for whoever takes them."""
+    with pytest.raises(TypeError, match="carry the function that reads it"):
+        carry_caller(generate)()
+
+
+async def _async_steps() -> AsyncGenerator[None]:
+    yield
 
 
 def test_a_carried_function_keeps_its_name() -> None:
