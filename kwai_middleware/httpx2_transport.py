@@ -77,6 +77,7 @@ _clients = Clients(
         wrapper=AsyncKwaiTransport,
     ),
     limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100),
+    options={"Timeout": httpx2.Timeout, "Limits": httpx2.Limits, "Proxy": httpx2.Proxy},
     url=httpx2.URL,
     invalid_url=httpx2.InvalidURL,
 )

@@ -72,6 +72,7 @@ _clients = Clients(
         wrapper=AsyncKwaiTransport,
     ),
     limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+    options={"Timeout": httpx.Timeout, "Limits": httpx.Limits, "Proxy": httpx.Proxy},
     url=httpx.URL,
     invalid_url=httpx.InvalidURL,
 )

@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kwai_middleware import httpx2_transport, httpx_transport
@@ -313,6 +313,12 @@ _urls = st.sampled_from(
 )
 
 
+@example(
+    http="http://proxy.example",
+    https="proxy.example",
+    everything="",
+    none_for=["http://a.example", "127.0.0.1", "::1", "fe80::/10", "[::1]", "*.example.com", "example.com", ""],
+)
 @given(http=_urls, https=_urls, everything=_urls, none_for=st.lists(_hosts, max_size=5))
 def test_the_environment_is_read_as_the_libraries_read_it(
     http: str, https: str, everything: str, none_for: list[str]

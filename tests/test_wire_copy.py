@@ -84,26 +84,38 @@ def _redirecting(location: str) -> Any:
     return handle
 
 
-def test_a_redirect_to_a_stranger_carries_nothing_of_ours(flavour: Flavour) -> None:
-    """The second hop is built from the app's own request."""
+@pytest.mark.parametrize("kind", ["gateway", "direct"])
+def test_a_redirect_to_a_stranger_carries_nothing_of_ours(flavour: Flavour, kind: Any) -> None:
+    """The second hop is built from the app's own request, and hooks see that request at both."""
+    seen: list[bytes] = []
     arrived: list[tuple[bytes, bytes]] = []
 
     def stranger(connection: Connection) -> None:
         arrived.append(connection.request())
         connection.send(OK)
 
+    def hook(request: Any) -> None:
+        seen.append(b"".join(request.stream) + repr(request.headers.raw).encode())
+
+    async def async_hook(request: Any) -> None:
+        hook(request)
+
     with (
         raw_server(stranger) as elsewhere,
         raw_server(_redirecting(f"{elsewhere.url}/api/chat/completions")) as gateway,
     ):
         client = flavour.client(
-            settings=settings(base_url=f"{gateway.url}/api"), deliver=lambda call: None, follow_redirects=True
+            settings=settings(routes=(Route(f"{gateway.url}/api", kind=kind),)),
+            deliver=lambda call: None,
+            follow_redirects=True,
+            event_hooks={"request": [async_hook if flavour.asynchronous else hook]},
         )
         with bind_caller(caller()):
             response = flavour.post(
                 client, f"{gateway.url}/api/chat/completions", content=BODY, headers={"authorization": "Bearer app"}
             )
         assert 200 == response.status_code
+        assert [True, True] == [what.startswith(BODY) and KEY.encode() not in what for what in seen]
         [(head, body)] = arrived
         assert BODY == body
         assert KEY.encode() not in head

@@ -20,7 +20,6 @@ AnyClientT = TypeVar("AnyClientT")
 TransportT = TypeVar("TransportT")
 AsyncTransportT = TypeVar("AsyncTransportT")
 
-_LIBRARIES: Final = ("httpx", "httpx2")
 _FOR_TRANSPORTS: Final[tuple[str, ...]] = ("verify", "cert", "http1", "http2", "limits")
 
 
@@ -50,6 +49,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
         sync: Its synchronous half.
         asynchronous: Its asynchronous half.
         limits: On connections, unless the user gives some.
+        options: Its classes for options that the other library has under the same name.
         url: Its URL class, which raises `invalid_url` for what it cannot read.
         invalid_url: See `url`.
     """
@@ -58,6 +58,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
     sync: Kind[ClientT, TransportT]
     asynchronous: Kind[AsyncClientT, AsyncTransportT]
     limits: Any
+    options: Mapping[str, type[Any]]
     url: Callable[[str], Any]
     invalid_url: type[Exception]
 
@@ -160,11 +161,12 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
     def _refuse_foreign(self, name: str, kwargs: Mapping[str, Any]) -> None:
         """Refuse, say, an `httpx.Timeout` for httpx2: it is taken there, and fails at the first request."""
         for option, value in kwargs.items():
-            library = type(value).__module__.partition(".")[0]
-            if library in _LIBRARIES and library != self.name:
+            kind = type(value).__name__
+            own = self.options.get(kind)
+            if own is not None and not isinstance(value, own):
                 raise ConfigurationError(
-                    f"{name}({option}=...): this is a {type(value).__name__} of {library}, and the client is one of"
-                    f" {self.name}; give {self.name}.{type(value).__name__}(...)"
+                    f"{name}({option}=...): this {kind} is not one of {self.name}, as the client is;"
+                    f" give {self.name}.{kind}(...)"
                 )
 
     def _proxies(self, proxy: Any, *, from_environment: bool) -> dict[str, Any]:

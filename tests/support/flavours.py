@@ -120,6 +120,7 @@ FLAVOURS = [
     for asynchronous in (False, True)
 ]
 
+SYNC_FLAVOURS = [flavour for flavour in FLAVOURS if "async" not in str(flavour.id)]
 ASYNC_FLAVOURS = [flavour for flavour in FLAVOURS if "async" in str(flavour.id)]
 
 
