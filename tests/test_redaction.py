@@ -95,12 +95,14 @@ def test_a_key_made_of_structure_does_not_break_the_document(key: str) -> None:
         "b": {"c": [1, 2, 3, 4], "at": 17000000.5},
         "id": "",
         "model": "m",
-        "said": [key, None],
+        "said": [key, f"\u20ac \ud83d {key}", None],
+        "large": 10**30,
     }
     masked = json.loads(mask_json(json.dumps(value, separators=(",", ":")).encode(), (Secret(key),)))
     assert 17000000.5 == masked["b"]["at"]
     assert [1, 2, 3, 4] == masked["b"]["c"]
-    assert [MASK, None] == masked["said"]
+    assert [MASK, f"\u20ac \ud83d {MASK}", None] == masked["said"]
+    assert 10**30 == masked["large"]
 
 
 def texts(value: Any) -> list[str]:
@@ -125,9 +127,116 @@ def test_no_bound_key_survives_and_the_document_stays_one(value: Any, keys: list
 
 
 @given(
-    before=st.text(max_size=20),
+    before=st.text(max_size=20).filter(lambda text: not text[-1:].isalnum() or not text[-1:].isascii()),
     key=st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=16, max_size=60),
 )
 def test_no_known_shape_survives(before: str, key: str) -> None:
-    """A key of the commonest shape goes, whatever stands before it."""
+    """A key of the commonest shape goes, whatever stands before it, but for a letter or a digit."""
     assert f"sk-{key}" not in mask_text(f"{before}sk-{key} end")
+
+
+CONTEXTS = [
+    "Bearer {}", "key={}", "'{}'", "_{}", "-{}", ".{}", "/{}/", "{}.", "密钥是{}", "“{}”", "\n{}\n", "\t{}", "\u0000{}",
+    "C:\\{}", "\\n{}", "\\\\t{}", "\\x20{}", "\\u0020{}", "%3D{}", "%22{}%22", "é{}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+@pytest.mark.parametrize("key", SHAPES)
+def test_known_shapes_are_masked_behind_anything_but_a_word(key: str, context: str, ensure_ascii: bool) -> None:
+    """A key is found behind marks, letters of other scripts and escapes, in a text and in JSON inside JSON."""
+    text = context.format(key)
+    document = json.dumps({"a": text}, ensure_ascii=ensure_ascii)
+    twice = json.dumps({"a": document}, ensure_ascii=ensure_ascii)
+    assert context.format(MASK) == mask_text(text)
+    assert {"a": context.format(MASK)} == json.loads(mask_json(document.encode()))
+    assert {"a": context.format(MASK)} == json.loads(json.loads(mask_json(twice.encode()))["a"])
+
+
+@given(
+    word=st.text(alphabet=string.ascii_letters + string.digits, min_size=1, max_size=8),
+    prefix=st.sampled_from(["sk-", "gsk_", "xai-", "AIza", "pplx-", "hf_", "AKIA"]),
+    rest=st.text(alphabet=string.ascii_uppercase + string.digits, min_size=30, max_size=40),
+    before=st.sampled_from(["", " ", "é", "/", '"', "\n", "-"]),
+)
+def test_words_that_end_like_a_key_begins_stay_whole(word: str, prefix: str, rest: str, before: str) -> None:
+    """A kiosk, a task force and a help desk keep their names, whatever stands behind them."""
+    text = f"{before}{word}{prefix}{rest}"
+    assert text == mask_text(text)
+    document = json.dumps({"customer": text}, ensure_ascii=False).encode()
+    assert document is mask_json(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kiosk-550e8400-e29b-41d4-a716-446655440000",
+        "task-force-logistics-gmbh",
+        "helpdesk-of-the-northern-branch",
+        "risk-assessment-2024-11-23-final",
+    ],
+)
+def test_ids_of_customers_are_no_keys(text: str) -> None:
+    """Names that real customers have are told apart in the logs."""
+    assert text == mask_text(text)
+
+
+@pytest.mark.parametrize("key", ["sk-or-v1-" + "0a" * 32, "sk-ant-api03-" + "x" * 40])
+def test_a_shape_that_no_word_has_is_masked_within_words(key: str) -> None:
+    """Where a vendor's prefix is beyond doubt, a key is found right behind a letter too."""
+    assert f"KEY{MASK}" == mask_text(f"KEY{key}")
+
+
+def test_names_that_are_known_stay_whole_but_for_the_callers_keys() -> None:
+    """A customer whose name looks like a key is not merged with others; a key in a name goes all the same."""
+    names = ["sk-slovakia-logistics", "x tenant-key-7 sk-of-the-second"]
+    document = json.dumps({"id": names[0], "name": names[1], "said": "sk-something-that-is-a-key"}).encode()
+    masked = json.loads(mask_json(document, (Secret("tenant-key-7"),), names))
+    assert {"id": names[0], "name": f"x {MASK} sk-of-the-second", "said": MASK} == masked
+
+
+def spelled(text: str, places: set[int], levels: int) -> str:
+    """The inside of a JSON text, some characters of it as escapes; JSON in JSON where there are levels."""
+    inside = "".join(
+        f"\\u{ord(character):04x}" if place in places else json.dumps(character)[1:-1]
+        for place, character in enumerate(text)
+    )
+    for _ in range(levels):
+        inside = json.dumps(inside)[1:-1]
+    return inside
+
+
+@given(
+    key=st.sampled_from(["sk-or-v1-" + "0a" * 32, "hf_" + "c3" * 17, "Zm9vYmFy/Zm9v+YmE=", "plain-secret"]),
+    places=st.sets(st.integers(0, 30), min_size=1),
+    levels=st.integers(0, 3),
+    before=st.sampled_from(["", "ü ", "\\", '"', "a\n"]),
+)
+def test_escapes_hide_no_key(key: str, places: set[int], levels: int, before: str) -> None:
+    """JSON may spell any character as an escape: a key is found however it is spelled, at any depth."""
+    inside = spelled(before, set(), levels) + spelled(key, places, levels)
+    document = f'{{"n":1e999,"said":"{inside} ü"}}'
+    masked = mask_json(document.encode(), (Secret("plain-secret"), Secret("Zm9vYmFy/Zm9v+YmE="))).decode()
+    assert MASK in masked
+    text = json.loads(masked)["said"]
+    for _ in range(levels):
+        text = json.loads(f'"{text}"')
+    assert key not in text
+    assert text.endswith(f"{MASK} ü")
+    assert masked.startswith('{"n":1e999,')
+
+
+def test_an_escaped_slash_hides_no_key() -> None:
+    """Some encoders write a slash with a backslash."""
+    secret = Secret("Zm9v/YmFy")
+    assert {"a": MASK} == json.loads(mask_json(rb'{"a":"Zm9v\/YmFy"}', (secret,)))
+    assert rb'{"a":"b\/c"}' == mask_json(rb'{"a":"b\/c"}', (secret,))
+    assert MASK == mask_text(r"Zm9v\/YmFy", (secret,))
+
+
+def test_a_key_with_a_quote_is_found_in_json_inside_json() -> None:
+    """A prompt that is logged as text has its quotes escaped twice."""
+    key = 'quo"te\\back'
+    document = json.dumps({"input": json.dumps([{"content": key}])}).encode()
+    assert [{"content": MASK}] == json.loads(json.loads(mask_json(document, (Secret(key),)))["input"])

@@ -141,6 +141,13 @@ def test_the_key_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.endswith("] short")
 
 
+def test_a_kiosk_is_no_key() -> None:
+    """What ends like the beginning of a key within a word is neither masked nor reported as one."""
+    found: set[str] = set()
+    assert "kiosk-550e8400-e29b-41d4-a716" == KeyRing().mask_text("kiosk-550e8400-e29b-41d4-a716", found)
+    assert set() == found
+
+
 def test_the_app_runs_without_a_server() -> None:
     """Under any ASGI server, Starlette's TestClient too, it is the same app; a cut is an exception there."""
     body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}

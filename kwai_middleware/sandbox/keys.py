@@ -19,7 +19,7 @@ _MOST_KEYS: Final = 10_000
 _SHORTEST: Final = 8
 """A shorter key is masked where keys belong; elsewhere it could be any word."""
 
-_SHAPES: Final = r"sk-[A-Za-z0-9_-]{16,}"
+_SHAPES: Final = r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"
 _KEY_MEMBER: Final = re.compile(r"api_?key|secret|password|(?:^|_)token$|credentials?$", re.IGNORECASE)
 _KEY_HEADER: Final = re.compile(r"authorization|key|token|secret|cookie", re.IGNORECASE)
 _PARAMETER_HEADERS: Final = ("x-data-respan-params", "x-data-keywordsai-params")
