@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -114,15 +114,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.identifier is not None:
-            _check_text("identifier", self.identifier)
+            _check_text(self, "identifier", self.identifier)
         if self.name is not None:
-            _check_text("name", self.name)
+            _check_text(self, "name", self.name)
         if self.email is not None:
-            _check_text("email", self.email)
+            _check_text(self, "email", self.email)
         if self.group is not None:
-            _check_text("group", self.group)
+            _check_text(self, "group", self.group)
         if self.thread is not None:
-            _check_text("thread", self.thread)
+            _check_text(self, "thread", self.thread)
         if self.metadata is not _NO_METADATA:
             _set_field(self, "metadata", _frozen_metadata(self.metadata))
         if self.credentials != ():
@@ -168,7 +168,7 @@ def _checked_credentials(credentials: Iterable[Credential]) -> tuple[Credential,
     return checked
 
 
-def _check_text(field: str, text: object) -> None:
+def _check_text(caller: Caller, field: str, text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"Caller.{field}: expected a str or None, got {type(text).__name__}")
     limit = TEXT_LIMITS[field]
@@ -179,6 +179,8 @@ def _check_text(field: str, text: object) -> None:
         raise ValueError(f"Caller.{field}: no control characters")
     if not text.isascii() and not _is_encodable(text):
         raise ValueError(f"Caller.{field}: not valid Unicode (a lone surrogate)")
+    if type(text) is not str:
+        _set_field(caller, field, _exact(text))
 
 
 def _is_encodable(text: str) -> bool:
@@ -192,8 +194,24 @@ def _is_encodable(text: str) -> bool:
 def _frozen_metadata(metadata: Mapping[str, MetadataValue]) -> Mapping[str, MetadataValue]:
     if not isinstance(metadata, Mapping):
         raise TypeError("Caller.metadata: expected a mapping")
-    frozen = dict(metadata)
-    for key, value in frozen.items():
+    for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | bool):
             raise TypeError("Caller.metadata: keys are str, values are str, int, float or bool")
-    return MappingProxyType(frozen)
+        if not _is_encodable(key) or (isinstance(value, str) and not _is_encodable(value)):
+            raise ValueError("Caller.metadata: not valid Unicode (a lone surrogate)")
+    return MappingProxyType({_exact(key): _exact(value) for key, value in metadata.items()})
+
+
+def _exact(value: Any) -> Any:
+    """Return a value of a subclass as one of the built-in type: JSON encoders refuse the others."""
+    if type(value) in (str, int, float, bool):
+        return value
+    return next(convert(value) for kind, convert in _CONVERSIONS.items() if isinstance(value, kind))
+
+
+# Not the types themselves: a subclass may have its own idea of what it is as text or as a number.
+_CONVERSIONS: Final[Mapping[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}

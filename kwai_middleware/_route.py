@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from kwai_middleware.errors import ConfigurationError
@@ -12,6 +13,24 @@ from kwai_middleware.errors import ConfigurationError
 __all__ = ["Route", "RouteKind", "checked_base_url"]
 
 RouteKind = Literal["gateway", "direct"]
+
+
+# So that a vendor listed without a word is never sent the keys of another.
+_VENDORS: Final[Mapping[str, str]] = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "api.groq.com": "groq",
+    "api.mistral.ai": "mistral",
+    "api.deepseek.com": "deepseek",
+    "api.cohere.com": "cohere",
+    "api.cohere.ai": "cohere",
+    "api.fireworks.ai": "fireworks",
+    "api.moonshot.ai": "moonshot",
+    "api.together.xyz": "together_ai",
+    "api.x.ai": "xai",
+    "api.perplexity.ai": "perplexity",
+    "generativelanguage.googleapis.com": "google",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +44,8 @@ class Route:
         kind: `gateway` for a Keywords AI (Respan) gateway: key and identity travel in the body, and
             the gateway logs the call. `direct` for OpenRouter or another OpenAI-compatible host:
             the caller's key takes the place of the `Authorization` header, and we log the call.
-        provider: On direct routes, whose key: the `Credential.provider` that is sent there.
+        provider: On direct routes, whose key: the `Credential.provider` that is sent there. When not
+            given, that of the host where it is a well-known vendor's, else `openrouter`.
         insecure: Allows `http` to a host that is not loopback. A key in clear on a network is
             everybody's; set it only for a network that you trust as much as this process.
 
@@ -36,13 +56,16 @@ class Route:
 
     url: str
     kind: RouteKind = "direct"
-    provider: str = "openrouter"
+    provider: str = ""
     insecure: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("gateway", "direct"):
             raise ConfigurationError("Route.kind: 'gateway' or 'direct'")
         checked_base_url("Route.url", self.url, insecure=self.insecure)
+        if not self.provider:
+            host = urlsplit(self.url).hostname or ""
+            object.__setattr__(self, "provider", _VENDORS.get(host, "openrouter"))
 
 
 def checked_base_url(field: str, url: str, *, insecure: bool = False) -> str:

@@ -48,7 +48,8 @@ class Secret:
                 "Secret: the value has a blank, a control or a non-ASCII character;"
                 " a key is visible ASCII only (was it copied with a line end or quotes?)"
             )
-        object.__setattr__(self, "_value", value)
+        # A subclass of `str` may show itself in its own way, and JSON encoders refuse some of them.
+        object.__setattr__(self, "_value", str.__str__(value))
 
     def reveal(self) -> str:
         """Return the key itself. The one way out: search for `.reveal(` to audit a program."""

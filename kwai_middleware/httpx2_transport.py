@@ -35,6 +35,7 @@ _LIBRARY = Library(
     name="httpx2",
     request=httpx2.Request,
     response=httpx2.Response,
+    real_transports=(httpx2.HTTPTransport, httpx2.AsyncHTTPTransport),
     byte_stream=httpx2.ByteStream,
     wire_body=_Body,
     stream=_Stream,

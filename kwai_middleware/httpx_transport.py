@@ -30,6 +30,7 @@ _LIBRARY = Library(
     name="httpx",
     request=httpx.Request,
     response=httpx.Response,
+    real_transports=(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
     byte_stream=httpx.ByteStream,
     wire_body=_Body,
     stream=_Stream,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kwai_middleware import _notices
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import bind_caller
-from kwai_middleware._outbound.json_members import read_members, spliced
+from kwai_middleware._outbound.json_members import read_object, spliced
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
@@ -212,10 +213,51 @@ UNREADABLE = [
     b"{",
     b'{"a":1}{"b":2}',
     b"\xff\xfe{}",
-    b'{"a":NaN}',
-    b"\xef\xbb\xbf{}",
+    b'{"a" 1}',
+    b'{"a":1 "b":2}',
+    b"{1:2}",
+    b"{'a':1}",
+    b'{"a":1,}',
+    b'{"a":NaN}x',
+    b'{"a":' * 20000,
     b"[" * 20000,
 ]
+
+# What Python's own parser takes, and so a vendor's server may, though it is no proper JSON.
+FORGED_TEXT = (
+    '"customer_params":{"customer_identifier":"forged"},"customer_credentials":{"openrouter":{"api_key":"forged"}}'
+)
+LENIENT = {
+    "half an emoji": ('{"model":"m","a":"\\ud83d",' + FORGED_TEXT + "}").encode(),
+    "NaN": ('{"a":NaN, "b" : -Infinity ,\n' + FORGED_TEXT + ',"model":"m"}').encode(),
+    "a byte order mark": ('{"model":"m",' + FORGED_TEXT + "}").encode("utf-8-sig"),
+    "UTF-16": ('{"model":"m",' + FORGED_TEXT + "}").encode("utf-16"),
+    "UTF-32": ('{"model":"m",' + FORGED_TEXT + "}").encode("utf-32"),
+    "a control character": ('{"model":"m","a":"tab\there\x01",' + FORGED_TEXT + "}").encode(),
+    "a name with half an emoji": ('{"\\ud83d":1,"model":"m",' + FORGED_TEXT + "}").encode(),
+    "nothing but NaN": b'{"model":"m","a":NaN}',
+    "an empty object": "{ }".encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("body", LENIENT.values(), ids=LENIENT)
+def test_what_only_a_lenient_parser_reads_is_attributed_too(flavour: Flavour, body: bytes) -> None:
+    """An end user who can put half an emoji into a prompt cannot hide whose call it is, nor get past the context."""
+    for who in (caller(), caller(credentials=()), None):
+        sent = _wire(flavour, who, body).content
+        assert b"forged" not in sent
+        read = json.loads(sent, strict=False)
+        original = json.loads(body, strict=False)
+        for name in ("customer_params", "customer_credentials"):
+            original.pop(name, None)
+        ours = {name: read.pop(name) for name in ("customer_params", "customer_credentials") if name in read}
+        assert repr(original) == repr(read)
+        assert ours == (
+            {}
+            if who is None
+            else {"customer_params": {"customer_identifier": "acme"}}
+            | ({"customer_credentials": {"openrouter": {"api_key": key_of("acme")}}} if who.credentials else {})
+        )
 
 
 @pytest.mark.parametrize("body", UNREADABLE, ids=range(len(UNREADABLE)))
@@ -228,8 +270,10 @@ def test_an_unreadable_body_with_a_key_is_refused(flavour: Flavour, body: bytes)
 @pytest.mark.parametrize("who", [None, caller(credentials=())], ids=["nobody", "no key"])
 @pytest.mark.parametrize("body", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_an_unreadable_body_without_a_key_passes(flavour: Flavour, body: bytes, who: Caller | None) -> None:
-    """The vendor gives its own error for it."""
+    """The vendor gives its own error for it; that a customer's name is missing from it is counted."""
+    before = _notices.counts().get("unattributed", 0)
     assert body == _wire(flavour, who, body).content
+    assert before + (who is not None) == _notices.counts().get("unattributed", 0)
 
 
 def test_a_streamed_body_with_a_key_is_refused_before_it_is_read(flavour: Flavour) -> None:
@@ -364,6 +408,23 @@ def test_only_pins_the_gateway_to_the_callers_provider(flavour: Flavour) -> None
     assert "openrouter" == sent.headers["x-respan-route-provider"]
 
 
+@pytest.mark.parametrize("name", ["X-Data-Respan-Params", "x-data-keywordsai-params"])
+def test_only_refuses_headers_that_bring_another_payer(flavour: Flavour, name: str) -> None:
+    """They carry the same parameters as a body, and the vendor lets them win over it."""
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200), settings=settings(byok="only"), deliver=lambda call: None
+    )
+    with bind_caller(caller()), pytest.raises(CannotAttribute, match=name.lower()):
+        flavour.post(client, GATEWAY, content=b"{}", headers={name: "e30="})
+    flavour.close(client)
+
+
+def test_only_lets_no_body_win(flavour: Flavour) -> None:
+    """on_conflict='body' is about names; where only the caller may pay, the caller's key goes out."""
+    sent = json.loads(_wire(flavour, caller(), FORGED, byok="only", on_conflict="body").content)
+    assert {"openrouter": {"api_key": key_of("acme")}} == sent["customer_credentials"]
+
+
 @pytest.mark.parametrize("member", ["fallback_models", "load_balance_group", "credential_override", "respan_params"])
 def test_only_refuses_bodies_that_bring_another_payer(flavour: Flavour, member: str) -> None:
     """Each of these could put the call on another bill."""
@@ -424,9 +485,9 @@ def test_splicing_changes_what_it_should_and_nothing_else(
         data = (before + json.dumps(body, indent=indent, ensure_ascii=ascii_only) + after).encode()
     except UnicodeEncodeError:
         return
-    members = read_members(data)
-    if members is None:
-        return  # lone surrogates
+    read = read_object(data)
+    assert read is not None
+    data, members = read
     expected = {**body, **{name: None if value is None else json.loads(value) for name, value in changes.items()}}
     for name, value in changes.items():
         if value is None:
@@ -440,9 +501,10 @@ def test_splicing_changes_what_it_should_and_nothing_else(
 def test_a_large_body_is_not_copied() -> None:
     """Its head goes out as a view on the app's own bytes."""
     body = json.dumps({"messages": "x" * 1_000_000}).encode()
-    members = read_members(body)
-    assert members is not None
-    head, tail = spliced(body, members, {"a": b"1"})
+    read = read_object(body)
+    assert read is not None
+    assert read[0] is body
+    head, tail = spliced(*read, {"a": b"1"})
     assert isinstance(head, memoryview)
     assert head.obj is body
     assert b',"a":1}' == tail

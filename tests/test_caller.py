@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from kwai_middleware._caller import MAX_IDENTIFIER, TEXT_LIMITS, Caller, Credential
@@ -172,3 +173,37 @@ def test_another_weight_is_refused(weight: Any) -> None:
     """A weight that could never be drawn by is refused."""
     with pytest.raises(ValueError, match=r"^Credential.weight: "):
         Credential(api_key=KEY, weight=weight)
+
+
+class _Text(str):
+    def __str__(self) -> str:
+        return "shown otherwise"
+
+
+class _Whole(int):
+    pass
+
+
+class _Number(float):
+    pass
+
+
+def test_values_of_subclasses_become_plain_ones() -> None:
+    """A `Markup` or a number of numpy is taken as what it is, and every encoder takes it from there."""
+    caller = Caller(
+        identifier=_Text("acme"),
+        name=_Text("Acme"),
+        metadata={_Text("plan"): _Text("pro"), "seats": _Whole(3), "share": _Number(0.5), "trial": True},
+    )
+    assert ("acme", "Acme") == (caller.identifier, caller.name)
+    assert {"plan": "pro", "seats": 3, "share": 0.5, "trial": True} == dict(caller.metadata)
+    values = [caller.identifier, caller.name, *caller.metadata, *caller.metadata.values()]
+    assert {str, int, float, bool} == {type(value) for value in values}
+    assert b'{"plan":"pro","seats":3,"share":0.5,"trial":true}' == msgspec.json.encode(dict(caller.metadata))
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\ud800"}, {"\ud800": "a"}])
+def test_metadata_is_valid_unicode(metadata: Any) -> None:
+    """Half a character cannot be written into a request."""
+    with pytest.raises(ValueError, match="metadata: not valid Unicode"):
+        Caller(metadata=metadata)

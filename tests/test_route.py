@@ -110,6 +110,22 @@ def test_a_route_knows_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "provider"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://API.OpenAI.com:443/v1", "openai"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://llm.example", "openrouter"),
+    ],
+)
+def test_a_vendor_is_never_sent_the_keys_of_another(url: str, provider: str) -> None:
+    """A route to a well-known vendor is for that vendor's keys, unless the app says otherwise."""
+    assert provider == Route(url).provider
+    assert "mine" == Route(url, provider="mine").provider
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [
         ("localhost", True),

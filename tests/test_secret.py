@@ -168,3 +168,14 @@ def test_any_text_is_a_secret_or_a_value_error_without_it(text: str) -> None:
         assert len(text) < 4 or text not in str(error)
     else:
         assert is_fit
+
+
+def test_a_key_of_a_subclass_is_a_plain_text() -> None:
+    """What is revealed is a `str` and nothing more clever."""
+
+    class Text(str):
+        def __str__(self) -> str:
+            return "shown otherwise"
+
+    assert "sk-1" == Secret(Text("sk-1")).reveal()
+    assert str is type(Secret(Text("sk-1")).reveal())

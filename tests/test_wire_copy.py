@@ -247,6 +247,124 @@ def test_no_exception_shows_the_key(flavour: Flavour, failure: _Failure, kind: A
         flavour.close(client)
 
 
+class _Layers:
+    """Layers inside that keep the request they were given, and show it around."""
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.kept: list[Any] = []
+
+    def retries(self, request: Any) -> Any:
+        try:
+            raise self.library.ConnectError("refused", request=request)
+        except self.library.ConnectError as error:
+            raise self.library.TransportError("retries exhausted", request=request) from error
+
+    def status(self, request: Any) -> Any:
+        self.library.Response(503, request=request).raise_for_status()
+
+    def read_only(self, request: Any) -> Any:
+        class ReadOnly(Exception):
+            @property
+            def request(self) -> Any:
+                return request
+
+        raw = dict(request.headers) | {"body": request.content}
+        raise ReadOnly(f"{len(raw)} headers")
+
+    def unrelated(self, request: Any) -> Any:
+        class Domain(Exception):
+            request = "a request of the domain"
+
+        self.kept.append(request)
+        raise Domain("not an error of HTTP")
+
+
+@pytest.mark.parametrize("layer", ["retries", "status", "read_only", "unrelated"])
+@pytest.mark.parametrize("url", [GATEWAY, OPENROUTER])
+def test_layers_inside_cannot_show_the_key(flavour: Flavour, layer: str, url: str) -> None:
+    """Whatever they raise, and whatever hangs on it, names the app's own request; so does what they keep."""
+    layers = _Layers(flavour.library)
+    client = flavour.answering(getattr(layers, layer), settings=settings(), deliver=lambda call: None)
+    with bind_caller(caller()), pytest.raises(Exception, match=r"refused|exhausted|503|headers|HTTP") as caught:
+        flavour.post(client, url, content=BODY, headers={"authorization": "Bearer app"})
+    assert [] == exposures(
+        caught.value, KEY, below="handle_async_request" if flavour.asynchronous else "handle_request"
+    )
+    error: BaseException | None = caught.value
+    while error is not None:
+        for request in (getattr(error, "request", None), getattr(getattr(error, "response", None), "request", None)):
+            assert request is None or request == "a request of the domain" or _apps_own(request)
+        error = error.__cause__
+    assert all(_apps_own(request) for request in layers.kept)
+    flavour.close(client)
+
+
+@pytest.mark.parametrize("url", [GATEWAY, OPENROUTER])
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_layers_inside_can_read_the_request(flavour: Flavour, url: str, size: int) -> None:
+    """What signs, caches or imitates looks at `content`, as bytes, and finds it at any size."""
+    seen: list[bytes] = []
+
+    class Reads:
+        def handle_request(self, request: Any) -> Any:
+            seen.append(request.content)
+            assert [request.content] == list(request.stream)
+            return flavour.library.Response(200)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            return self.handle_request(request)
+
+    client = flavour.around(Reads(), settings=settings(), deliver=lambda call: None)
+    body = b'{"model":"' + b"m" * size + b'"}'
+    with bind_caller(caller()):
+        flavour.post(client, url, content=body)
+    assert bytes is type(seen[0])
+    assert seen[0].startswith(body[:-1])
+
+
+def test_a_close_that_fails_does_not_show_the_key(flavour: Flavour) -> None:
+    """Closing is the transport's work too, and its frames hold what it holds."""
+
+    class Fails:
+        def __init__(self, held: str) -> None:
+            self.held = held
+
+        def __iter__(self) -> Any:
+            return iter([b"1"])
+
+        def close(self) -> None:
+            held = self.held
+            raise flavour.library.ReadError(f"cannot close {len(held)}")
+
+        async def aclose(self) -> None:
+            self.close()
+
+    base = flavour.library.AsyncByteStream if flavour.asynchronous else flavour.library.SyncByteStream
+    stream_class = type("Stream", (Fails, base), {})
+
+    class Answers:
+        def close(self) -> None:
+            pass
+
+        async def aclose(self) -> None:
+            pass
+
+        def handle_request(self, request: Any) -> Any:
+            return flavour.library.Response(200, stream=stream_class(request.headers["authorization"]))
+
+        async def handle_async_request(self, request: Any) -> Any:
+            return self.handle_request(request)
+
+    client = flavour.around(Answers(), settings=settings(), deliver=lambda call: None)
+    with bind_caller(caller()):
+        response = flavour.open(client, OPENROUTER, content=BODY)
+    with pytest.raises(flavour.library.ReadError) as caught:
+        flavour.close(response)
+    assert [] == exposures(caught.value, KEY, below="aclose" if flavour.asynchronous else "close", attributes=False)
+    flavour.close(client)
+
+
 def test_the_search_for_exposures_finds_a_key_that_is_there(flavour: Flavour) -> None:
     """The same failure with a key that the app itself put into the body shows it in many frames."""
     with raw_server(_reset_on_request) as server:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import msgspec
 
 from kwai_middleware._caller import Byok, Caller, Capture, Credential
-from kwai_middleware._outbound.json_members import Members, read_members
+from kwai_middleware._outbound.json_members import Members, read_object
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import BilledTo
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 
-__all__ = ["Attribution", "BodyChanges", "attribute", "credentials_member", "gateway_changes", "pinned_provider"]
+__all__ = [
+    "Attribution",
+    "BodyChanges",
+    "attribute",
+    "credentials_member",
+    "gateway_changes",
+    "pinned_provider",
+    "refuse_parameter_headers",
+]
 
 CREDENTIALS: Final = "customer_credentials"
 PARAMS: Final = "customer_params"
@@ -28,6 +36,8 @@ _OTHER_PAYERS: Final = (
     "credential_override", "customer_api_keys", "respan_params", "keywordsai_params",
 )  # fmt: skip
 """Members with which a gateway call could end on another bill than the caller's."""
+
+_PARAMETER_HEADERS: Final = ("x-data-respan-params", "x-data-keywordsai-params")
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
 
@@ -57,11 +67,13 @@ class BodyChanges(msgspec.Struct, frozen=True):
     """What must become of a request's body. Holds no key: that is put in where the wire copy is made.
 
     Attributes:
+        body: The app's bytes, or the same text as UTF-8.
         members: The body's own members.
         changes: For each name the JSON of its new value, or None to take the member out.
         sends_key: The caller's keys go in as well.
     """
 
+    body: bytes
     members: Members
     changes: dict[str, bytes | None]
     sends_key: bool
@@ -108,30 +120,45 @@ def gateway_changes(attribution: Attribution, settings: Settings, body: bytes | 
         CannotAttribute: The body cannot carry the caller's key, or it names another payer or
             customer where that is an error.
     """
-    members = None if body is None else read_members(body)
-    if members is None:
+    read = None if body is None else read_object(body)
+    if read is None:
         if attribution.credential is not None:
             raise CannotAttribute(
                 "the request's body is not one JSON object held in memory, so it cannot carry the caller's key and"
                 " would go out on the app's bill; send it as json= or as bytes"
             )
         return None
+    body, members = read
     params = _params_json(attribution.caller, members.get(PARAMS))
     changes: dict[str, bytes | None] = {}
     brings_key = bool(attribution.credentials)
-    sends_key = _context_decides(members, settings, CREDENTIALS, has_one=brings_key)
+    sends_key = _context_decides(members, settings, CREDENTIALS, has_one=brings_key) or attribution.pinned
     if sends_key and not brings_key:
         changes[CREDENTIALS] = None
     if _context_decides(members, settings, PARAMS, has_one=params is not None):
         changes[PARAMS] = params
     if attribution.pinned:
         _pin(changes, members)
-    return BodyChanges(members, changes, sends_key=sends_key and brings_key)
+    return BodyChanges(body, members, changes, sends_key=sends_key and brings_key)
 
 
 def credentials_member(attribution: Attribution) -> bytes:
     """Return the caller's keys as the vendor's `customer_credentials`. Holds them in clear."""
     return msgspec.json.encode({each.provider: {"api_key": each.api_key.reveal()} for each in attribution.credentials})
+
+
+def refuse_parameter_headers(attribution: Attribution, headers: Container[str]) -> None:
+    """Refuse headers with parameters for the gateway where only the caller may pay: keys may stand in them.
+
+    Raises:
+        CannotAttribute: There is one.
+    """
+    for name in _PARAMETER_HEADERS:
+        if attribution.pinned and name in headers:
+            raise CannotAttribute(
+                f"the request has the header {name}, in which another key than the caller's may stand, and byok='only'"
+                " refuses that; leave it out"
+            )
 
 
 def pinned_provider(attribution: Attribution) -> str | None:
@@ -216,6 +243,7 @@ def _params_json(caller: Caller | None, brought: msgspec.Raw | None) -> bytes | 
     if caller.metadata:
         params["metadata"] = dict(caller.metadata)
     if brought is not None:
-        limits = read_members(bytes(brought)) or {}
+        read = read_object(bytes(brought))
+        limits = {} if read is None else read[1]
         params.update((name, value) for name, value in limits.items() if name not in _IDENTITY)
     return msgspec.json.encode(params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,14 @@ class Departure:
         body: The app's bytes; None when the body is a stream.
         changes: What becomes of a gateway request's body; None when it stays as it is.
         key_in_header: The caller's key takes the place of the `Authorization` header.
+        inner_is_real: The transport inside opens connections and is of the library itself.
         exchange: Is told what happens.
     """
 
-    __slots__ = ("_attribution", "_body", "_changes", "_exchange", "_key_in_header", "_library", "_request", "received")
+    __slots__ = (
+        "_attribution", "_body", "_changes", "_copy", "_exchange", "_inner_is_real", "_key_in_header", "_library",
+        "_request", "received",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Departure:
         exchange: Exchange | Unwatched,
         *,
         key_in_header: bool,
+        inner_is_real: bool,
     ) -> None:
         self._library = library
         self._request = request
@@ -50,6 +56,8 @@ class Departure:
         self._body = body
         self._changes = changes if changes is not None and (changes.changes or changes.sends_key) else None
         self._key_in_header = key_in_header
+        self._inner_is_real = inner_is_real
+        self._copy: weakref.ref[Any] | None = None
         self._exchange = exchange
         self.received: Callable[[bytes], None] = exchange.received
 
@@ -73,15 +81,21 @@ class Departure:
         provider = pinned_provider(self._attribution)
         if provider is not None:
             headers[_ROUTE_PROVIDER] = provider
-        return self._library.request(
+        copy = self._library.request(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
         )
+        if self._body is not None and not self._inner_is_real:
+            # Layers that sign, cache or imitate look at a request's content, which a real transport never does.
+            copy.read()
+        self._copy = weakref.ref(copy)
+        return copy
 
     def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
         """The response's head is there: watch its body from now on."""
         with _guard.never_raise:
-            self._exchange.answered(response.status_code, tuple(response.headers.raw))
             self._show_the_apps_request(response)
+        with _guard.never_raise:
+            self._exchange.answered(response.status_code, tuple(response.headers.raw))
             if response.is_closed or response.is_stream_consumed:
                 # Caches, mocks and retry layers hand over answers that are read already: such a
                 # stream is never iterated and never closed.
@@ -96,14 +110,17 @@ class Departure:
     def failed(self, error: BaseException) -> None:
         """The request or the answer ended with `error`, which the app will get."""
         self._exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)
-        if self._changes is not None or self._key_in_header:
+        if self._copy is not None:
+            with _guard.never_raise:
+                drop_inner_frames(error)
+            with _guard.never_raise:
+                self._disguise()
             with _guard.never_raise:
                 self._show_the_apps_request(error)
-                drop_inner_frames(error)
 
     def _wire_parts(self, body: BodyChanges) -> tuple[bytes | memoryview, ...]:
         changes = {"customer_credentials": credentials_member(self._attribution)} if body.sends_key else {}
-        return spliced(self._body or b"", body.members, changes | body.changes)
+        return spliced(body.body, body.members, changes | body.changes, whole=not self._inner_is_real)
 
     def _ending(self, error: BaseException) -> Ending:
         if isinstance(error, self._library.timeout):
@@ -112,14 +129,23 @@ class Departure:
             return Ending.CLOSED
         return Ending.ERROR if isinstance(error, Exception) else Ending.CANCELLED
 
+    def _disguise(self) -> None:
+        """Make the wire copy a twin of the app's own request: exceptions of layers inside may hold on to it."""
+        copy = None if self._copy is None else self._copy()
+        if copy is not None:
+            attributes: dict[str, Any] = vars(copy)
+            attributes.clear()
+            attributes.update(vars(self._request))
+
     def _show_the_apps_request(self, thing: Any) -> None:
         """A response or an exception that names the wire copy names the app's own request instead."""
+        copy = None if self._copy is None else self._copy()
         try:
-            named = thing.request
+            if copy is not None and thing.request is copy:
+                thing.request = self._request
         except (AttributeError, RuntimeError):
+            # It names none, or cannot be told another; then it names the copy, which is a twin by now.
             return
-        if named is not None and named is not self._request:
-            thing.request = self._request
 
 
 def _content(response: ResponseLike) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-__all__ = ["Members", "read_members", "spliced"]
+__all__ = ["Members", "read_object", "spliced"]
 
 Members = dict[str, msgspec.Raw]
 """Each top-level member with the JSON of its value, as it stands in the body."""
@@ -20,21 +22,28 @@ _JOINED_BELOW: Final = 128 * 1024
 """Bytes up to which head and tail are joined: copying them is cheaper than sending two parts."""
 
 
-def read_members(body: bytes) -> Members | None:
-    """Return the members of the JSON object that `body` is; None when it is anything else."""
+def read_object(body: bytes) -> tuple[bytes, Members] | None:
+    """Return a JSON object and its members; None when `body` is anything else.
+
+    The object is `body` itself; for what only a lenient parser reads, such as a vendor's server may
+    have, it is the same text as UTF-8: half an emoji in a prompt must not hide whose call it is.
+    """
     try:
-        return _decoder.decode(body)
+        return body, _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return _read_leniently(body)
 
 
-def spliced(body: bytes, members: Members, changes: Mapping[str, bytes | None]) -> tuple[bytes | memoryview, ...]:
+def spliced(
+    body: bytes, members: Members, changes: Mapping[str, bytes | None], *, whole: bool = False
+) -> tuple[bytes | memoryview, ...]:
     """Return the parts of `body` with `changes` made to its top level.
 
     Args:
         body: A JSON object.
-        members: Its members, as `read_members` gave them.
+        members: Its members, as `read_object` gave them.
         changes: For each name the JSON of its new value, or None to take the member out.
+        whole: Make one part of it, whatever its size.
     """
     if members.keys().isdisjoint(changes):
         end = body.rindex(b"}")
@@ -42,7 +51,7 @@ def spliced(body: bytes, members: Members, changes: Mapping[str, bytes | None]) 
         if not added:
             return (body,)
         tail = (b"," if members else b"") + added + b"}"
-        return (body[:end] + tail,) if end < _JOINED_BELOW else (memoryview(body)[:end], tail)
+        return (body[:end] + tail,) if whole or end < _JOINED_BELOW else (memoryview(body)[:end], tail)
     # The body brings a member of that name itself. It is taken out and not merely followed by ours:
     # some parsers let the first of two members win, some the last.
     merged: dict[str, bytes | msgspec.Raw | None] = {**members, **changes}
@@ -50,4 +59,57 @@ def spliced(body: bytes, members: Members, changes: Mapping[str, bytes | None]) 
 
 
 def _member(name: str, value: bytes | msgspec.Raw) -> bytes:
-    return msgspec.json.encode(name) + b":" + bytes(value)
+    quoted = f'"{name}"' if name.isidentifier() else json.dumps(name)
+    return quoted.encode() + b":" + bytes(value)
+
+
+_lenient: Final = json.JSONDecoder(strict=False)
+_blank: Final = re.compile(r"[ \t\n\r]*")
+
+
+def _read_leniently(body: bytes) -> tuple[bytes, Members] | None:
+    """Read what Python's own parser would: lone surrogates, NaN, a byte order mark, UTF-16, control characters."""
+    try:
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        return text.encode("utf-8", "surrogatepass"), _scanned(text)
+    except (ValueError, RecursionError, StopIteration):
+        return None
+
+
+def _scanned(text: str) -> Members:
+    """Return the top-level members, the last of several with one name.
+
+    Raises:
+        ValueError: The text is not one JSON object.
+    """
+    members: Members = {}
+    place = _after(text, _skipped(text, 0), "{")
+    if text.startswith("}", place):
+        place += 1
+    else:
+        while True:
+            name, end = _lenient.raw_decode(text, place)
+            if not isinstance(name, str):
+                raise ValueError("a name is a string")
+            start = _after(text, _skipped(text, end), ":")
+            _, end = _lenient.raw_decode(text, start)
+            members[name] = msgspec.Raw(text[start:end].encode("utf-8", "surrogatepass"))
+            place = _skipped(text, end)
+            if text.startswith("}", place):
+                place += 1
+                break
+            place = _after(text, place, ",")
+    if _skipped(text, place) != len(text):
+        raise ValueError("something follows the object")
+    return members
+
+
+def _skipped(text: str, place: int) -> int:
+    match = _blank.match(text, place)
+    return place if match is None else match.end()
+
+
+def _after(text: str, place: int, mark: str) -> int:
+    if not text.startswith(mark, place):
+        raise ValueError(f"{mark} is missing")
+    return _skipped(text, place + 1)

@@ -80,6 +80,7 @@ class Library:
         name: How the library is imported.
         request: Makes a request.
         response: Makes a response.
+        real_transports: Those of its own that open connections.
         byte_stream: The type of a body that is held in memory.
         wire_body: A `WireBody` of the library's stream type.
         stream: An `ObservedStream` of the library's stream type.
@@ -91,6 +92,7 @@ class Library:
     name: str
     request: Callable[..., Any]
     response: Callable[..., Any]
+    real_transports: tuple[type[Any], ...]
     byte_stream: type[Any]
     wire_body: Callable[..., Any]
     stream: Callable[..., Any]

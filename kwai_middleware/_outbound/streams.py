@@ -36,7 +36,11 @@ class ObservedStream:
     def close(self) -> None:
         """Close the stream below; the exchange is over first."""
         self._departure.finished(Ending.CLOSED)
-        self._stream.close()
+        try:
+            self._stream.close()
+        except BaseException as error:
+            self._departure.failed(error)
+            raise
 
     def __del__(self) -> None:
         self._departure.finished(Ending.ABANDONED)
@@ -55,7 +59,11 @@ class AsyncObservedStream:
     async def aclose(self) -> None:
         """Close the stream below; the exchange is over first, without waiting for anything."""
         self._departure.finished(Ending.CLOSED)
-        await self._stream.aclose()
+        try:
+            await self._stream.aclose()
+        except BaseException as error:
+            self._departure.failed(error)
+            raise
 
     def __del__(self) -> None:
         self._departure.finished(Ending.ABANDONED)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from kwai_middleware import _notices
 from kwai_middleware._context import current_caller
-from kwai_middleware._outbound.attribution import attribute, gateway_changes
+from kwai_middleware._outbound.attribution import attribute, gateway_changes, refuse_parameter_headers
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver, watching
 from kwai_middleware._outbound.hpack_log import hide_header_values
@@ -54,6 +54,7 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         self._settings = Settings.from_env() if settings is None else settings
         self._deliver: Deliver = self.library.deliver(self._settings) if deliver is None else deliver
         self._refuse = refuse
+        self._inner_is_real = type(inner) in self.library.real_transports
         self._routes = RouteTable(self._settings)
         hide_header_values()
 
@@ -78,6 +79,15 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         body = self._body(request)
         is_gateway = endpoint.kind == "gateway"
         changes = gateway_changes(attribution, self._settings, body) if is_gateway else None
+        refuse_parameter_headers(attribution, request.headers)
+        if is_gateway and changes is None and attribution.caller is not None:
+            _notices.count("unattributed")
+            _notices.warn_once(
+                "unattributed",
+                endpoint.host,
+                f"a call to {endpoint.host} went out without its customer: the body is not one JSON object held in"
+                " memory; send it as json= or as bytes",
+            )
         exchange = watching(endpoint, attribution, body, self._settings, self._deliver)
         return Departure(
             self.library,
@@ -87,6 +97,7 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             changes,
             exchange,
             key_in_header=not is_gateway and attribution.credential is not None,
+            inner_is_real=self._inner_is_real,
         )
 
     def _body(self, request: RequestT) -> bytes | None:
