@@ -27,12 +27,11 @@ from kwai_middleware._outbound.formats.failures import failure_in, failure_of_st
         pytest.param("text", Failure(None, "text"), id="a text"),
         pytest.param([{"msg": "required", "type": "missing"}], Failure("missing", "required"), id="a list"),
         pytest.param(7, Failure(None, None), id="a number"),
-        pytest.param({"message": "x" * 5000}, Failure(None, "x" * 999 + "…"), id="long"),
-        pytest.param({"message": "a\ud83d"}, Failure(None, "a?"), id="half a character"),
+        pytest.param({"message": "x" * 5000}, Failure(None, "x" * 5000), id="long"),
     ],
 )  # fmt: skip
 def test_errors_of_any_shape_are_described(error: object, expected: Failure) -> None:
-    """A code and a sentence of bounded length come out of every known shape."""
+    """A code and a sentence come out of every known shape."""
     assert expected == failure_in(error)
 
 

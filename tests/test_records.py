@@ -13,10 +13,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kwai_middleware._caller import Credential
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._secret import Secret
 from tests.support.observations import CALLER, CREDENTIAL, JSON, STREAM, observed, stream_of
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.25, "is_byok": False}
@@ -134,7 +136,7 @@ def test_content_decides_before_the_ending(ending: Ending) -> None:
             Ending.TIMEOUT, ("ReadTimeout", "too late"), ("timeout", "ReadTimeout", "too late"), id="timeout"
         ),
         pytest.param(Ending.ERROR, ("ReadError", ""), ("error", "ReadError", "ReadError"), id="error without text"),
-        pytest.param(Ending.ERROR, ("E" * 2000, "x\ud83d"), ("error", "E" * 999 + "…", "x?"), id="odd error"),
+        pytest.param(Ending.ERROR, ("E" * 2000, "x\ud83d"), ("error", "E" * 99 + "…", "x?"), id="odd error"),
     ],
 )  # fmt: skip
 def test_without_its_end_a_stream_is_judged_by_the_ending(
@@ -306,6 +308,56 @@ def test_names_that_the_other_side_chooses_are_bounded() -> None:
     call = answered({**ANSWER, "model": long, "id": long, "provider": long}, request={"model": long})
 
     assert {"x" * 299 + "…"} == {call.model, call.generation_id, call.provider, call.requested_model}
+
+
+LONG_KEYS = [
+    pytest.param("sk-or-v1-" + "0a" * 16, (), id="a shape"),
+    pytest.param("Plain+Key/of=acme~0123456789", (Secret("Plain+Key/of=acme~0123456789"),), id="the caller's own"),
+]
+
+
+@pytest.mark.parametrize(("key", "secrets"), LONG_KEYS)
+@pytest.mark.parametrize("place", ["status", "stream", "exception", "code"])
+def test_no_head_of_a_key_is_left_where_an_error_is_cut(key: str, secrets: tuple[Secret, ...], place: str) -> None:
+    """A key across the border at which an error text is cut is masked before it is cut, at every offset."""
+    longest = 100 if place == "code" else 1000
+    caller = CALLER.with_credentials(tuple(Credential(api_key=secret) for secret in secrets))
+    for offset in range(longest - len(key) - 2, longest + 2):
+        text = "é " * (offset // 2) + "-" * (offset % 2) + key + " tail" * longest
+        error = {"error": {"code": "c", "message": text} if place != "code" else {"code": text}}
+        if place == "stream":
+            call = streamed([*EVENTS[:3], stream_of(error)], caller=caller)
+        elif place == "exception":
+            call = streamed(EVENTS[:3], ending=Ending.ERROR, error=("ReadError", text), caller=caller)
+        else:
+            call = answered(error, status=500, caller=caller)
+        told = (call.error_code if place == "code" else call.error_message) or ""
+        assert longest == len(told)
+        assert key[:8] not in told
+
+
+@pytest.mark.parametrize(("key", "secrets"), LONG_KEYS)
+def test_no_head_of_a_key_is_left_where_a_name_is_cut(key: str, secrets: tuple[Secret, ...]) -> None:
+    """A key across the border at which a name is cut is masked before it is cut, at every offset."""
+    caller = CALLER.with_credentials(tuple(Credential(api_key=secret) for secret in secrets))
+    for offset in range(300 - len(key) - 2, 302):
+        name = "-" * offset + key + " tail" * 100
+        call = answered(
+            {**ANSWER, "model": name, "provider": name},
+            request={"model": name},
+            headers=(*JSON, (b"x-generation-id", name.encode())),
+            caller=caller,
+        )
+        names = (call.model, call.requested_model, call.provider, call.generation_id)
+        assert [300] * 4 == [len(each or "") for each in names]
+        assert not [each for each in names if key[:8] in (each or "")]
+
+
+def test_a_page_with_a_key_in_its_title_is_described_without_it() -> None:
+    """The title of an error page is masked before it is cut, too."""
+    key = "sk-or-v1-" + "0a" * 16
+    call = answered(f"<html><title>{'-' * 990}{key}</title>".encode(), status=502)
+    assert key[:8] not in (call.error_message or key)
 
 
 def test_a_request_that_was_not_kept_says_so() -> None:

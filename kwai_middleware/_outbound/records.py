@@ -8,13 +8,17 @@ from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, tolerant
-from kwai_middleware._outbound.formats.failures import bounded, failure_of_status
+from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._record import CompletedCall, Outcome
+from kwai_middleware._redaction import mask_text
+from kwai_middleware._secret import Secret
 
 __all__ = ["completed"]
 
 _LONGEST_NAME: Final = 300
+_LONGEST_CODE: Final = 100
+_LONGEST_MESSAGE: Final = 1000
 _MOST_MONEY: Final = 1e12
 _NANOSECONDS: Final = 1e9
 
@@ -36,7 +40,8 @@ def completed(observation: Observation) -> CompletedCall:
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
     first = None if answer.first_content is None else body.arrival_of(answer.first_content)
     reported, upstream, is_byok = _costs(answer.usage or {})
-    caller, credential = observation.caller, observation.credential
+    caller, credential, secrets = observation.caller, observation.credential, observation.secrets
+    requested_model = _bounded(request.model, _LONGEST_NAME, secrets)
     return CompletedCall(
         route=endpoint.kind,
         host=endpoint.host,
@@ -51,15 +56,15 @@ def completed(observation: Observation) -> CompletedCall:
         duration=(finished - observation.started) / _NANOSECONDS,
         time_to_first_token=None if first is None else (first - observation.started) / _NANOSECONDS,
         status_code=observation.status,
-        error_code=failure.code if failure else None,
-        error_message=failure.message if failure else None,
-        model=_name(answer.model) or _name(request.model),
-        requested_model=_name(request.model),
+        error_code=_bounded(failure.code, _LONGEST_CODE, secrets) if failure else None,
+        error_message=_bounded(failure.message, _LONGEST_MESSAGE, secrets) if failure else None,
+        model=_bounded(answer.model, _LONGEST_NAME, secrets) or requested_model,
+        requested_model=requested_model,
         stream=streamed or (request.stream and outcome != "complete"),
         messages=request.messages,
         parameters=request.parameters,
         completions=answer.completions,
-        finish_reason=_name(answer.finish_reason),
+        finish_reason=_bounded(answer.finish_reason, _LONGEST_NAME, secrets),
         usage=answer.usage,
         prompt_tokens=answer.tokens.prompt,
         completion_tokens=answer.tokens.completion,
@@ -71,10 +76,12 @@ def completed(observation: Observation) -> CompletedCall:
         reported_cost=reported,
         upstream_cost=upstream,
         is_byok=is_byok,
-        generation_id=_header(observation, b"x-generation-id") or _name(answer.generation_id),
-        provider=_name(answer.provider),
+        generation_id=_bounded(
+            _header(observation, b"x-generation-id") or answer.generation_id, _LONGEST_NAME, secrets
+        ),
+        provider=_bounded(answer.provider, _LONGEST_NAME, secrets),
         provider_id=endpoint.provider if endpoint.kind == "direct" else None,
-        gateway_log_id=_header(observation, b"x-respan-log-id"),
+        gateway_log_id=_bounded(_header(observation, b"x-respan-log-id"), _LONGEST_NAME, secrets),
         truncated=body.is_shortened or not observation.request_kept,
     )
 
@@ -138,7 +145,7 @@ def _judged_by_ending(observation: Observation, body: _Body, *, streamed: bool) 
     if observation.error is None:
         return outcome, None
     name, text = observation.error
-    return outcome, Failure(bounded(name), bounded(text) or bounded(name))
+    return outcome, Failure(name, text or name)
 
 
 _OUTCOMES: Final[dict[Ending, Outcome]] = {
@@ -170,13 +177,21 @@ def _amount(value: object) -> float | None:
     return float(value) if -_MOST_MONEY < value < _MOST_MONEY else None
 
 
-def _name(text: str | None) -> str | None:
-    """Bound a name that the other side chose."""
-    return bounded(text, _LONGEST_NAME) if text else None
+def _bounded(text: str | None, longest: int, secrets: tuple[Secret, ...]) -> str | None:
+    """Return what the other side said, as UTF-8 can hold it, cut to a length that people read; None for nothing.
+
+    It is masked before it is cut: what is left of a key that was cut in two looks like nothing any more.
+    """
+    if not text:
+        return None
+    text = text if text.isascii() else text.encode(errors="replace").decode()
+    if len(text) > longest:
+        text = mask_text(text, secrets)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _header(observation: Observation, wanted: bytes) -> str | None:
     for name, value in observation.response_headers:
         if name.lower() == wanted and value:
-            return _name(value.decode("latin-1"))
+            return value.decode("latin-1")
     return None

@@ -8,18 +8,10 @@ from typing import Any, Final
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.interface import Failure
 
-__all__ = ["bounded", "failure_in", "failure_of_status"]
+__all__ = ["failure_in", "failure_of_status"]
 
-_LONGEST_MESSAGE: Final = 1000
-_LONGEST_CODE: Final = 100
 _MOST_BYTES: Final = 256 * 1024
-_TITLE: Final = re.compile(r"<title[^>]{0,200}>([^<]{1,300})", re.IGNORECASE)
-
-
-def bounded(text: str, longest: int = _LONGEST_MESSAGE) -> str:
-    """Return `text` as UTF-8 can hold it, cut to a length that people read."""
-    text = text if text.isascii() else text.encode(errors="replace").decode()
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+_TITLE: Final = re.compile(r"<title[^>]{0,200}>([^<]+)", re.IGNORECASE)
 
 
 def failure_in(error: object) -> Failure:
@@ -27,7 +19,7 @@ def failure_in(error: object) -> Failure:
     items = tolerant.items_of(error)
     error = items[0] if items else error
     if isinstance(error, str):
-        return Failure(None, bounded(error))
+        return Failure(None, error)
     members = tolerant.members_of(error)
     code = _first(members, "code", "error_code", "type", "status")
     message = _first(members, "message", "msg", "detail")
@@ -35,7 +27,7 @@ def failure_in(error: object) -> Failure:
     if isinstance(raw, str) and raw:
         # OpenRouter's own message is then "Provider returned error", and the provider's is in here.
         message = f"{message}: {raw}" if message else raw
-    return Failure(bounded(code, _LONGEST_CODE) if code else None, bounded(message) if message else None)
+    return Failure(code, message)
 
 
 def failure_of_status(status: int, body: bytes) -> Failure:
@@ -58,8 +50,8 @@ def _failure_in_body(body: bytes) -> Failure:
     text = body.decode(errors="replace").strip()
     if text.startswith("<"):
         title = _TITLE.search(text)
-        return Failure(None, bounded(title[1].strip()) if title else None)
-    return Failure(None, bounded(text) or None)
+        return Failure(None, title[1].strip() if title else None)
+    return Failure(None, text or None)
 
 
 def _first(members: dict[str, Any], *names: str) -> str | None:

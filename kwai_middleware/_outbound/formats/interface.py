@@ -28,11 +28,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An error that an answer tells of.
+    """An error that an answer tells of, in its own words: they may be long, and no Unicode.
 
     Attributes:
         code: The vendor's word or number for it, as text.
-        message: A sentence, of bounded length.
+        message: A sentence.
     """
 
     code: str | None
