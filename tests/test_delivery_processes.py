@@ -397,7 +397,7 @@ import gevent
 def test_under_gevent_the_work_is_done_by_real_threads(api: LogsAPI) -> None:
     """In a patched process records are made beside the hub, and a flush lets the other greenlets go on."""
     program = f"""{GEVENT}
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 turns = 0
 def turn():
     global turns

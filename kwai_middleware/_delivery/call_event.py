@@ -72,8 +72,9 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "record_id": call.record_id,
         "truncated": call.truncated,
     }
+    names = call.names
     return {
-        name: mask_text(value, secrets) if isinstance(value, str) else value
+        name: mask_text(value, secrets, names) if isinstance(value, str) else value
         for name, value in fields.items()
         if value is not None
     }

@@ -9,7 +9,8 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kwai_middleware._delivery import live, native
+from kwai_middleware import _native as native
+from kwai_middleware._delivery import live
 from kwai_middleware._delivery.engine import Engine
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._record import CompletedCall, PendingCall

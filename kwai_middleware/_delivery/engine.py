@@ -13,12 +13,12 @@ from kwai_middleware import _guard, _notices
 from kwai_middleware._delivery import ledger, live
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.memory import MemorySpool
-from kwai_middleware._delivery.native import Doorbell
 from kwai_middleware._delivery.recorder import Recorder, release
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._delivery.worker import Worker
+from kwai_middleware._native import Doorbell
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 

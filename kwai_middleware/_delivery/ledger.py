@@ -6,7 +6,7 @@ from _queue import Empty, SimpleQueue
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 from kwai_middleware._record import CompletedCall, PendingCall
 from kwai_middleware._tally import Tally
 

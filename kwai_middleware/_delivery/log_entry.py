@@ -16,6 +16,8 @@ from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._record import CompletedCall, Outcome
+from kwai_middleware._redaction import mask_json
+from kwai_middleware._secret import Secret
 
 __all__ = ["MOST_BYTES", "encode"]
 
@@ -51,25 +53,34 @@ _SHRINKING: Final = {
 }
 
 
-def encode(call: CompletedCall) -> bytes:
-    """Return a record as the request-logs API takes it: UTF-8 JSON of at most `MOST_BYTES`.
+def encode(call: CompletedCall, secrets: tuple[Secret, ...] = ()) -> bytes:
+    """Return a record as the request-logs API takes it: UTF-8 JSON of at most `MOST_BYTES`, without keys.
 
     A record that would be larger loses its prompt, or its answer, or its parameters, or all three,
     and says so.
     With `capture` "metadata" neither prompt nor answer nor tools are in it.
 
     Durations are seconds, `timestamp` is the end of the call, as the vendor documents them.
+
+    Args:
+        call: The record.
+        secrets: The caller's keys, which are masked as well as all that looks like a key. Who the
+            caller is stays whole, whatever it looks like, or customers would be merged.
     """
     shortened = call.truncated
     for carried in _SHRINKING[call.capture]:
-        body = msgspec.json.encode(_members(call, carried, shortened=shortened))
+        body = _masked(call, secrets, carried, shortened=shortened)
         if len(body) <= MOST_BYTES:
             return body
         shortened = True
-    return msgspec.json.encode(_members(call, _BARE, shortened=shortened))
+    return _masked(call, secrets, _BARE, shortened=shortened)
 
 
-def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict[str, Any]:
+def _masked(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> bytes:
+    return mask_json(msgspec.json.encode(_members(call, secrets, carried, shortened=shortened)), secrets, call.names)
+
+
+def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> dict[str, Any]:
     ended_at = call.started_at + (call.duration or 0.0)
     status_code = _status_code(call)
     members: dict[str, Any] = {
@@ -103,7 +114,7 @@ def _members(call: CompletedCall, carried: _Carried, *, shortened: bool) -> dict
     if carried.answer and call.completions:
         members |= _answer(call.completions)
     members["metadata"] = metadata_of(
-        call, parameters=carried.parameters, caller_metadata=carried.extras, shortened=shortened
+        call, secrets, parameters=carried.parameters, caller_metadata=carried.extras, shortened=shortened
     )
     return {name: value for name, value in members.items() if value is not None}
 

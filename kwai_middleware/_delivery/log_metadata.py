@@ -6,17 +6,27 @@ from typing import Final
 
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._redaction import mask_text
+from kwai_middleware._secret import Secret
 
 __all__ = ["metadata_of"]
 
 _MOST_PARAMETER_TEXT: Final = 1000
 
 
-def metadata_of(call: CompletedCall, *, parameters: bool, caller_metadata: bool, shortened: bool) -> dict[str, str]:
+def metadata_of(
+    call: CompletedCall,
+    secrets: tuple[Secret, ...] = (),
+    *,
+    parameters: bool,
+    caller_metadata: bool,
+    shortened: bool,
+) -> dict[str, str]:
     """Return what the vendor's log has no member for, as texts: its metadata keeps nothing else.
 
     Args:
         call: The record.
+        secrets: The caller's keys: what is cut is masked before.
         parameters: Whether the request's parameters go along, those that are no member: `request.*`.
         caller_metadata: Whether the app's own metadata goes along. Names that are ours, and those with an
             underscore in front, which the vendor hides, become `caller.*`.
@@ -32,7 +42,7 @@ def metadata_of(call: CompletedCall, *, parameters: bool, caller_metadata: bool,
     if parameters:
         for name, raw in call.parameters.items():
             if not vendor_types.accepted_parameter(name, raw):
-                found[f"request.{name}"] = _shortened(raw)
+                found[f"request.{name}"] = _shortened(raw, secrets)
     return found | {name: _text(value) for name, value in facts.items() if value is not None}
 
 
@@ -68,6 +78,8 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def _shortened(raw: bytes) -> str:
+def _shortened(raw: bytes, secrets: tuple[Secret, ...]) -> str:
     text = raw.decode(errors="replace")
+    if len(text) > _MOST_PARAMETER_TEXT:
+        text = mask_text(text, secrets)
     return text if len(text) <= _MOST_PARAMETER_TEXT else text[: _MOST_PARAMETER_TEXT - 1] + "…"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 from kwai_middleware._delivery.spool import Row, SpoolCounters
 
 __all__ = ["ROW_OVERHEAD", "MemorySpool"]

@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Any, Final
 
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 
 __all__ = ["NativeConnection", "TLSSocket"]
 

@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from kwai_middleware import _guard, _notices
+from kwai_middleware import _native as native
 from kwai_middleware._caller import Capture
-from kwai_middleware._delivery import call_event, ledger, log_entry, native
+from kwai_middleware._delivery import call_event, ledger, log_entry
 from kwai_middleware._delivery.ledger import Call, Ledger
-from kwai_middleware._delivery.native import Doorbell
 from kwai_middleware._delivery.spool import Spool
+from kwai_middleware._native import Doorbell
 from kwai_middleware._record import CompletedCall
-from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
 
 __all__ = ["Recorder"]
@@ -144,7 +144,7 @@ class Recorder:
         return self._spooled(completed, secrets)
 
     def _spooled(self, completed: CompletedCall, secrets: tuple[Secret, ...]) -> str:
-        entry = mask_json(log_entry.encode(completed), secrets)
+        entry = log_entry.encode(completed, secrets)
         if not self._spool.append(completed.record_id, entry):
             _notices.warn_once(
                 "dropped",

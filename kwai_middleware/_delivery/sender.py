@@ -10,7 +10,7 @@ from typing import Final
 
 import certifi
 
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 from kwai_middleware._delivery.verdict import Fate, Verdict, clipped, judge
 from kwai_middleware._delivery.way import Way, way_to
 from kwai_middleware._secret import Secret

@@ -10,10 +10,10 @@ from typing import Final
 
 from kwai_middleware import _notices
 from kwai_middleware._delivery.backoff import Backoff
-from kwai_middleware._delivery.native import Doorbell
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.spool import Row, Spool
 from kwai_middleware._delivery.verdict import Fate, Verdict
+from kwai_middleware._native import Doorbell
 
 __all__ = ["Shipper"]
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 from kwai_middleware._delivery.native_http import NativeConnection
 
 __all__ = ["Way", "way_to"]

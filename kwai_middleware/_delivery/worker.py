@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kwai_middleware import _guard
-from kwai_middleware._delivery import native
+from kwai_middleware import _native as native
 from kwai_middleware._tally import Tally
 
 __all__ = ["Worker"]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import Final
+from typing import Any, Final
+
+from kwai_middleware import _native
 
 __all__ = ["Reservation", "in_use"]
 
 
 class _Budget:
-    """How much is reserved. Its lock is re-entrant: a finalizer may run while it is held."""
+    """How much is reserved.
+
+    Its lock is between real threads, since the recording thread gives back under gevent too, and
+    re-entrant, since a finalizer may run while it is held.
+    """
 
     def __init__(self) -> None:
         self.used = 0
         self.generation = 0
-        self.lock = threading.RLock()
+        self.lock: Any = _native.lock()
         self._follows_forks = False
 
     def follow_forks(self) -> None:
@@ -26,7 +31,7 @@ class _Budget:
 
     def _begin_again(self) -> None:
         # Calls that were under way at the fork are the parent's: what they held there is nothing here.
-        self.lock = threading.RLock()
+        self.lock = _native.lock()
         self.used = 0
         self.generation += 1
 

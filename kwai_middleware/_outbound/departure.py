@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from kwai_middleware import _guard
 from kwai_middleware._outbound.attribution import Attribution, BodyChanges, credentials_member, pinned_provider
@@ -131,9 +131,9 @@ class Departure:
 
     def _disguise(self) -> None:
         """Make the wire copy a twin of the app's own request: exceptions of layers inside may hold on to it."""
-        copy = None if self._copy is None else self._copy()
+        copy: Any = None if self._copy is None else self._copy()
         if copy is not None:
-            attributes: dict[str, Any] = vars(copy)
+            attributes = cast("dict[str, Any]", vars(copy))
             attributes.clear()
             attributes.update(vars(self._request))
 
