@@ -120,6 +120,15 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     gateway_log_id: str | None = None
     truncated: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whom the call was for, and which it is: texts that are no keys, whatever they look like."""
+        caller = self.caller
+        if caller is None:
+            return (self.record_id,)
+        texts = (caller.identifier, caller.name, caller.email, caller.group, caller.thread)
+        return (self.record_id, *(text for text in texts if text is not None))
+
 
 class PendingCall(Protocol):
     """A finished exchange as it was seen, before anybody has looked into it. Immutable."""

@@ -137,3 +137,15 @@ def test_every_structlog_set_up_can_take_it() -> None:
     finally:
         structlog.reset_defaults()
     assert {"event": "llm_call", "level": "info", **FIELDS} == json.loads(output.getvalue())
+
+
+def test_customers_are_never_merged(caplog: pytest.LogCaptureFixture) -> None:
+    """Who a call was for is told whole, though it may look like a key; only the caller's own keys are masked in it."""
+    caplog.set_level(logging.INFO)
+    caller = Caller(identifier="sk-slovakia-logistics-gmbh", thread="x tenant-key-7")
+    emit(completed(caller=caller, error_code="sk-or-v1-0123456789abcdef"), (Secret("tenant-key-7"),))
+    [record] = caplog.records
+    fields = record.llm_call  # type: ignore[attr-defined]  # where the event's fields are documented to be
+    assert ("sk-slovakia-logistics-gmbh", "x ****", "****") == tuple(
+        fields[name] for name in ("customer_id", "thread", "error_code")
+    )

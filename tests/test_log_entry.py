@@ -15,6 +15,7 @@ from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import log_entry
 from kwai_middleware._delivery.log_entry import encode
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._secret import Secret
 from tests.support.vendor_logs import call_with, logged
 
 
@@ -222,11 +223,11 @@ class TestCallers:
         assert ("N", "e@x.example") == (entry["customer_name"], entry["customer_email"])
         assert "customer_params" not in entry
 
-    def test_metadata_that_is_not_unicode_is_mended(self) -> None:
-        """Half a character in an app's own metadata does not lose the log."""
-        entry = logged(call_with(caller=Caller(metadata={"a\ud83d": "b\ud83d", "request.x": 1})))
+    def test_metadata_does_not_pass_for_a_parameter(self) -> None:
+        """An app's own metadata is told from the request's parameters, and a text that is no Unicode is mended."""
+        entry = logged(call_with(caller=Caller(metadata={"request.x": 1}), finish_reason="b\ud83d"))
 
-        assert {"a?": "b?", "caller.request.x": "1"}.items() <= entry["metadata"].items()
+        assert {"finish_reason": "b?", "caller.request.x": "1"}.items() <= entry["metadata"].items()
 
     def test_metadata_of_the_same_name_does_not_come_and_go(self) -> None:
         """A name of ours is ours in every log, also where it has no value."""
@@ -234,6 +235,51 @@ class TestCallers:
 
         assert "theirs" == entry["metadata"]["caller.provider"]
         assert "provider" not in entry["metadata"]
+
+
+class TestKeys:
+    def test_customers_are_never_merged(self) -> None:
+        """Who a call was for is logged whole, though it may look like a key; what else looks like one is masked."""
+        caller = Caller(
+            identifier="sk-slovakia-logistics-gmbh",
+            name="sk-of-the-second-customer",
+            email="hf_abcdefghijklmnopqrst@acme.example",
+            group="kiosk-550e8400-e29b-41d4-a716-446655440000",
+            thread="gsk_0123456789abcdef0123",
+            metadata={"note": "sk-or-v1-0123456789abcdef"},
+        )
+
+        entry = json.loads(encode(call_with(caller=caller, record_id="sk-0123456789abcdef0123")))
+
+        assert (caller.identifier, caller.name, caller.email, caller.group, caller.thread) == (
+            entry["customer_identifier"], entry["customer_name"], entry["customer_email"],
+            entry["group_identifier"], entry["thread_identifier"],
+        )  # fmt: skip
+        assert {"customer_identifier": caller.identifier, "name": caller.name, "email": caller.email} == entry[
+            "customer_params"
+        ]
+        assert ("sk-0123456789abcdef0123", "****") == (entry["metadata"]["kwai_record_id"], entry["metadata"]["note"])
+
+    def test_a_callers_key_is_no_name(self) -> None:
+        """A key of the caller is masked wherever it stands, in who they are, too."""
+        secret = Secret("sk-or-v1-the-key-of-acme")
+
+        entry = json.loads(encode(call_with(caller=Caller(identifier=secret.reveal(), name="Acme")), (secret,)))
+
+        assert ("****", "Acme") == (entry["customer_identifier"], entry["customer_name"])
+
+    @pytest.mark.parametrize(
+        ("key", "secrets"),
+        [("sk-or-v1-0123456789abcdef", ()), ("Plain+Key~0123456789", (Secret("Plain+Key~0123456789"),))],
+        ids=["a shape", "the caller's own"],
+    )
+    def test_no_head_of_a_key_is_left_where_a_parameter_is_cut(self, key: str, secrets: tuple[Secret, ...]) -> None:
+        """A key across the border at which a parameter is cut is masked before it is cut, at every offset."""
+        for offset in range(1000 - len(key) - 3, 1002):
+            parameter = json.dumps("-" * offset + key + " tail" * 300).encode()
+            text = json.loads(encode(call_with(parameters={"user": parameter}), secrets))["metadata"]["request.user"]
+            assert 1000 == len(text)
+            assert key[:8] not in text
 
 
 def test_without_content_neither_prompt_nor_answer_nor_tools_are_logged() -> None:
