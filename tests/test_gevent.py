@@ -46,3 +46,38 @@ def test_calls_of_many_greenlets_are_all_recorded() -> None:
     )
     expected = "True [] 3000 0 {'not configured': 3000} {'recording': 0, 'shipping': 0} {}\n"
     assert (expected, 0) == (done.stdout, done.returncode), done.stderr
+
+
+CONTENTION = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from _queue import SimpleQueue
+from kwai_middleware import _native
+from kwai_middleware._outbound.budget import Reservation, in_use
+
+ended = SimpleQueue()
+
+def many(times, pause):
+    for number in range(times):
+        reservation = Reservation(1 << 40)
+        reservation.grow(1)
+        reservation.release()
+        if not number % 50:
+            pause()
+
+def native():
+    many(300_000, lambda: None)
+    ended.put("native")
+
+_native.start_thread(native, "native")
+gevent.joinall([gevent.spawn(many, 5_000, lambda: gevent.sleep(0)) for _ in range(50)], raise_error=True)
+print(ended.get(timeout=60), in_use())
+"""
+
+
+def test_the_budget_is_shared_by_greenlets_and_native_threads() -> None:
+    """A lock of gevent's would leave one side waiting for ever, or the budget wrong."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONTENTION], cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ("native 0\n", 0) == (done.stdout, done.returncode), done.stderr
