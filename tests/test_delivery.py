@@ -89,6 +89,14 @@ def test_a_call_reaches_the_vendor(vendor: Sandbox) -> None:
     assert balanced(stats)
 
 
+def test_a_record_goes_out_without_being_asked_for(api: LogsAPI, delivery: Delivery) -> None:
+    """Nobody flushes: the first record, and one that comes when the threads have long been asleep, arrive."""
+    for number in range(3):
+        delivery.submit(completed())
+        api.wait(number + 1)
+        until(lambda: not delivery.stats().pending)
+
+
 def test_a_pending_call_is_looked_into_elsewhere_and_gives_its_memory_back(api: LogsAPI, delivery: Delivery) -> None:
     """Looking into it happens on the recording thread; what it reserved is released once."""
     threads: list[str] = []

@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.worker import Worker
 from kwai_middleware._delivery.native_http import NativeConnection, TLSSocket
+from kwai_middleware._delivery.worker import Worker
 from tests.support.processes import DEADLINE, free_port
 from tests.support.raw_server import Connection, RawServer, raw_server
 

@@ -175,16 +175,23 @@ except RuntimeError as error:
     print(error)
 for number in range(3):
     assert delivery.submit(call(f"flushed {number}"))
+import structlog
 from kwai_middleware import bind_caller, Caller
+def show(logger, method, event):
+    print(event.get("customer_id"))
+    raise structlog.DropEvent
+structlog.configure(processors=[structlog.contextvars.merge_contextvars, show])
 with bind_caller(Caller(identifier="somebody else")):
     print(delivery.flush())
 print(delivery.stats().delivered, delivery.stats().in_memory)
+structlog.reset_defaults()
 for number in range(3):
     assert delivery.submit(call(f"at the end {number}"))
 """
     done = run(api, program)
     assert clean(done)
-    assert "can't start new thread\nTrue\n3 0\n" == done.stdout
+    # None: whoever is bound where the flush happens is not the caller of those calls.
+    assert "can't start new thread\nNone\nNone\nNone\nTrue\n3 0\n" == done.stdout
     assert Counter({f"{when} {number}": 1 for when in ("flushed", "at the end") for number in range(3)}) == Counter(
         api.arrived
     )
@@ -305,6 +312,21 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     done = run(api, program)
     assert ("0\n", 0) == (done.stdout, done.returncode)
     assert Counter(["parent", "child"]) == Counter(api.arrived)
+
+
+def test_a_child_forgets_its_parent(api: LogsAPI) -> None:
+    """What was the parent's is never found again, not even by a later child that has the parent's process id."""
+    program = """
+delivery = Delivery()
+delivery.submit(call("parent"))
+pid = os.fork()
+if pid == 0:
+    os._exit(len(delivery._engines) + delivery.stats().accepted)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = run(api, program)
+    assert clean(done)
+    assert ("0\n", ["parent"]) == (done.stdout, api.arrived)
 
 
 def test_the_child_of_a_closed_delivery_is_closed(api: LogsAPI) -> None:
