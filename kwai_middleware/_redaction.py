@@ -16,7 +16,7 @@ import msgspec
 
 from kwai_middleware._secret import Secret
 
-__all__ = ["MASK", "mask_json", "mask_text"]
+__all__ = ["MASK", "mask_end", "mask_json", "mask_start", "mask_text"]
 
 MASK: Final = "****"
 
@@ -107,6 +107,30 @@ def mask_json(document: bytes, secrets: Iterable[Secret] = (), names: Iterable[s
         shapeless = _without_shapes(text, _known(names))
         masked = masked if shapeless == text else shapeless.encode("latin-1")
     return masked
+
+
+def mask_end(text: str, secrets: Iterable[Secret]) -> str:
+    """Return a text that was cut with the beginning of a key masked, where it ends in one of 8 characters or more."""
+    for key in _exact(secrets):
+        for size in range(len(key), _SHORTEST_KEY - 1, -1):
+            if text.endswith(key[:size]):
+                return text[:-size] + MASK
+    # A longer one is found by its shape.
+    found = _BEGUN.search(text, max(len(text) - _LONGEST_BEGUN, 0))
+    return text if found is None else text[: found.start()] + MASK
+
+
+def mask_start(text: str, secrets: Iterable[Secret]) -> str:
+    """Return a text that was cut with the end of a key masked, where it begins with one of 8 characters or more."""
+    for key in _exact(secrets):
+        for size in range(len(key), _SHORTEST_KEY - 1, -1):
+            if text.startswith(key[-size:]):
+                return MASK + text[size:]
+    return text
+
+
+_LONGEST_BEGUN: Final = 40
+_BEGUN: Final = re.compile(rf"(?:{'|'.join(map(_bordered, _PREFIXES))})[A-Za-z0-9_-]{{4,}}\Z")
 
 
 def _exact(secrets: Iterable[Secret]) -> list[str]:

@@ -339,7 +339,7 @@ class TestStreams:
 
         answer = chat.answer((head, tail), Request(), streamed=True)
 
-        assert ("az", "stop", {"cost": 1}) == (answer.completions[0]["content"], answer.finish_reason, answer.usage)
+        assert ("a […] z", "stop", {"cost": 1}) == (answer.completions[0]["content"], answer.finish_reason, answer.usage)
         assert len(head + tail) - len(stream_of("[DONE]")) == answer.finished
 
     @given(st.binary(max_size=300), st.booleans())

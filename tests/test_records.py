@@ -192,6 +192,13 @@ def test_an_error_status_is_an_error(status: int, body: bytes, code: str, messag
     assert ("m", True) == (call.model, call.stream)
 
 
+def test_a_redirect_is_no_failure() -> None:
+    """An answer that names another place is neither an error nor an answer of a model."""
+    call = answered(b"", status=307, headers=((b"Location", b"/elsewhere"),))
+
+    assert ("redirected", 307, None) == (call.outcome, call.status_code, call.error_message)
+
+
 def test_an_error_inside_a_200_is_an_error() -> None:
     """A unary 200 with an error in it is an error, with what came beside it kept."""
     choice = {"finish_reason": "error", "error": {"code": 502, "message": "m"}, "message": MESSAGE}
@@ -374,7 +381,7 @@ class TestShortenedAnswers:
         call = streamed([*EVENTS[:3], EVENTS[2][:20], EVENTS[2][30:], *EVENTS[3:]], gap_after=4)
 
         assert ("complete", 0.25, "stop", True) == (call.outcome, call.cost, call.finish_reason, call.truncated)
-        assert ("Hello", 0.07) == (call.completions[0]["content"], call.duration)
+        assert ("Hello […] ", 0.07) == (call.completions[0]["content"], call.duration)
 
     def test_only_the_end_was_kept(self) -> None:
         """With no beginning at all, the end still tells outcome and cost."""
@@ -402,7 +409,61 @@ class TestShortenedAnswers:
             )
         )
 
-        assert (outcome, "Hello", True) == (call.outcome, call.completions[0]["content"], call.truncated)
+        assert (outcome, "Hello […] ", True) == (call.outcome, call.completions[0]["content"], call.truncated)
+
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            pytest.param(lambda text: {"content": text}, id="content"),
+            pytest.param(lambda text: {"reasoning": text}, id="reasoning"),
+            pytest.param(lambda text: {"reasoning_content": text}, id="reasoning content"),
+            pytest.param(lambda text: {"refusal": text}, id="refusal"),
+            pytest.param(lambda text: {"audio": {"transcript": text}}, id="audio"),
+            pytest.param(lambda text: {"reasoning_details": [{"index": 0, "text": text}]}, id="reasoning details"),
+            pytest.param(
+                lambda text: {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}, id="tool arguments"
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("whole_beginning", [True, False])
+    def test_no_half_of_a_key_is_left_at_a_gap(self, piece: Any, whole_beginning: bool) -> None:
+        """A key that a gap has cut in two is masked on either side, and the text around the gap stays."""
+        key = "Plain+Key/of=acme~0123456789"
+        caller = CALLER.with_credentials((Credential(api_key=Secret(key)),))
+        for place in range(len(key) + 1):
+            head = [STARTS, {"choices": [{"index": 0, "delta": piece("Said ")}]}] if whole_beginning else []
+            head += [{"choices": [{"index": 0, "delta": piece(key[:place])}]}] if whole_beginning else []
+            tail = [{"choices": [{"index": 0, "delta": piece(key[place:])}]}]
+            tail += [{"choices": [{"index": 0, "delta": piece(" it was")}]}, STOPS, COUNTS]
+            events = [stream_of(chunk) for chunk in (*head, *tail)]
+            call = streamed(events, gap_after=len(head), caller=caller)
+            said = json.dumps(call.completions[0], ensure_ascii=False)
+            assert [] == [key[at : at + 8] for at in range(len(key) - 7) if key[at : at + 8] in said]
+            assert " […] " in said
+            assert " it was" in said
+
+    def test_the_beginning_of_a_shape_is_masked_at_a_gap(self) -> None:
+        """What begins like a key of a known shape is masked where a gap cuts it; ordinary words are not."""
+        texts = ["the sk-or-v1-0a", "AIzaSyAbCdEf", "a task-force", "sk-or"]
+        said = [
+            streamed([stream_of({"choices": [{"delta": {"content": text}}]}), *EVENTS[3:]], gap_after=1).completions[0][
+                "content"
+            ]
+            for text in texts
+        ]
+        assert ["the **** […] ", "**** […] ", "a task-force […] ", "sk-or […] "] == said
+
+    def test_a_tool_call_that_begins_behind_a_gap_is_whole(self) -> None:
+        """A piece with an id begins a call; nothing of it is missing."""
+        calls = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]
+        call = streamed([EVENTS[1], stream_of({"choices": [{"delta": {"tool_calls": calls}}]})], gap_after=1)
+        assert [{"id": "c", "function": {"name": "f", "arguments": "{}"}}] == call.completions[0]["tool_calls"]
+
+    def test_an_error_page_that_was_cut_has_no_half_of_a_key(self) -> None:
+        """What is left of a page with an error status is masked where it was cut."""
+        key = CREDENTIAL.api_key.reveal()
+        call = completed(observed([f"refused {key[:14]}".encode(), b"..."], gap_after=1, status=502))
+        assert "refused ****" == call.error_message
 
     def test_an_unknown_coding_leaves_the_rest_of_the_record(self) -> None:
         """An answer that cannot be decoded is recorded without its content."""

@@ -240,3 +240,11 @@ def test_a_key_with_a_quote_is_found_in_json_inside_json() -> None:
     key = 'quo"te\\back'
     document = json.dumps({"input": json.dumps([{"content": key}])}).encode()
     assert [{"content": MASK}] == json.loads(json.loads(mask_json(document, (Secret(key),)))["input"])
+
+
+def test_a_key_within_a_key_is_masked_once() -> None:
+    """Where a caller's key is a piece of what looks like one, what is spelled with escapes is one mask."""
+    spelled_out = "sk\\u002dor-v1-aaaa-tenant-key-bbbb"
+    assert f'{{"a":"{MASK}!"}}'.encode() == mask_json(
+        f'{{"a":"{spelled_out}!"}}'.encode(), (Secret("sk-or-v1-aaaa-tenant-key-bbbb"), Secret("sk-or-v1-aaaa"))
+    )

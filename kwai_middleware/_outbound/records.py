@@ -11,7 +11,7 @@ from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request,
 from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._record import CompletedCall, Outcome
-from kwai_middleware._redaction import mask_text
+from kwai_middleware._redaction import mask_end, mask_text
 from kwai_middleware._secret import Secret
 
 __all__ = ["completed"]
@@ -35,7 +35,7 @@ def completed(observation: Observation) -> CompletedCall:
     request = format_.request(observation.request_body) if observation.request_body else Request()
     body = _Body(observation)
     streamed = _is_stream(observation, request, body.parts)
-    answer = format_.answer(body.parts, request, streamed=streamed)
+    answer = format_.answer(body.parts, request, streamed=streamed, secrets=observation.secrets)
     outcome, failure = _judged(observation, answer, body, streamed=streamed)
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
     first = None if answer.first_content is None else body.arrival_of(answer.first_content)
@@ -125,12 +125,19 @@ def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: 
     if status is not None and 300 <= status < 400 and _header(observation, b"location") is not None:
         return "redirected", None
     if status is not None and not 200 <= status < 300:
-        return "error", answer.failure or failure_of_status(status, body.parts[0])
+        return "error", answer.failure or _failure_of_status(status, body, observation.secrets)
     if answer.failure is not None:
         return "error", answer.failure
     if answer.finished is not None:
         return "complete", None
     return _judged_by_ending(observation, body, streamed=streamed)
+
+
+def _failure_of_status(status: int, body: _Body, secrets: tuple[Secret, ...]) -> Failure:
+    failure = failure_of_status(status, body.parts[0])
+    if body.is_shortened and failure.message:
+        return Failure(failure.code, mask_end(failure.message, secrets))
+    return failure
 
 
 def _judged_by_ending(observation: Observation, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:

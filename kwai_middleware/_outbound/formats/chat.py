@@ -8,11 +8,12 @@ import msgspec
 
 from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant, usage
-from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, Delta, loose_chunk
+from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, loose_chunk
+from kwai_middleware._outbound.formats.chat_message import Message
 from kwai_middleware._outbound.formats.failures import failure_in
-from kwai_middleware._outbound.formats.growing import Growing, GrowingList, detail_place, tool_call_place
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
+from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
 
@@ -46,7 +47,7 @@ def request(body: bytes) -> Request:
     )
 
 
-def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool) -> Answer:
+def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool, secrets: tuple[Secret, ...] = ()) -> Answer:
     """Read an answer's body; see `Format`."""
     assembly = _Assembly(request.choices)
     if streamed:
@@ -56,12 +57,14 @@ def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool) -> Ans
         assembly.finished = len(parts[0]) if assembly.is_answer else None
     else:
         assembly.usage = usage.last_in(parts[-1])
-    return assembly.answer()
+    return assembly.answer(secrets)
 
 
 def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
     start = 0
-    for part in parts:
+    for number, part in enumerate(parts):
+        if number:
+            assembly.skip()
         for event in sse.events(part):
             if event.data == b"[DONE]":
                 assembly.finish(start + event.end)
@@ -86,80 +89,6 @@ def _chunk(data: bytes, assembly: _Assembly) -> Chunk:
     return chunk
 
 
-class _Message:
-    """The message of one choice, growing."""
-
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self._whole: dict[str, Any] = {}
-        self._role: str | None = None
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._reasoning_content: list[str] = []
-        self._refusal: list[str] = []
-        self._reasoning_details = GrowingList(detail_place)
-        self._tool_calls = GrowingList(tool_call_place)
-        self._annotations: list[Any] = []
-        self._images: list[Any] = []
-        self._audio = Growing()
-
-    def add_whole(self, message: dict[str, Any]) -> None:
-        self._whole |= message
-
-    def add(self, delta: Delta) -> bool:
-        """Add what a chunk brings; say whether that is content."""
-        has_content = False
-        if delta.content:
-            self._content.append(delta.content)
-            has_content = True
-        if delta.reasoning:
-            self._reasoning.append(delta.reasoning)
-            has_content = True
-        if delta.reasoning_content:
-            self._reasoning_content.append(delta.reasoning_content)
-            has_content = True
-        if delta.refusal:
-            self._refusal.append(delta.refusal)
-            has_content = True
-        if delta.role:
-            self._role = delta.role
-        if delta.annotations:
-            self._annotations += delta.annotations
-        if delta.reasoning_details:
-            self._reasoning_details.add(delta.reasoning_details)
-            has_content = True
-        if delta.tool_calls:
-            self._tool_calls.add(delta.tool_calls)
-            has_content = True
-        if delta.images:
-            self._images += delta.images
-            has_content = True
-        if delta.audio:
-            self._audio.add(delta.audio)
-            has_content = True
-        return has_content
-
-    def completion(self) -> dict[str, Any]:
-        """Return the message as an answer that is not streamed has it."""
-        others = {
-            "content": "".join(self._content),
-            "reasoning": "".join(self._reasoning),
-            "reasoning_content": "".join(self._reasoning_content),
-            "refusal": "".join(self._refusal),
-            "reasoning_details": self._reasoning_details.joined(),
-            "tool_calls": self._tool_calls.joined(),
-            "annotations": self._annotations,
-            "images": self._images,
-            "audio": self._audio.joined(),
-        }
-        return {
-            "role": self._role or "assistant",
-            "content": None,
-            **{name: value for name, value in others.items() if value},
-            **self._whole,
-        }
-
-
 class _Assembly:
     """An answer, put together of its chunks."""
 
@@ -169,7 +98,8 @@ class _Assembly:
         self.is_answer = False
         self.is_loose = False
         self._choices = choices
-        self._messages: dict[int, _Message] = {}
+        self._messages: dict[int, Message] = {}
+        self._is_skipped = False
         self._unfinished: set[int] = set()
         self._model: str | None = None
         self._generation_id: str | None = None
@@ -198,9 +128,15 @@ class _Assembly:
         if self.finished is None:
             self.finished = end
 
-    def answer(self) -> Answer:
+    def skip(self) -> None:
+        """Note that chunks are missing from here on."""
+        self._is_skipped = True
+        for message in self._messages.values():
+            message.skip()
+
+    def answer(self, secrets: tuple[Secret, ...]) -> Answer:
         messages = [self._messages[index] for index in sorted(self._messages)]
-        completions = tuple(message.completion() for message in messages)
+        completions = tuple(message.completion(secrets) for message in messages)
         used = self.usage or {}
         answer = Answer(
             model=self._model,
@@ -221,7 +157,9 @@ class _Assembly:
         if message is None:
             if len(self._messages) >= _MOST_CHOICES:
                 return False
-            message = self._messages[choice.index] = _Message()
+            message = self._messages[choice.index] = Message()
+            if self._is_skipped:
+                message.skip()
             self._unfinished.add(choice.index)
         has_content = choice.delta is not None and message.add(choice.delta)
         if choice.message is not None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final
 
 from kwai_middleware._outbound.formats import tolerant
+from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._redaction import mask_end, mask_start
+from kwai_middleware._secret import Secret
 
-__all__ = ["Growing", "GrowingList", "detail_place", "tool_call_place"]
+__all__ = ["Growing", "GrowingList", "detail_place", "joined_text", "tool_call_place"]
 
 _MOST_ITEMS: Final = 1000
 _GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "text", "transcript"))
@@ -16,9 +19,10 @@ _GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "tex
 class Growing:
     """One object. Texts are collected and joined once, so that it takes linear time."""
 
-    __slots__ = ("_members", "_texts")
+    __slots__ = ("_is_skipped", "_members", "_texts")
 
     def __init__(self) -> None:
+        self._is_skipped = False
         self._members: dict[str, Any] = {}
         self._texts: dict[str, list[str]] = {}
 
@@ -26,11 +30,12 @@ class Growing:
         """Add a piece: known texts grow, objects are merged, of all else the last value counts."""
         for name, value in piece.items():
             if isinstance(value, str) and name in _GROWING_TEXTS:
-                self._texts.setdefault(name, []).append(value)
+                self._texts.setdefault(name, [GAP] if self._is_skipped else []).append(value)
             elif members := tolerant.members_of(value):
                 inner = self._members.get(name)
                 if not isinstance(inner, Growing):
                     inner = self._members[name] = Growing()
+                    inner._is_skipped = self._is_skipped
                 inner.add(members)
             elif value is not None:
                 self._members[name] = value
@@ -39,12 +44,22 @@ class Growing:
         """Return a member that does not grow."""
         return self._members.get(name)
 
-    def joined(self) -> dict[str, Any]:
+    def skip(self) -> None:
+        """Note that pieces may be missing from here on."""
+        self._is_skipped = True
+        for texts in self._texts.values():
+            texts.append(GAP)
+        for value in self._members.values():
+            if isinstance(value, Growing):
+                value.skip()
+
+    def joined(self, secrets: tuple[Secret, ...] = ()) -> dict[str, Any]:
         """Return the object as far as it came."""
         members = {
-            name: value.joined() if isinstance(value, Growing) else value for name, value in self._members.items()
+            name: value.joined(secrets) if isinstance(value, Growing) else value
+            for name, value in self._members.items()
         }
-        return members | {name: "".join(texts) for name, texts in self._texts.items()}
+        return members | {name: joined_text(texts, secrets) for name, texts in self._texts.items()}
 
 
 class GrowingList:
@@ -54,9 +69,10 @@ class GrowingList:
         place_of: Which object a piece belongs to.
     """
 
-    __slots__ = ("_items", "_last", "_place_of", "_places")
+    __slots__ = ("_is_skipped", "_items", "_last", "_place_of", "_places")
 
     def __init__(self, place_of: Callable[[dict[str, Any]], Hashable]) -> None:
+        self._is_skipped = False
         self._items: list[Growing] = []
         self._places: dict[Hashable, Growing] = {}
         self._last: Growing | None = None
@@ -71,18 +87,36 @@ class GrowingList:
                 if len(self._items) >= _MOST_ITEMS:
                     continue
                 item = Growing()
+                if self._is_skipped and not piece.get("id"):
+                    # Its beginning is among what was not kept.
+                    item.skip()
                 self._items.append(item)
             if place is not None:
                 self._places[place] = item
             self._last = item
             item.add(piece)
 
-    def joined(self) -> list[dict[str, Any]]:
+    def skip(self) -> None:
+        """Note that pieces may be missing from here on."""
+        self._is_skipped = True
+        for item in self._items:
+            item.skip()
+
+    def joined(self, secrets: tuple[Secret, ...] = ()) -> list[dict[str, Any]]:
         """Return the objects in the order in which they began, without their place in the stream."""
-        items = [item.joined() for item in self._items]
+        items = [item.joined(secrets) for item in self._items]
         for item in items:
             item.pop("index", None)
         return items
+
+
+def joined_text(pieces: list[str], secrets: tuple[Secret, ...]) -> str:
+    """Join the pieces of a text; at a gap, mask what is left of a key on either side. Nothing but a gap is nothing."""
+    if GAP not in pieces:
+        return "".join(pieces)
+    place = pieces.index(GAP)
+    head, tail = "".join(pieces[:place]), "".join(pieces[place + 1 :])
+    return f"{mask_end(head, secrets)}{GAP}{mask_start(tail, secrets)}" if head or tail else ""
 
 
 def tool_call_place(piece: dict[str, Any]) -> Hashable:

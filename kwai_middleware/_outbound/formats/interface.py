@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
-__all__ = ["Answer", "Failure", "Format", "Request", "Tokens"]
+from kwai_middleware._secret import Secret
+
+__all__ = ["GAP", "Answer", "Failure", "Format", "Request", "Tokens"]
+
+GAP: Final = " […] "
+"""Stands in a text of an answer where a part may be missing that was not kept."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +92,15 @@ class Format(Protocol):
         """Read a request's body."""
         ...
 
-    def answer(self, parts: tuple[bytes, ...], request: Request, *, streamed: bool) -> Answer:
+    def answer(
+        self, parts: tuple[bytes, ...], request: Request, *, streamed: bool, secrets: tuple[Secret, ...] = ()
+    ) -> Answer:
         """Read an answer's body.
 
         Args:
             parts: The body, decoded; two parts when something between them was not kept.
             request: What it answers.
             streamed: Whether it is a stream of events.
+            secrets: The caller's keys: what is left of one that a gap has cut in two is masked.
         """
         ...
