@@ -41,8 +41,9 @@ class HeaderIdentity(IdentityReader):
         group: The header with the customer's organisation; None to read none.
         thread: The header with the conversation; None to read none.
         trusted_peers: Where a proxy connects from: addresses, networks (`10.0.0.0/8`), `unix` for a
-            unix socket, `testclient` for Starlette's TestClient, `*` for anyone. None stands for
-            this machine and the TestClient; with a `proxy_secret` for nobody.
+            unix socket (the server must show it, as uvicorn and gunicorn do), `testclient` for
+            Starlette's TestClient, `*` for anyone. None stands for this machine and the TestClient;
+            with a `proxy_secret` for nobody.
         proxy_secret: What the proxy sends in `proxy_header` to prove itself; visible ASCII without
             commas. The header is taken out of the request.
         proxy_header: The header that it comes in.

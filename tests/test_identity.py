@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import unicodedata
 from typing import Any
 
@@ -199,6 +200,18 @@ def test_strangers_cannot_fill_the_memory_with_names() -> None:
     noise = [(f"x-{number}".encode(), b"") for number in range(3000)]
     assert {"x-customer-id": b"acme"} == names.take({"headers": [*noise, (b"X-Customer-ID", b"acme")]})
     assert len(names._others) == 1000
+
+
+def test_strangers_cannot_fill_the_memory_with_long_names() -> None:
+    """A name of more than 64 bytes is looked into each time and never remembered."""
+    names = HeaderNames(["x-customer-id"], frozenset())
+    names.take({"headers": [(b"x" * 64, b""), (b"y" * 65, b""), (b"z" * 60_000, b"")]})
+    assert {b"x" * 64} == names._others
+
+
+def test_ours_are_found_among_thousands_of_names() -> None:
+    """However many names a stranger invents."""
+    noise = [(f"x-{number}".encode(), b"") for number in range(3000)]
     seen = ASGIDoor().ask([], through=_with_headers([*noise, (b"X-Customer-ID", b"acme")]))
     assert Caller(identifier="acme") == seen.caller
 
@@ -290,6 +303,61 @@ class TestPeers:
         """What is not listed is not believed, and nothing is listed that was not written."""
         identify = HeaderIdentity(trusted_peers=trusted)
         is_ignored(door, caplog, doubt, [("x-customer-id", "acme")], identify=identify, peer=peer)
+
+    @pytest.mark.parametrize("server", [None, ("127.0.0.1", 8000), ("127.0.0.1", 0), ("", None), ...])
+    def test_a_connection_that_names_no_address_is_not_yet_a_unix_socket(
+        self, caplog: pytest.LogCaptureFixture, server: Any
+    ) -> None:
+        """A client that resets its TCP connection has no address either; the server's own end must be a socket file."""
+
+        def through(app: Any) -> Any:
+            async def outer(scope: Any, receive: Any, send: Any) -> None:
+                if server is ...:
+                    del scope["server"]
+                else:
+                    scope["server"] = server
+                await app(scope, receive, send)
+
+            return outer
+
+        identify = HeaderIdentity(trusted_peers=("unix",))
+        is_ignored(
+            ASGIDoor(),
+            caplog,
+            Doubt.NO_SOCKET,
+            [("x-customer-id", "acme")],
+            identify=identify,
+            peer=None,
+            through=through,
+        )
+
+    @pytest.mark.parametrize(
+        ("family", "caller"), [(socket.AF_INET, None), (socket.AF_UNIX, Caller(identifier="acme"))]
+    )
+    def test_gunicorns_own_socket_tells_what_it_is(self, family: socket.AddressFamily, caller: Caller | None) -> None:
+        """Where the server hands its socket over, that decides; an empty address alone does not."""
+        with socket.socket(family) as connection:
+            seen = WSGIDoor().ask(
+                [("x-customer-id", "acme")],
+                identify=HeaderIdentity(trusted_peers=("unix",)),
+                peer=None,
+                through=_with_environ({"gunicorn.socket": connection}),
+            )
+        assert caller == seen.caller
+
+    def test_an_environ_without_an_address_is_not_yet_a_unix_socket(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A bridge from ASGI leaves out an address that it does not know; a server on a unix socket gives an empty one."""
+
+        def through(app: Any) -> Any:
+            def outer(environ: Any, start_response: Any) -> Any:
+                del environ["REMOTE_ADDR"]
+                return app(environ, start_response)
+
+            return outer
+
+        identify = HeaderIdentity(trusted_peers=("unix",))
+        headers = [("x-customer-id", "acme")]
+        is_ignored(WSGIDoor(), caplog, Doubt.NO_SOCKET, headers, identify=identify, peer=None, through=through)
 
     @pytest.mark.parametrize("trusted", [("127.0.0.1",), ("0.0.0.0/0",), ("testclient",)])
     def test_an_address_with_port_zero_proves_nothing(

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -285,6 +286,19 @@ class TestPeers:
             answer = ask(connection, "/who", WHO)
         assert answer["client"] is None
         assert caller == answer["caller"]
+
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+    def test_a_client_that_resets_its_connection_is_not_taken_for_a_unix_socket(self, loop: str) -> None:
+        """Such a client's address is gone when the server asks for it; that must not make it the proxy."""
+        with uvicorn("--loop", loop, door="only_unix") as server:
+            for _ in range(200):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as stranger:
+                    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    stranger.sendall(b"GET /note HTTP/1.1\r\nhost: x\r\nx-customer-id: acme\r\n\r\n")
+            with contextlib.closing(server.connect()) as connection:
+                assert ask(connection, "/note", WHO) is None
+                notes = ask(connection, "/seen?count=1")["seen"]
+        assert {None} == {note["caller"] for _, note in notes}
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -12,13 +12,15 @@ from kwai_middleware._inbound.request import InboundRequest
 __all__ = ["ASGIRequest", "HeaderNames"]
 
 _MOST_SPELLINGS: Final = 1000
+_LONGEST_SPELLING: Final = 64
 
 
 class HeaderNames:
     """Tells the headers that are looked for from all others, by their names as received.
 
     ASGI has names in lower case, but not every server and middleware keeps to it. Each spelling of
-    the others is looked into once and remembered, up to a bound, since strangers can invent them.
+    the others is looked into once and remembered, up to a bound in number and length, since strangers
+    can invent them.
 
     Args:
         names: In lower case.
@@ -59,7 +61,7 @@ class HeaderNames:
 
     def _find(self, raw: bytes) -> str | None:
         name = self._names.get(raw.lower())
-        if name is None and len(self._others) < _MOST_SPELLINGS:
+        if name is None and len(raw) <= _LONGEST_SPELLING and len(self._others) < _MOST_SPELLINGS:
             self._others.add(raw)
         return name
 
@@ -90,6 +92,15 @@ class ASGIRequest(InboundRequest):
         """Address and port that the server names; see the base class."""
         client = self._source.get("client")
         return None if client is None else (client[0], client[1] or 0)
+
+    @property
+    def is_on_unix_socket(self) -> bool:
+        """Whether the server shows, by its own end, that the connection goes over a unix socket.
+
+        ASGI has `(path, None)` there; uvicorn keeps to it. A missing client alone shows nothing.
+        """
+        server = self._source.get("server")
+        return server is not None and bool(server[0]) and server[1] is None
 
     def values(self, name: str) -> list[bytes]:
         """Return each value of a header, as received; a server may have joined some with commas."""

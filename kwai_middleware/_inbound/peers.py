@@ -42,6 +42,11 @@ class Doubt(Enum):
         "the server names no address for it, as for a unix socket. If only your proxy can reach the socket, write"
         " HeaderIdentity(trusted_peers=('unix',))"
     )
+    NO_SOCKET = (
+        "the server names no address for it, but does not show that it came over a unix socket either, as when a client"
+        " hangs up at once. If your server never shows that, let the proxy send a secret:"
+        " HeaderIdentity(proxy_secret=...)"
+    )
     REWRITTEN = (
         "the server has taken its address from a header (the port is 0), which proves nothing. Start the server without"
         " proxy headers (uvicorn --no-proxy-headers), or let the proxy send a secret: HeaderIdentity(proxy_secret=...)"
@@ -83,7 +88,9 @@ class TrustedPeers:
             return None
         peer = request.peer
         if peer is None:
-            return None if self._unix else Doubt.NO_ADDRESS
+            if not self._unix:
+                return Doubt.NO_ADDRESS
+            return None if request.is_on_unix_socket else Doubt.NO_SOCKET
         address, port = peer
         if port == 0:
             return Doubt.REWRITTEN

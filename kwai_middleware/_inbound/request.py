@@ -77,9 +77,15 @@ class InboundRequest(ABC):
     def peer(self) -> tuple[str, int | None] | None:
         """Address and port that the server names as the other end of the connection.
 
-        None when it names none, as for a unix socket. The port is 0 when the address is not the
+        None when it names none, as for a unix socket, but also for a client that has hung up already.
+        The port is 0 when the address is not the
         connection's own but was read from a header, and None when the server tells no ports.
         """
+
+    @property
+    @abstractmethod
+    def is_on_unix_socket(self) -> bool:
+        """Whether the server shows, by its own end, that the connection goes over a unix socket."""
 
     @abstractmethod
     def values(self, name: str) -> Sequence[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -69,10 +70,7 @@ class WSGIRequest(InboundRequest):
 
         What werkzeug's ProxyFix has put aside counts, not what it has put in.
         """
-        address = self._source.get("REMOTE_ADDR")
-        put_aside = self._source.get("werkzeug.proxy_fix.orig")
-        if put_aside is not None:
-            address = put_aside["REMOTE_ADDR"]
+        address = self._address
         if not address:
             return None
         port = self._source.get("REMOTE_PORT")
@@ -80,6 +78,24 @@ class WSGIRequest(InboundRequest):
             return str(address), None
         text = str(port)
         return str(address), int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+
+    @property
+    def is_on_unix_socket(self) -> bool:
+        """Whether the server shows, by its own end, that the connection goes over a unix socket.
+
+        gunicorn hands the socket itself over. Of other servers an address that is there and empty
+        counts; bridges from ASGI leave it out for a client whose address they do not know.
+        """
+        connection = self._source.get("gunicorn.socket")
+        if connection is not None:
+            return bool(connection.family == socket.AF_UNIX)
+        return self._address == ""
+
+    @property
+    def _address(self) -> str | None:
+        put_aside = self._source.get("werkzeug.proxy_fix.orig")
+        address: str | None = (self._source if put_aside is None else put_aside).get("REMOTE_ADDR")
+        return address
 
     def values(self, name: str) -> list[bytes]:
         """Return each value of a header, as received; a server may have joined some with commas."""

@@ -68,6 +68,7 @@ class ASGIDoor:
             "path": path,
             "headers": [(name.lower().encode("latin-1"), _bytes(value)) for name, value in headers],
             "client": peer,
+            "server": ("/run/app.sock", None) if peer is None else ("127.0.0.1", 8000),
         }
 
     def wrap(self, seen: Seen, **options: Any) -> ASGIMiddleware:

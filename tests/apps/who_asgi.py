@@ -145,6 +145,12 @@ def in_bare_thread(function: Any) -> Any:
     return results[0]
 
 
+@inner.get("/note")
+async def get_note() -> None:
+    """Note who is current, for a client that does not stay for the answer."""
+    await note("asked")
+
+
 @inner.get("/boom")
 async def boom() -> None:
     """A view that fails."""
