@@ -177,9 +177,9 @@ def _without_spelled_keys(text: str, secrets: tuple[Secret, ...], known: frozens
     position = 0
     for span in sorted(spans):
         start, end = (place + surpluses[bisect_right(ends, place) - 1] for place in span)
-        if end > position:
-            parts += text[position : max(start, position)], MASK
-            position = end
+        if start >= position:
+            parts += text[position:start], MASK
+        position = max(position, end)
     return "".join((*parts, text[position:]))
 
 
