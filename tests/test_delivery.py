@@ -170,8 +170,8 @@ def test_the_settings_bound_what_is_captured(api: LogsAPI) -> None:
         assert 1 == delivery.stats().observed
 
 
-def test_without_an_api_key_calls_are_dropped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """No key and nowhere to log: counted as `not configured`, still an event each, and the app works."""
+def test_without_an_api_key_calls_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """No key and nowhere to log: counted as `not configured`, and still an event each."""
     caplog.set_level(logging.INFO, "kwai_middleware")
     with Delivery(Settings()) as delivery:
         for _ in range(3):
@@ -182,7 +182,6 @@ def test_without_an_api_key_calls_are_dropped_with_one_warning(caplog: pytest.Lo
     assert {"not configured": 3} == stats.dropped_by_reason
     assert 1 == stats.observed
     assert 4 == len([record for record in caplog.records if record.name == "kwai_middleware.calls"])
-    assert 1 >= len([message for message in caplog.messages if "no API key for the logs API" in message])
     assert balanced(stats)
 
 

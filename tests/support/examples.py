@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kwai_middleware.sandbox import Sandbox
 from tests.support.processes import PROJECT, Process, free_port, running
@@ -32,14 +32,16 @@ def environment_for(sandbox: Sandbox) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def fastapi_example(sandbox: Sandbox, *options: str) -> Iterator[tuple[str, Process]]:
+def fastapi_example(
+    sandbox: Sandbox, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, Process]]:
     """The FastAPI example under uvicorn; gives its URL."""
     port = free_port()
     argv = ["-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "120"]
     argv += options
     folder = PROJECT / "examples" / "fastapi_app"
     with running(
-        argv, ready=f"http://127.0.0.1:{port}/openapi.json", env=environment_for(sandbox), cwd=folder
+        argv, ready=f"http://127.0.0.1:{port}/openapi.json", env={**environment_for(sandbox), **(env or {})}, cwd=folder
     ) as process:
         yield f"http://127.0.0.1:{port}", process
 
