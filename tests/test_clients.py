@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,8 +24,9 @@ from kwai_middleware._outbound.proxies import environment_proxies
 from kwai_middleware._route import Route
 from kwai_middleware.errors import ConfigurationError
 from tests.support.callers import GATEWAY, caller, key_of, settings
-from tests.support.flavours import Flavour
+from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.proxy import forward_proxy
+from tests.support.raw_server import Connection, raw_server
 
 PARAMS = {"customer_identifier": "acme"}
 
@@ -171,6 +174,94 @@ def test_a_certificate_is_checked_unless_asked_off(
     with pytest.raises(flavour.library.ConnectError):
         _call(flavour, gateway)
     _call(flavour, gateway, verify=False)
+
+
+@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True)
+def test_more_than_a_hundred_calls_at_a_time(flavour: Flavour) -> None:
+    """The libraries' own limit is 100 connections, which an app under load would wait for; `limits` still counts."""
+    most = 130
+    everybody = threading.Event()
+    arrived: list[int] = []
+
+    def handle(connection: Connection) -> None:
+        connection.request()
+        arrived.append(1)
+        if len(arrived) >= most:
+            everybody.set()
+        everybody.wait(30)
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+
+    async def run() -> None:
+        timeout = flavour.library.Timeout(30, pool=20)
+        async with flavour.client(settings=settings(), deliver=lambda call: None, timeout=timeout) as client:
+            await asyncio.gather(*(client.post(server.url, content=b"{}") for _ in range(most)))
+
+    with raw_server(handle, backlog=most) as server:
+        flavour.run(run())
+        assert most == len(arrived)
+        arrived.clear()
+        everybody.clear()
+        limits = flavour.library.Limits(max_connections=1)
+        with pytest.raises(flavour.library.PoolTimeout):
+            flavour.run(_two_with(flavour, server.url, limits))
+        everybody.set()
+
+
+async def _two_with(flavour: Flavour, url: str, limits: Any) -> None:
+    """Two calls at once, of which the second does not get a connection."""
+    timeout = flavour.library.Timeout(30, pool=0.2)
+    options = {"settings": settings(), "deliver": lambda call: None, "timeout": timeout, "limits": limits}
+    async with flavour.client(**options) as client:
+        await asyncio.gather(*(client.post(url, content=b"{}") for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("option", "protocol"), [({}, "http/1.1"), ({"http2": True}, "h2"), ({"http2": True, "http1": False}, "h2")]
+)
+def test_http2_is_offered_when_asked_for(flavour: Flavour, option: dict[str, bool], protocol: str) -> None:
+    """The options that only a transport knows reach the transports that are built here."""
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.set_alpn_protocols(["h2", "http/1.1"])
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    agreed: list[str | None] = []
+
+    def handle(connection: Connection) -> None:
+        with serving.wrap_socket(connection.sock, server_side=True) as secure:
+            agreed.append(secure.selected_alpn_protocol())
+
+    with raw_server(handle) as server:
+        client = flavour.client(settings=settings(), deliver=lambda call: None, verify=trusting, **option)
+        with pytest.raises(flavour.library.TransportError):
+            flavour.post(client, f"https://127.0.0.1:{server.port}/")
+        flavour.close(client)
+    assert [protocol] == agreed
+
+
+@pytest.mark.filterwarnings("ignore:`cert=...` is deprecated:DeprecationWarning")
+def test_a_client_certificate_is_shown(flavour: Flavour, tmp_path: Path) -> None:
+    """`cert` reaches the transport too: the server that demands one lets the call in."""
+    authority = trustme.CA()
+    own = authority.issue_cert("client.example")
+    own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
+    with _Gateway() as server:
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        serving.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(serving)
+        authority.issue_cert("127.0.0.1").configure_cert(serving)
+        server.scheme = "https"
+        server.socket = serving.wrap_socket(server.socket, server_side=True)
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            _call(flavour, server, verify=trusting, cert=str(tmp_path / "client.pem"))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_time_out_is_the_librarys_own(flavour: Flavour) -> None:

@@ -311,6 +311,23 @@ def test_a_stream_that_ends_badly(
 
 
 @pytest.mark.parametrize("flavour", SYNC_FLAVOURS, indirect=True)
+def test_a_long_answer_is_kept_at_both_ends(openai_sdk: Any, calls: Calls, vendors: Sandbox) -> None:
+    """The app gets all of it; of the record's answer the middle is missing, and usage and cost are there."""
+    client = openai_sdk(vendors.openrouter_url, settings={"max_call_bytes": 256 * 1024})
+    with bind_caller(caller()):
+        answer = client.stream("sandbox/long-5000")
+    assert answer.endswith("word4999 ")
+    record = calls.next()
+    assert ("complete", True) == (record.outcome, record.truncated)
+    assert record.cost
+    assert record.usage is not None
+    kept = record.completions[0]["content"]
+    assert kept.startswith("word0 ")
+    assert kept.endswith("word4999 ")
+    assert len(kept) < len(answer) / 2
+
+
+@pytest.mark.parametrize("flavour", SYNC_FLAVOURS, indirect=True)
 @pytest.mark.parametrize("byok", ["prefer", "only"])
 def test_a_bare_thread_starts_as_nobody(
     openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox, byok: str
