@@ -113,7 +113,14 @@ class CallEntry:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LogEntry:
-    """One record that the request-logs API took."""
+    """One record that the request-logs API took.
+
+    Attributes:
+        row: As it was posted.
+        stored: What the vendor keeps of it; None when it loses it.
+        dropped: Names of the members that it drops of one that it keeps.
+        lost: Why the vendor loses it, though it answered with success: what its own type has against it, and where.
+    """
 
     filters: ClassVar[tuple[str, ...]] = ("customer", "model", "endpoint", "status_code", "posted_by")
 
@@ -122,25 +129,26 @@ class LogEntry:
     posted_by: str
     log_id: str
     row: Mapping[str, object]
-    stored: Mapping[str, object]
+    stored: Mapping[str, object] | None
     dropped: tuple[str, ...]
+    lost: str | None
     size: int
     arrived_at: float = field(default_factory=_now)
 
     @property
     def customer(self) -> object:
-        """Whom the vendor attributes the record to."""
-        return self.stored.get("customer_identifier")
+        """Whom the vendor attributes the record to: nobody, when it loses it."""
+        return None if self.stored is None else self.stored.get("customer_identifier")
 
     @property
     def model(self) -> object:
         """The model that the record names."""
-        return self.stored.get("model")
+        return self.row.get("model")
 
     @property
     def status_code(self) -> object:
         """The status that the record names."""
-        return self.stored.get("status_code")
+        return self.row.get("status_code", 200) if self.stored is None else self.stored.get("status_code")
 
     def shown(self, keys: KeyRing) -> dict[str, object]:
         """What the journal shows of it: everything but keys, and the fingerprint of each key that was in it."""
@@ -156,6 +164,7 @@ class LogEntry:
             "log": keys.mask(self.row, found),
             "stored": keys.mask(self.stored, found),
             "dropped": self.dropped,
+            "lost": None if self.lost is None else keys.mask_text(self.lost, found),
             "size": self.size,
             "keys_seen": sorted(found),
         }

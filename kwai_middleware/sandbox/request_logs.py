@@ -16,28 +16,16 @@ from kwai_middleware.sandbox.gateway import INVALID_KEY, error_body
 from kwai_middleware.sandbox.journal import LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.json_types import is_object, json_or_none
 from kwai_middleware.sandbox.keys import bearer_key, fingerprint
+from kwai_middleware.sandbox.log_rows import errors_in, kept_of
+from kwai_middleware.sandbox.log_type import refusal
 from kwai_middleware.sandbox.state import LogsMode, SandboxState
 
 __all__ = ["MOST_ROWS", "MOST_ROW_BYTES", "RequestLogs"]
 
 MOST_ROWS: Final = 500
-MOST_ROW_BYTES: Final = 20 * 1024 * 1024
+MOST_ROW_BYTES: Final = 20_000_000
 
 _MINUTE: Final = 60.0
-_LONGEST_IDENTIFIER: Final = 254
-_ALIASES: Final = {"ttft": "time_to_first_token", "generation_time": "latency", "messages": "prompt_messages"}
-_NUMBER: Final = (int, float)
-_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
-    **dict.fromkeys(("prompt_tokens", "completion_tokens", "reasoning_tokens"), ("integer", (int,))),
-    **dict.fromkeys(("prompt_cache_hit_tokens", "prompt_cache_creation_tokens"), ("integer", (int,))),
-    "status_code": ("integer", (int,)),
-    **dict.fromkeys(("cost", "latency", "generation_time"), ("number", _NUMBER)),
-    **dict.fromkeys(("time_to_first_token", "ttft", "tokens_per_second"), ("number", _NUMBER)),
-    "stream": ("boolean", (bool,)),
-    **dict.fromkeys(("prompt_messages", "messages", "tools", "tool_calls"), ("list", (list,))),
-    **dict.fromkeys(("completion_message", "customer_params", "metadata", "properties", "usage"), ("object", (dict,))),
-    **dict.fromkeys(("error_message", "log_type", "start_time", "timestamp", "thread_identifier"), ("string", (str,))),
-}
 _TOO_LARGE: Final = "Payload too large: a log has at most 20 MB"
 _NO_KEY: Final = "Authentication credentials were not provided."
 
@@ -111,14 +99,14 @@ class RequestLogs:
         row = json_or_none(body)
         if not is_object(row):
             return 400, error_body("Invalid request format"), []
-        if errors := _errors(row):
+        if errors := errors_in(row):
             return 422, error_body("Validation error", errors=errors), []
-        kept = self._keep(row, len(body), key)
+        log_id, stored = self._keep(row, len(body), key)
         entry.accepted = 1
         if not self.answers_span:
             return 200, b'{"message":"log successful"}', []
-        span = {"id": kept.log_id, "unique_id": kept.log_id, "status": kept.stored["status"]}
-        span |= {name: kept.stored.get(name) for name in ("model", "cost", "latency")}
+        span = {"id": log_id, "unique_id": log_id, "status": stored["status"]}
+        span |= {name: stored.get(name) for name in ("model", "cost", "latency")}
         return 201, msgspec.json.encode(span), []
 
     def _take_bulk(self, entry: LogRequestEntry, body: bytes, key: str) -> tuple[int, bytes, list[tuple[str, str]]]:
@@ -139,7 +127,7 @@ class RequestLogs:
                 refused.append({"index": index, "detail": _TOO_LARGE})
             elif not is_object(row):
                 refused.append({"index": index, "detail": "Invalid request format"})
-            elif errors := _errors(row):
+            elif errors := errors_in(row):
                 refused.append({"index": index, "detail": "Validation error", "errors": errors})
             else:
                 self._keep(row, len(raw), key)
@@ -158,19 +146,22 @@ class RequestLogs:
         latest.append(now)
         return None
 
-    def _keep(self, row: Mapping[str, object], size: int, key: str) -> LogEntry:
-        stored, dropped = _stored(row)
+    def _keep(self, row: Mapping[str, object], size: int, key: str) -> tuple[str, dict[str, object]]:
+        stored, dropped = kept_of(row)
+        lost = refusal(row)
         entry = LogEntry(
             endpoint=self.endpoint,
             posted_by=fingerprint(key),
             log_id=self.state.new_log_id(),
             row=row,
-            stored=stored,
-            dropped=dropped,
+            stored=stored if lost is None else None,
+            dropped=dropped if lost is None else (),
+            lost=lost,
             size=size,
         )
         self.state.logs.append(entry)
-        return entry
+        # Answered as if it were stored: the vendor looks at the rest of it only later.
+        return entry.log_id, stored
 
 
 async def _misbehave(connection: Connection, mode: LogsMode) -> bool:
@@ -203,49 +194,3 @@ async def _refuse(connection: Connection, status: int, retry_after: int | None) 
     else:
         body = error_body(f"The sandbox was asked for {status}")
     await connection.answer(status, body, headers)
-
-
-def _errors(row: Mapping[str, object]) -> dict[str, list[str]]:
-    """What is wrong with a row, by field."""
-    errors: dict[str, list[str]] = {}
-    model = row.get("model")
-    if model is None:
-        errors["model"] = ["This field is required."]
-    elif not isinstance(model, str) or not model:
-        errors["model"] = ["Not a valid string."]
-    for name, value in row.items():
-        kind, types = _KINDS.get(name, ("", (object,)))
-        # To Python a bool is an int; to the vendor it is not.
-        is_misplaced_bool = isinstance(value, bool) and types in ((int,), _NUMBER)
-        if value is not None and (is_misplaced_bool or not isinstance(value, types)):
-            errors.setdefault(name, [f"Not a valid {kind}."])
-    return errors
-
-
-def _stored(row: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """What the vendor keeps of a row, and the names of the members that it drops without a word."""
-    stored = {_ALIASES.get(name, name): value for name, value in row.items() if value is not None}
-    dropped: list[str] = []
-    params = stored.get("customer_params")
-    if is_object(params) and params.get("customer_identifier") is None:
-        # The vendor's own type sets the whole object to null when it names nobody.
-        dropped.append("customer_params")
-        del stored["customer_params"]
-    elif is_object(params):
-        stored["customer_identifier"] = params["customer_identifier"]
-        stored |= {f"customer_{name}": params[name] for name in ("name", "email") if params.get(name) is not None}
-    if "customer_identifier" in stored:
-        stored["customer_identifier"] = str(stored["customer_identifier"])[:_LONGEST_IDENTIFIER]
-    if is_object(metadata := stored.get("metadata")):
-        stored["metadata"] = {
-            name: value if isinstance(value, str) else _text(value) for name, value in metadata.items()
-        }
-    status_code = stored.setdefault("status_code", 200)
-    stored.setdefault("log_type", "chat")
-    failed = stored.get("status") == "error" or (isinstance(status_code, int) and status_code >= 400)
-    stored["status"] = "failed" if failed else "success"
-    return stored, tuple(dropped)
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -64,8 +64,10 @@ class Sandbox:
     def logs(self, *, wait: int = 0, timeout: float = 10.0, **filters: object) -> list[dict[str, Any]]:
         """Return the records that the request-logs API took, oldest first.
 
-        `log` is the record as it was posted, `stored` what the vendor keeps of it, `keys_seen` the
-        fingerprint of every key in it, which should be none.
+        `log` is the record as it was posted, `stored` what the vendor keeps of it, `dropped` the
+        members that it leaves out, `keys_seen` the fingerprint of every key in it, which should be none.
+        `stored` is None for a record that the vendor answers with success and then loses without a
+        word, because its own type refuses it: `lost` says what is wrong with it, and where.
 
         Args:
             wait: Return only when at least so many match.
