@@ -16,6 +16,7 @@ from kwai_middleware._secret import Secret
 __all__ = ["add_caller", "mask_keys"]
 
 _DEEPEST: Final = 20
+_MOST_PARTS: Final = 10_000
 
 
 def add_caller(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
@@ -40,9 +41,11 @@ def add_caller(logger: WrappedLogger, method_name: str, event_dict: EventDict) -
 def mask_keys(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
     """Mask API keys in an event: everything that looks like one, and the current caller's own.
 
-    Looks into texts, bytes, containers, and into what other objects show of themselves. Put it last,
-    right before the renderer. An exception that is not rendered yet is rendered here, to the text
-    under `exception`, since what a later processor makes of it could show a key.
+    Looks into texts, bytes, containers, and into what other objects show of themselves: 20 levels
+    deep and at 10,000 parts of each value; what lies beyond is masked unseen. Beside a key, a
+    container is also masked where it holds itself. Put it last, right before the renderer. An
+    exception that is not rendered yet is rendered here, to the text under `exception`, since what a
+    later processor makes of it could show a key.
 
     Example:
         >>> mask_keys(None, "info", {"event": "called with sk-or-v1-0123456789abcdef"})
@@ -56,7 +59,7 @@ def mask_keys(logger: WrappedLogger, method_name: str, event_dict: EventDict) ->
             event_dict.setdefault("exception", text)
     for name, value in list(event_dict.items()):
         masked_name = mask_text(name, secrets)
-        masked = _masked(value, secrets, 0)
+        masked = _Masking(secrets).of(value)
         if masked_name != name:
             del event_dict[name]
         if masked is not value or masked_name != name:
@@ -70,51 +73,99 @@ def _current_secrets() -> tuple[Secret, ...]:
     return (*(credential.api_key for credential in credentials), *(slot.withheld or {}).values())
 
 
-def _masked(value: Any, secrets: tuple[Secret, ...], depth: int) -> Any:
-    """Return `value` without keys; the very same object when there is none in it."""
-    if value is None or isinstance(value, bool | int | float | Secret):
-        return value
-    if isinstance(value, str):
-        masked = mask_text(value, secrets)
-        return value if masked == value else masked
-    if isinstance(value, bytes):
-        masked_bytes = mask_text(value.decode("latin-1"), secrets).encode("latin-1")  # a key is ASCII
-        return value if masked_bytes == value else masked_bytes
-    if depth < _DEEPEST:
+class _Masking:
+    """Masks one value of an event: each part of it once, so many parts and so deep, and what is beyond that unseen.
+
+    Args:
+        secrets: The current caller's own.
+    """
+
+    __slots__ = ("_found", "_left", "_secrets", "_seen")
+
+    def __init__(self, secrets: tuple[Secret, ...]) -> None:
+        self._secrets: Final = secrets
+        self._seen: Final[dict[int, tuple[object, Any]]] = {}  # with the part itself, so that its id stays its own
+        self._left = _MOST_PARTS
+        self._found = False
+
+    def of(self, value: Any) -> Any:
+        """Return `value` without keys; the very same object when there is none in it."""
+        masked = self._masked(value, 0)
+        return masked if self._found else value
+
+    def _masked(self, value: Any, depth: int) -> Any:
+        self._left -= 1
+        if value is None or isinstance(value, bool | int | float | Secret):
+            return value
+        if isinstance(value, str):
+            return self._kept_or_found(value, mask_text(value, self._secrets))
+        if isinstance(value, bytes):
+            # a key is ASCII
+            return self._kept_or_found(value, mask_text(value.decode("latin-1"), self._secrets).encode("latin-1"))
+        identity = id(cast("object", value))
+        if identity in self._seen:
+            return self._seen[identity][1]
+        self._seen[identity] = (value, MASK)  # which stands for it wherever it holds itself
         if isinstance(value, Mapping):
-            return _masked_mapping(cast("Any", value), secrets, depth + 1)
-        if isinstance(value, list | tuple | set | frozenset):
-            return _masked_items(value, secrets, depth + 1)
-    return _masked_object(value, secrets)
+            masked = self._found_unseen() if depth == _DEEPEST else self._masked_mapping(cast("Any", value), depth + 1)
+        elif isinstance(value, list | tuple | set | frozenset):
+            masked = self._found_unseen() if depth == _DEEPEST else self._masked_items(value, depth + 1)
+        else:
+            masked = self._masked_object(value)
+        self._seen[identity] = (value, masked)
+        return masked
 
+    def _masked_mapping(self, mapping: Any, depth: int) -> Any:
+        masked: dict[Any, Any] = {}
+        is_same = True
+        for name, value in mapping.items():
+            if self._left <= 0:
+                masked[MASK] = self._found_unseen()
+                return masked
+            new_name, new_value = self._masked(name, depth), self._masked(value, depth)
+            is_same = is_same and new_name is name and new_value is value
+            masked[new_name] = new_value
+        return mapping if is_same else masked
 
-def _masked_mapping(mapping: Any, secrets: tuple[Secret, ...], depth: int) -> Any:
-    masked: dict[Any, Any] = {}
-    is_same = True
-    for name, value in mapping.items():
-        new_name, new_value = _masked(name, secrets, depth), _masked(value, secrets, depth)
-        is_same = is_same and new_name is name and new_value is value
-        masked[new_name] = new_value
-    return mapping if is_same else masked
+    def _masked_items(self, items: Any, depth: int) -> Any:
+        masked: list[Any] = []
+        is_same = True
+        for item in items:
+            if self._left <= 0:
+                masked.append(self._found_unseen())
+                is_same = False
+                break
+            masked.append(self._masked(item, depth))
+            is_same = is_same and masked[-1] is item
+        if is_same:
+            return items
+        if isinstance(items, tuple):
+            return tuple(masked)
+        if isinstance(items, frozenset):
+            return frozenset(masked)
+        return set(masked) if isinstance(items, set) else masked
 
+    def _masked_object(self, value: object) -> object:
+        """A renderer shows an object as its repr() or str()."""
+        try:
+            shown = (repr(value), str(value))
+        except Exception:  # noqa: BLE001 - whatever it raises, it would raise in the renderer too
+            return self._found_unseen()
+        masked = mask_text(shown[0], self._secrets)
+        if masked == shown[0] and mask_text(shown[1], self._secrets) == shown[1]:
+            return value
+        self._found = True
+        return masked
 
-def _masked_items(items: Any, secrets: tuple[Secret, ...], depth: int) -> Any:
-    masked = [_masked(item, secrets, depth) for item in items]
-    if all(new is old for new, old in zip(masked, items, strict=True)):
-        return items
-    if isinstance(items, tuple):
-        return tuple(masked)
-    return masked if isinstance(items, list) else set(masked)
+    def _kept_or_found(self, value: Any, masked: Any) -> Any:
+        if masked == value:
+            return value
+        self._found = True
+        return masked
 
-
-def _masked_object(value: object, secrets: tuple[Secret, ...]) -> object:
-    """A renderer shows an object as its repr() or str()."""
-    try:
-        shown = (repr(value), str(value))
-    except Exception:  # noqa: BLE001 - whatever it raises, it would raise in the renderer too
+    def _found_unseen(self) -> str:
+        self._found = True
         return MASK
-    masked = mask_text(shown[0], secrets)
-    return value if masked == shown[0] and mask_text(shown[1], secrets) == shown[1] else masked
 
 
 def _rendered(exc_info: Any) -> str | None:

@@ -346,7 +346,7 @@ class TestPeers:
         assert caller == seen.caller
 
     def test_an_environ_without_an_address_is_not_yet_a_unix_socket(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A bridge from ASGI leaves out an address that it does not know; a server on a unix socket gives an empty one."""
+        """A bridge from ASGI leaves out an address it does not know; a server on a unix socket gives an empty one."""
 
         def through(app: Any) -> Any:
             def outer(environ: Any, start_response: Any) -> Any:

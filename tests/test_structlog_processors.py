@@ -141,6 +141,54 @@ class TestMaskKeys:
         harmless.append(harmless)
         assert harmless is mask_keys(None, "info", {"value": harmless})["value"]
 
+    def test_a_family_tree_is_masked_at_once(self) -> None:
+        """Children that know their parent are looked at once each, not once for each way to get there."""
+        tree: dict[str, Any] = {"name": SHAPE, "children": []}
+        tree["children"] += [{"number": number, "parent": tree} for number in range(200)]
+        masked = mask_keys(None, "info", {"tree": tree})["tree"]
+        assert SHAPE not in repr(masked)
+        assert masked["name"] == "****"
+        assert list(range(200)) == [child["number"] for child in masked["children"]]
+
+    def test_a_value_that_stands_in_many_places_is_looked_at_once(self) -> None:
+        """Two ways to each of forty levels are not two to the fortieth values."""
+        value: Any = [SHAPE]
+        for _ in range(15):
+            value = [value, value]
+        harmless: Any = ["a"]
+        for _ in range(15):
+            harmless = [harmless, harmless]
+        event = mask_keys(None, "info", {"value": value, "harmless": harmless})
+        assert harmless is event["harmless"]
+        masked = event["value"]
+        assert masked[0] is masked[1]
+        assert "****" in json.dumps(masked)
+        assert SHAPE not in json.dumps(masked)
+
+    def test_masked_twins_in_a_cycle_end(self) -> None:
+        """A mapping that holds itself under two names is looked at once."""
+        twins: dict[str, Any] = {"key": SHAPE}
+        twins |= {"a": twins, "b": twins}
+        masked = mask_keys(None, "info", {"value": twins})["value"]
+        assert {"key": "****", "a": "****", "b": "****"} == masked
+
+    def test_so_many_values_and_no_more_are_looked_at(self) -> None:
+        """Of a value with more than ten thousand parts one mask stands for the rest; other values are not concerned."""
+        many = {"list": [*range(20_000)], "dict": {str(number): number for number in range(20_000)}, "after": "text"}
+        event = mask_keys(None, "info", dict(many))
+        assert event["list"] == [*range(9_999), "****"]
+        assert event["dict"] == {**{str(number): number for number in range(5_000)}, "****": "****"}
+        assert event["after"] == "text"
+
+    def test_what_lies_too_deep_is_masked(self) -> None:
+        """Below twenty levels nothing is looked into."""
+        deep: Any = SHAPE
+        for _ in range(5_000):
+            deep = [deep]
+        masked = mask_keys(None, "info", {"value": deep})["value"]
+        assert SHAPE not in repr(masked)
+        assert "****" in repr(masked)
+
     @pytest.mark.parametrize("how", ["exception", "tuple", "true"])
     def test_an_exception_is_rendered_and_masked(self, how: str) -> None:
         """However an exception comes, its text reaches the renderer without the key, and its type with it."""
