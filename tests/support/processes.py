@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -86,7 +87,7 @@ def _wait_until_ready(process: Process, url: str) -> None:
         except urllib.error.HTTPError as answer:
             answer.close()
             return
-        except OSError:
+        except (OSError, http.client.HTTPException):  # the latter: a connection to itself, as loopback allows
             time.sleep(0.02)  # not there yet: a refused connection gives nothing to wait on
         else:
             return
