@@ -15,6 +15,7 @@ import msgspec
 from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._delivery.log_metadata import metadata_of
+from kwai_middleware._delivery.mending import mended
 from kwai_middleware._record import CompletedCall, Outcome
 from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
@@ -60,6 +61,8 @@ def encode(call: CompletedCall, secrets: tuple[Secret, ...] = ()) -> bytes:
     and says so.
     With `capture` "metadata" neither prompt nor answer nor tools are in it.
 
+    Values that JSON has no room for, as an app's own record may have, are left out or become text.
+
     Durations are seconds, `timestamp` is the end of the call, as the vendor documents them.
 
     Args:
@@ -67,6 +70,13 @@ def encode(call: CompletedCall, secrets: tuple[Secret, ...] = ()) -> bytes:
         secrets: The caller's keys, which are masked as well as all that looks like a key. Who the
             caller is stays whole, whatever it looks like, or customers would be merged.
     """
+    try:
+        return _encoded(call, secrets)
+    except Exception:  # noqa: BLE001 - an app's own record may hold anything, and fail in as many ways
+        return _encoded(mended(call), secrets)
+
+
+def _encoded(call: CompletedCall, secrets: tuple[Secret, ...]) -> bytes:
     shortened = call.truncated
     for carried in _SHRINKING[call.capture]:
         body = _masked(call, secrets, carried, shortened=shortened)
@@ -197,8 +207,10 @@ def _parameters(parameters: dict[str, bytes], *, all_of_them: bool) -> dict[str,
 def _prompt(messages: bytes) -> dict[str, Any]:
     """Return the prompt as messages where the vendor keeps them, and as text where it would not."""
     try:
+        # msgspec does not look into what it only skips.
+        _ = messages.isascii() or messages.decode()
         each = _messages_decoder.decode(messages)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {"input": messages.decode(errors="replace")}
     fitted = [vendor_types.fitted_message(message) for message in each]
     if all(message is not None and message.whole for message in fitted):

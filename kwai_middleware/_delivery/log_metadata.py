@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kwai_middleware._delivery import vendor_types
+from kwai_middleware._delivery.mending import encodable
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction import mask_text
 from kwai_middleware._secret import Secret
@@ -38,11 +39,11 @@ def metadata_of(
         for name, value in call.caller.metadata.items():
             # Ours are not to be overwritten, and the vendor hides what begins with an underscore.
             is_taken = name in facts or name.startswith(("_", "request."))
-            found[_encodable(f"caller.{name}" if is_taken else name)] = _text(value)
+            found[encodable(f"caller.{name}" if is_taken else name)] = _text(value)
     if parameters:
         for name, raw in call.parameters.items():
             if not vendor_types.accepted_parameter(name, raw):
-                found[f"request.{name}"] = _shortened(raw, secrets)
+                found[encodable(f"request.{name}")] = _shortened(raw, secrets)
     return found | {name: _text(value) for name, value in facts.items() if value is not None}
 
 
@@ -70,12 +71,11 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _encodable(str(value))
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates: they have no UTF-8."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    try:
+        return encodable(str(value))
+    except ValueError:
+        # Python refuses to write numbers of thousands of digits.
+        return "<int>"
 
 
 def _shortened(raw: bytes, secrets: tuple[Secret, ...]) -> str:
