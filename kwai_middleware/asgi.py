@@ -10,6 +10,7 @@ from kwai_middleware._context import NOBODY, Slot, bind, log_variable, restore
 from kwai_middleware._delivery import live
 from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
+from kwai_middleware._inbound.open_requests import OPEN_SLOTS
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware.credentials import HeaderCredentials
@@ -97,12 +98,16 @@ class ASGIMiddleware:
             except RequestRefused as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
+            if slot is NOBODY:
+                slot = Slot(None)  # one of its own: also this answer counts in a WSGI door below
+            OPEN_SLOTS.add(slot)
         scope[_SCOPE_KEY] = slot
         bound = bind(slot, self._logged_in)
         try:
             await self.app(scope, receive, send)
         finally:
             restore(bound, self._logged_in)
+            OPEN_SLOTS.discard(slot)
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for the previous request of the connection either.

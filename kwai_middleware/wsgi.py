@@ -7,9 +7,10 @@ import contextvars
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Final, cast
 
-from kwai_middleware._context import NOBODY, Slot, bind, log_variable
+from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
+from kwai_middleware._inbound.open_requests import OPEN_SLOTS
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers
@@ -35,7 +36,9 @@ class WSGIMiddleware:
     and the server's own file wrappers are handed on untouched.
 
     A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
-    A WSGI app that is mounted in an ASGI app needs no middleware of its own: wrap the outer one.
+    A WSGI app that a bridge (a2wsgi, say) serves below an `ASGIMiddleware` needs none of these: wrap
+    the outer one. If it has one, that leaves each request that brought the outer one a header of its
+    to it, as it does inside another `WSGIMiddleware`; the bridge must run it in the request's context.
 
     Args:
         app: The app, or the next middleware. For Flask: `app.wsgi_app = WSGIMiddleware(app.wsgi_app)`.
@@ -76,20 +79,22 @@ class WSGIMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        if _ENVIRON_KEY in environ and not self._override:
+        outer: Slot | None = environ.get(_ENVIRON_KEY)
+        if outer is None and current_slot() in OPEN_SLOTS:
+            outer = current_slot()
+        if outer is not None and not self._override:
             return self.app(environ, start_response)
         context = contextvars.copy_context()
-        body = context.run(self._serve, environ, start_response)
+        body = context.run(self._serve, environ, start_response, outer)
         file_wrapper = environ.get("wsgi.file_wrapper")
         # A server sends its own wrapper's file without reading it here, and only when it gets it bare.
         if type(body) in (list, tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
             return body
         return BodyInContext(body, context)
 
-    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _serve(self, environ: WSGIEnvironment, start_response: StartResponse, outer: Slot | None) -> Iterable[bytes]:
         """Bind in this context, which is the request's own, and run the app in it."""
         resolver = self._resolver
-        outer: Slot | None = environ.get(_ENVIRON_KEY)
         sent = sent_headers(environ, self._keys, resolver.secret_headers)
         if outer is None and resolver.is_nobodys(sent):
             slot = NOBODY

@@ -17,12 +17,15 @@ from wsgiref.validate import validator
 import pytest
 import structlog
 
-from kwai_middleware._caller import Caller
-from kwai_middleware._context import bind_caller, current_caller
+from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._context import Binding, Slot, bind_caller, current_caller
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._secret import Secret
+from kwai_middleware.asgi import ASGIMiddleware
 from kwai_middleware.errors import BlockingCall
+from kwai_middleware.identity import HeaderIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
-from tests.apps.doors import Seen, WSGIDoor
+from tests.apps.doors import ASGIDoor, Seen, WSGIDoor
 
 ACME = Caller(identifier="acme")
 BETA = Caller(identifier="beta")
@@ -394,3 +397,68 @@ class TestCallables:
         environ = WSGIDoor().environ([], "POST", "/", None) | {"CONTENT_TYPE": "text/plain"}
         WSGIMiddleware(app, identify=identify)(environ, lambda *args: None)
         assert ["text/plain"] == found
+
+
+class TestBelowASGI:
+    """A WSGI app with a middleware of its own, which a bridge serves below an `ASGIMiddleware`."""
+
+    KEY = Credential(api_key=Secret("sk-or-v1-0123456789abcdef"))
+
+    def ask(self, headers: Any, outer: dict[str, Any], **inner: Any) -> Seen:
+        """Send a request through both doors, and a bridge that keeps the context, as bridges do."""
+        seen = Seen()
+        door = WSGIDoor()
+        app = door.wrap(seen, **inner)
+
+        async def bridge(scope: Any, receive: Any, send: Any) -> None:
+            inside = Seen(request=door.environ(scope_headers(scope), scope["method"], scope["path"], scope["client"]))
+            await asyncio.to_thread(door.send, app, inside)
+            await send({"type": "http.response.start", "status": inside.status, "headers": []})
+            await send({"type": "http.response.body", "body": inside.body})
+
+        asgi = ASGIDoor()
+        asked = Seen(request=asgi.scope(headers, "GET", "/", ("127.0.0.1", 50000)))
+        seen.status = asgi.send(ASGIMiddleware(bridge, **outer), asked).status
+        return seen
+
+    def test_it_leaves_everything_to_the_outer_one(self) -> None:
+        """The key that the ASGI door took out pays inside too, also where the inner one wants it."""
+        headers = [("x-customer-id", "acme"), ("x-openrouter-key", self.KEY.api_key.reveal())]
+        seen = self.ask(headers, {}, required=True, required_key=True)
+        assert seen.status == 200
+        assert ACME.with_credentials((self.KEY,)) == seen.caller
+        assert seen.customer_id == "acme"
+
+    def test_an_identity_that_the_outer_one_does_not_believe_is_not_believed(self) -> None:
+        """The outer answer counts, also when it is nobody."""
+        seen = self.ask([("x-customer-id", "acme")], {"identify": HeaderIdentity(trusted_peers=())})
+        assert seen.app_ran
+        assert seen.caller is None
+
+    def test_an_overriding_one_has_the_key_that_was_taken_out(self) -> None:
+        """It decides anew who the customer is, and the customer's key pays still."""
+        headers = [("x-openrouter-key", self.KEY.api_key.reveal())]
+        seen = self.ask(headers, {}, override=True, identify=lambda request: BETA)
+        assert BETA.with_credentials((self.KEY,)) == seen.caller
+
+    def test_the_context_of_another_request_is_not_taken_for_its_own(self) -> None:
+        """A slot that no ASGI door is serving now, such as one that a thread has inherited, counts for nothing."""
+        inherited: list[contextvars.Context] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            inherited.append(contextvars.copy_context())
+
+        async def main() -> None:
+            scope = ASGIDoor().scope(HEADERS, "GET", "/", ("127.0.0.1", 50000))
+            await ASGIMiddleware(app)(scope, main, main)  # type: ignore[arg-type]  # neither is called
+
+        asyncio.run(main())
+        assert ACME == inherited[0].run(current_caller)
+        assert inherited[0].run(WSGIDoor().ask).caller is None
+        with Binding(Slot(BETA)):
+            assert WSGIDoor().ask().caller is None
+
+
+def scope_headers(scope: Any) -> list[tuple[str, str]]:
+    """The headers of a scope as text."""
+    return [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
