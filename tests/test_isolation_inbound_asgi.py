@@ -101,12 +101,21 @@ def of(answer: Any) -> Any:
 def ask_after_large_body(connection: http.client.HTTPConnection) -> tuple[Any, Any]:
     """A customer's request with a large body, and an anonymous one on the same connection."""
     with contextlib.closing(connection):
-        first = ask(connection, "/who", WHO, LARGE)
-        assert len(LARGE) == first["bytes"]
-        local = connection.sock.getsockname()
-        second = ask(connection, "/who")
-        assert local == connection.sock.getsockname()
-        return of(first), of(second)
+        first, second = ask_in_turn(connection, (WHO, LARGE), ({}, None))
+        return first, second
+
+
+def ask_in_turn(connection: http.client.HTTPConnection, *requests: tuple[dict[str, str], bytes | None]) -> list[Any]:
+    """Requests with these headers and bodies, all on one connection, and who each was for."""
+    answers: list[Any] = []
+    ends = set[Any]()
+    for headers, body in requests:
+        answer = ask(connection, "/who", headers, body)
+        assert body is None or len(body) == answer["bytes"]
+        ends.add(connection.sock.getsockname())
+        answers.append(of(answer))
+    assert len(ends) == 1
+    return answers
 
 
 @pytest.mark.parametrize("implementation", ["h11", "httptools"])
@@ -115,6 +124,18 @@ def test_the_next_request_of_a_connection_is_nobodys(loop: str, implementation: 
     """A server may run the next request in the context of the one before; it sees nobody, here and in structlog."""
     with uvicorn("--loop", loop, "--http", implementation) as server:
         assert (ACME, NOBODY) == ask_after_large_body(server.connect())
+
+
+def test_a_connection_after_a_large_body_serves_each_its_own(server: Server) -> None:
+    """After a form of 2 MB five anonymous requests, another customer and a second form: nobody is mixed up."""
+    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    form = head + b"x" * 2_000_000 + b"\r\n--x--\r\n"
+    large = ({**WHO_WITH_KEY, "content-type": "multipart/form-data; boundary=x"}, form)
+    beta = ({"x-customer-id": "beta"}, None)
+    with contextlib.closing(server.connect()) as connection:
+        answers = ask_in_turn(connection, large, *[({}, None)] * 5, beta, large, ({}, None))
+    expected = {"caller": "beta", "logged": "beta", "key": None}
+    assert [ACME_WITH_KEY, *[NOBODY] * 5, expected, ACME_WITH_KEY, NOBODY] == answers
 
 
 def test_a_middleware_that_skips_when_the_header_is_absent_fails_this_test() -> None:
@@ -164,6 +185,9 @@ def test_an_exception_in_a_view_leaves_nobody(server: Server) -> None:
             assert response.status == 500
     with contextlib.closing(server.connect()) as connection:  # uvicorn has hung up on the other one
         assert NOBODY == of(ask(connection, "/who"))
+        answer = ask(connection, "/seen?count=0")
+    assert "/boom" in answer["ended"]
+    assert [] == answer["left"]
 
 
 def test_a_client_that_leaves_a_stream_leaves_nobody(server: Server) -> None:
@@ -176,6 +200,13 @@ def test_a_client_that_leaves_a_stream_leaves_nobody(server: Server) -> None:
         answer = ask(connection, "/seen?count=1")
         assert [["stream ended", ACME]] == answer["seen"]
         assert NOBODY == answer["now"]
+        ends = [*answer["ended"]]
+        left = [*answer["left"]]
+        while "/stream" not in ends:  # the request ends a moment after its stream
+            answer = ask(connection, "/seen?count=0")
+            ends += answer["ended"]
+            left += answer["left"]
+        assert [] == left
 
 
 def test_a_mounted_app_with_a_middleware_of_its_own_has_the_key(server: Server) -> None:

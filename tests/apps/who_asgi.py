@@ -25,6 +25,7 @@ from kwai_middleware.identity import HeaderIdentity
 SECRET = "between-proxy-and-app"
 
 seen: list[Any] = []
+ended: list[Any] = []
 seen_changed = asyncio.Condition()
 
 
@@ -183,7 +184,10 @@ async def get_seen(count: int) -> Any:
                 continue
         noted = list(seen)
         seen.clear()
-    return {"seen": noted, "now": who()}
+        left = [end for end in ended if end[1] != {"caller": None, "logged": None, "key": None}]
+        paths = [path for path, _ in ended]
+        ended.clear()
+    return {"seen": noted, "now": who(), "left": left, "ended": paths}
 
 
 @inner.websocket("/ws")
@@ -204,4 +208,19 @@ def _door() -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-app = _door()(inner)
+class Outside:
+    """Outside of the middleware: notes whoever is still bound in a request's context after it, however it ended."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        try:
+            await self._wrapped(scope, receive, send)
+        finally:
+            if scope["type"] != "lifespan":
+                ended.append([scope["path"], who()])
+
+
+app = Outside(_door()(inner))
