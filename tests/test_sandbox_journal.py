@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from kwai_middleware.sandbox import Sandbox, create_app
 from kwai_middleware.sandbox import journal as journal_module
 from kwai_middleware.sandbox import keys as keys_module
-from kwai_middleware.sandbox.journal import CallEntry, Journal
+from kwai_middleware.sandbox.entries import CallEntry
+from kwai_middleware.sandbox.journal import Journal
 from kwai_middleware.sandbox.keys import KeyRing
 
 pytest_plugins = ["kwai_middleware.testing"]

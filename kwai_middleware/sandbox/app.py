@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from kwai_middleware.sandbox.chat import GatewayChat, OpenRouterChat, Unknown
+from kwai_middleware.sandbox.chat import GatewayChat, OpenRouterChat
 from kwai_middleware.sandbox.control import control_routes
+from kwai_middleware.sandbox.endpoint import Unknown
 from kwai_middleware.sandbox.request_logs import RequestLogs
 from kwai_middleware.sandbox.state import SandboxState
 

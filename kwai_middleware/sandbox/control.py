@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from kwai_middleware.sandbox.journal import CallEntry, Entry, EntryT, Journal, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.journal import Entry, EntryT, Journal
 from kwai_middleware.sandbox.scenarios import scenarios
 from kwai_middleware.sandbox.state import BULK_PER_MINUTE, LogsMode, SandboxState
 

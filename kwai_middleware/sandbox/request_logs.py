@@ -12,8 +12,8 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from kwai_middleware.sandbox.connection import ClientLeft, Connection
+from kwai_middleware.sandbox.entries import LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.gateway import INVALID_KEY, error_body
-from kwai_middleware.sandbox.journal import LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.json_types import is_object, json_or_none
 from kwai_middleware.sandbox.keys import bearer_key, fingerprint
 from kwai_middleware.sandbox.log_rows import errors_in, kept_of

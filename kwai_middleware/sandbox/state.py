@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kwai_middleware.sandbox.connection import Pauses
-from kwai_middleware.sandbox.journal import CallEntry, Journal, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
+from kwai_middleware.sandbox.journal import Journal
 from kwai_middleware.sandbox.keys import KeyRing
 
 __all__ = ["BULK_PER_MINUTE", "LogsMode", "SandboxState"]
