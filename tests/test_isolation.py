@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -20,6 +22,8 @@ CUSTOMERS = [f"customer-{number}" for number in range(64)]
 FASTAPI_PATHS = ["/chat", "/chat/stream", "/direct", "/direct/stream", "/openrouter"]
 FLASK_PATHS = ["/chat", "/chat/stream", "/direct"]
 CALLS_EACH = 32  # 64 customers make 2,048 calls
+SLOW = 0.25
+"""Seconds that the vendors take at least for every eighth call, so that many customers' calls are under way at once."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,8 @@ async def _customer(client: httpx.AsyncClient, customer: str, paths: list[str]) 
         if number % 4:
             headers["x-openrouter-key"] = key_of(customer)
         question = f"{customer} {path} {'paid' if number % 4 else 'house'} number {number}"
-        response = await client.post(path, json={"question": question, "model": "sandbox/echo"}, headers=headers)
+        model = "sandbox/echo" if number % 8 else f"sandbox/slow-{SLOW}"
+        response = await client.post(path, json={"question": question, "model": model}, headers=headers)
         assert 200 == response.status_code, response.text
         assert question == (response.json()["answer"] if "json" in response.headers["content-type"] else response.text)
 
@@ -90,6 +95,14 @@ def _check_direct_calls(sandbox: Sandbox, expected: int) -> None:
     assert expected == len(texts) == len(logs)
 
 
+def _most_at_once(sandbox: Sandbox) -> int:
+    """How many of the slow calls, at least, the vendors were answering at the same time."""
+    calls = sandbox.calls(model=f"sandbox/slow-{SLOW}")
+    assert CALLS_EACH // 8 * len(CUSTOMERS) == len(calls)
+    arrivals = sorted(datetime.fromisoformat(call["arrived_at"]) for call in calls)
+    return max(bisect_right(arrivals, begun + timedelta(seconds=SLOW)) - n for n, begun in enumerate(arrivals))
+
+
 def _check(sandbox: Sandbox, paths: list[str]) -> None:
     asked = Counter(paths[number % len(paths)] for number in range(CALLS_EACH) for _ in CUSTOMERS)
     gateway = sum(count for path, count in asked.items() if path.startswith("/chat"))
@@ -100,7 +113,7 @@ def _check(sandbox: Sandbox, paths: list[str]) -> None:
 @contextlib.contextmanager
 def _server(kind: str, sandbox: Sandbox) -> Iterator[tuple[str, Any]]:
     if kind == "gthread":
-        with flask_example(sandbox, "--worker-class", "gthread", "--workers", "2", "--threads", "32") as server:
+        with flask_example(sandbox, "--worker-class", "gthread", "--workers", "1", "--threads", "64") as server:
             yield server
     else:
         with fastapi_example(sandbox, "--loop", kind) as server:
@@ -115,6 +128,7 @@ def test_each_call_carries_its_own_customer_and_key(vendors: Sandbox, kind: str)
     with _server(kind, vendors) as (url, process):
         asyncio.run(_everybody(url, paths))
         _check(vendors, paths)
+        assert _most_at_once(vendors) >= 16
         output = process.output
     assert "sk-or-v1" not in output
     assert "swallowed" not in output
