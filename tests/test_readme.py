@@ -18,7 +18,7 @@ import kwai_middleware as kwai
 from kwai_middleware.sandbox import Sandbox, sandbox
 from tests.support.documents import Terminal, fenced
 from tests.support.processes import DEADLINE, PROJECT, free_port
-from tests.support.reverse_proxy import nginx
+from tests.support.reverse_proxy import nginx, real_nginx
 
 APP = "http://127.0.0.1:8000"
 README = PROJECT / "README.md"
@@ -148,13 +148,27 @@ def test_nginx_and_uvicorn(terminal: Terminal, vendor: Sandbox, more: str) -> No
     with (
         terminal.serve(command("uvicorn", more), terminal.here(APP)),
         nginx(block("auth_request", "nginx"), variables, int(terminal.here("8000"))) as proxy,
+        real_nginx(block("auth_request", "nginx"), int(terminal.here("8000")), customer="acme") as real,
     ):
-        through, past = ask(proxy, FORGED), ask(terminal.here(APP), FORGED)
-    (call,) = vendor.calls(wait=1)
+        proxies = [proxy, *real]
+        through, past = [ask(url, FORGED).status_code for url in proxies], ask(terminal.here(APP), FORGED)
+    calls = vendor.calls(wait=len(proxies))
 
-    assert (200, 401) == (through.status_code, past.status_code)
-    assert {"customer_identifier": "acme"} == call["customer_params"]
-    assert FINGERPRINT == call["paid_by"]["fingerprint"]
+    assert ([200] * len(proxies), 401) == (through, past.status_code)
+    assert [{"customer_identifier": "acme"}] * len(proxies) == [call["customer_params"] for call in calls]
+    assert {FINGERPRINT} == {call["paid_by"]["fingerprint"] for call in calls}
+
+
+def test_the_command_of_the_container(terminal: Terminal, vendor: Sandbox) -> None:
+    """The command in the block for Docker serves the app behind the secret."""
+    (terminal.folder / "app.py").write_text(behind_a_proxy("FastAPI()", block("proxy_secret=")))
+    (container,) = re.findall(r"^ +command: (.*)$", block("services:", "yaml"), re.MULTILINE)
+    with terminal.serve(container, terminal.here(APP)):
+        with_secret = ask(terminal.here(APP), ACME | {"X-Kwai-Proxy": "the-secret-that-both-know"})
+        without = ask(terminal.here(APP))
+
+    assert (200, 401) == (with_secret.status_code, without.status_code)
+    assert {"customer_identifier": "acme"} == vendor.calls(wait=1)[0]["customer_params"]
 
 
 def test_gunicorn_on_a_unix_socket(terminal: Terminal, vendor: Sandbox) -> None:

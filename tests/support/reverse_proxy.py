@@ -1,14 +1,19 @@
-"""A reverse proxy that does with headers what nginx does."""
+"""A reverse proxy that does with headers what nginx does, and nginx itself where there is one."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import re
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tests.support.processes import free_port, running
 
 _SET_HEADER = re.compile(r'^\s*proxy_set_header\s+(\S+)\s+"?(.*?)"?;', re.MULTILINE)
 
@@ -69,4 +74,53 @@ def nginx(configuration: str, variables: Mapping[str, str], upstream: int | str)
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def real_nginx(configuration: str, upstream: int, *, customer: str) -> Iterator[list[str]]:
+    """Run this machine's nginx with the `location` blocks of a document; gives its URL, or none without one.
+
+    Args:
+        configuration: With an app at port 8000, and a service at port 9000 that says who a client is.
+        upstream: Where the app listens.
+        customer: Whom that service finds.
+    """
+    program = shutil.which("nginx")
+    if program is None:
+        yield []
+        return
+
+    class Auth(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.send_header("X-Customer", customer)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadingHTTPServer(("127.0.0.1", 0), Auth) as auth,
+    ):
+        locations = configuration.replace(":8000", f":{upstream}").replace(":9000", f":{auth.server_port}")
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n"
+            f"http {{\naccess_log off;\n{paths}server {{\nlisten 127.0.0.1:{port};\n{locations}\n}}\n}}\n"
+        )
+        argv = ["-c", "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", program]
+        argv += ["-e", "stderr", "-p", folder, "-c", f"{folder}/nginx.conf"]
+        thread = threading.Thread(target=auth.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with running(argv, ready=f"http://127.0.0.1:{port}/"):
+                yield [f"http://127.0.0.1:{port}"]
+        finally:
+            auth.shutdown()
             thread.join()
