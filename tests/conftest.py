@@ -7,12 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from kwai_middleware import _guard
 from kwai_middleware._context import current_caller
 from tests.support.flavours import flavour
 
 __all__ = ["flavour"]
+
+
+# A slow machine is no failed test: nothing here is measured by the clock.
+settings.register_profile("kwai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kwai")
 
 
 @pytest.fixture(autouse=True)
