@@ -103,24 +103,36 @@ class Settings:
         Raises:
             ConfigurationError: A variable has a value that is not allowed; the message names it.
         """
-        environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        sources: dict[str, str] = {}
-        for setting in fields(cls):
+        outcome = _read(os.environ if environ is None else environ)
+        del environ
+        if isinstance(outcome, str):
+            # Raised here, where no variable holds what was read: error reporters show them, and it may be a key.
+            raise ConfigurationError(outcome)
+        return outcome
+
+
+def _read(environ: Mapping[str, str]) -> Settings | str:
+    """Return the settings, or what is wrong with a variable."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    try:
+        for setting in fields(Settings):
             for variable in setting.metadata["variables"]:
                 text = environ.get(variable, "").strip()
                 if text:
                     values[setting.name] = _parse(setting.name, variable, text)
                     sources[setting.name] = variable
                     break
-        if sources.get("api_key") == "RESPAN_API_KEY":
-            values.setdefault("base_url", RESPAN_BASE_URL)
-        try:
-            return cls(**values)
-        except ConfigurationError as error:
-            # Only what a variable has brought can be wrong; the defaults are not.
-            name, _, reason = str(error).removeprefix("Settings.").partition(":")
-            raise ConfigurationError(f"{sources[name]}:{reason}") from None
+    except ConfigurationError as error:
+        return str(error)
+    if sources.get("api_key") == "RESPAN_API_KEY":
+        values.setdefault("base_url", RESPAN_BASE_URL)
+    try:
+        return Settings(**values)
+    except ConfigurationError as error:
+        # Only what a variable has brought can be wrong; the defaults are not.
+        name, _, reason = str(error).removeprefix("Settings.").partition(":")
+        return f"{sources[name]}:{reason}"
 
 
 def _check(settings: Any, label: Callable[[str], str]) -> None:

@@ -199,3 +199,14 @@ def test_settings_are_frozen() -> None:
 def test_the_bounds_themselves_are_allowed(field: str, edge: float) -> None:
     """A bound that an error message names is a value that is taken, whole numbers for seconds too."""
     assert edge == getattr(Settings(**{field: edge}), field)  # type: ignore[arg-type]  # one field at a time
+
+
+def test_a_malformed_key_is_in_no_frame_of_the_error() -> None:
+    """Error reporters show the variables of each frame; ours hold nothing that was read."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"KEYWORDSAI_API_KEY": "a key with blanks"})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    frames = [entry.frame.f_locals for entry in caught.traceback[1:]]
+    assert frames
+    assert "with blanks" not in repr(frames)
