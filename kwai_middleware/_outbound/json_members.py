@@ -51,7 +51,8 @@ def spliced(
         if not added:
             return (body,)
         tail = (b"," if members else b"") + added + b"}"
-        return (body[:end] + tail,) if whole or end < _JOINED_BELOW else (memoryview(body)[:end], tail)
+        head = memoryview(body)[:end]
+        return (b"".join((head, tail)),) if whole or end < _JOINED_BELOW else (head, tail)
     # The body brings a member of that name itself. It is taken out and not merely followed by ours:
     # some parsers let the first of two members win, some the last.
     merged: dict[str, bytes | msgspec.Raw | None] = {**members, **changes}
