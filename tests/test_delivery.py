@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import random
@@ -695,16 +696,18 @@ def test_the_ledger_balances_through_every_fault(api: LogsAPI, nothing_is_swallo
     """With unreadable calls, refusals, failures and a small spool and queue at once, every look balances."""
     chance = random.Random(7)
     kinds = [200, 200, 200, 422, 500, 429]
-    api.answer = lambda entry, times: answer(kinds[hash((entry["metadata"]["kwai_record_id"], times)) % 6])
+    ids = itertools.count()
+    api.answer = lambda entry, times: answer(kinds[(int(entry["metadata"]["kwai_record_id"]) * 31 + times) % 6])
 
     def fail() -> Any:
         raise LookupError
 
     def make() -> Any:
+        record_id = str(next(ids))
         return chance.choice(
             [
-                completed,
-                Pending,
+                lambda: completed(record_id=record_id),
+                lambda: Pending(lambda: completed(record_id=record_id)),
                 lambda: Pending(fail),
                 lambda: completed(capture="none"),
                 lambda: completed(route="gateway"),
