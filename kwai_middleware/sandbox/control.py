@@ -1,4 +1,4 @@
-"""`/sandbox/`: what there is to try, what arrived, and how the logs API shall misbehave."""
+"""`/sandbox/`: what there is to try, what arrived, and how the vendors shall behave."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.routing import Route
 
 from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.journal import Entry, EntryT, Journal
+from kwai_middleware.sandbox.json_types import json_or_none, object_or_empty
+from kwai_middleware.sandbox.parameters import PRECEDENCES, is_precedence
 from kwai_middleware.sandbox.scenarios import scenarios
 from kwai_middleware.sandbox.state import BULK_PER_MINUTE, LogsMode, SandboxState
 
@@ -39,13 +41,16 @@ def control_routes(state: SandboxState) -> list[Route]:
         return _json(
             {
                 "gateway": f"{base}/api/",
+                "relay": f"{base}/api/openrouter/v1",
                 "openrouter": f"{base}/api/v1",
+                "messages": {"gateway": f"{base}/api/anthropic", "openrouter": f"{base}/api"},
                 "request_logs": [f"{base}/api/request-logs/{name}" for name in ("", "create/", "bulk/")],
                 "calls": f"{base}/sandbox/calls?wait=1&customer=acme",
                 "logs": f"{base}/sandbox/logs?wait=1&customer=acme",
                 "log_requests": f"{base}/sandbox/log-requests",
                 "reset": f"POST or DELETE {base}/sandbox/reset",
                 "logs_mode": f'PUT {base}/sandbox/logs-mode {{"mode": "500", "times": 2}}; mode: {_MODES}',
+                "precedence": f'PUT {base}/sandbox/precedence {{"precedence": "2026-06"}}; {" or ".join(PRECEDENCES)}',
                 "filters": {
                     "calls": CallEntry.filters,
                     "logs": LogEntry.filters,
@@ -78,6 +83,14 @@ def control_routes(state: SandboxState) -> list[Route]:
         mode = state.logs_mode
         return _json({name: getattr(mode, name) for name in LogsMode.__slots__})
 
+    async def precedence(request: Request) -> Response:
+        if request.method == "PUT":
+            asked = object_or_empty(json_or_none(await request.body())).get("precedence")
+            if not is_precedence(asked):
+                return _json({"detail": f"precedence: {' or '.join(PRECEDENCES)}"}, 400)
+            state.precedence = asked
+        return _json({"precedence": state.precedence})
+
     return [
         Route("/", index, methods=["GET"]),
         Route("/sandbox", index, methods=["GET"]),
@@ -87,6 +100,7 @@ def control_routes(state: SandboxState) -> list[Route]:
         Route("/sandbox/log-requests", log_requests, methods=["GET"]),
         Route("/sandbox/reset", reset, methods=["POST", "DELETE"]),
         Route("/sandbox/logs-mode", logs_mode, methods=["GET", "PUT"]),
+        Route("/sandbox/precedence", precedence, methods=["GET", "PUT"]),
     ]
 
 

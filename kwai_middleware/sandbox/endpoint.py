@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from kwai_middleware.sandbox import gateway
 from kwai_middleware.sandbox.connection import ClientLeft, Connection
 from kwai_middleware.sandbox.entries import CallEntry
-from kwai_middleware.sandbox.keys import bearer_key
+from kwai_middleware.sandbox.keys import header_keys
 from kwai_middleware.sandbox.state import SandboxState
 
 __all__ = ["Endpoint", "Unknown"]
@@ -39,6 +39,9 @@ class Endpoint(ABC):
             headers=scope["headers"],
             raw_body=body,
         )
+
+        for key in header_keys(entry.headers):
+            state.keys.remember(key)
 
         def started(status: int) -> None:
             entry.status = status
@@ -76,7 +79,6 @@ class Unknown(Endpoint):
 
     async def handle(self, connection: Connection, entry: CallEntry) -> None:
         """Answer 404, or 405 on the path of an endpoint."""
-        self.state.keys.remember(bearer_key(connection.header(b"authorization")))
         self.state.calls.append(entry)
         if connection.scope["path"] in self.paths:
             await connection.answer(405, gateway.error_body(f'Method "{entry.method}" not allowed.'))

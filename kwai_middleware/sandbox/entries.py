@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from kwai_middleware.sandbox.doors import Door, disagreeing
 from kwai_middleware.sandbox.json_types import json_or_none
 from kwai_middleware.sandbox.keys import KeyRing, fingerprint
 
@@ -25,9 +26,24 @@ def _readable(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
+def _masked(value: object, keys: KeyRing, found: set[str]) -> object:
+    try:
+        return keys.mask(value, found)
+    except RecursionError:
+        return "(nested too deeply to show)"
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class CallEntry:
-    """A model call, or a request to no endpoint of ours."""
+    """A model call, or a request to no endpoint of ours.
+
+    Attributes:
+        paid_from: Where the key that pays was found.
+        doors: Every place of the request that names a customer or brings a key, whether it won or not.
+        forwarded: Top-level members that go on to the model's provider though they are none of the vendor's.
+        route_provider: What `X-Respan-Route-Provider` pins.
+        disable_fallback: The parameter of that name.
+    """
 
     filters: ClassVar[tuple[str, ...]] = ("route", "customer", "model", "status", "paid_by", "outcome")
 
@@ -43,6 +59,10 @@ class CallEntry:
     stream: bool = False
     paying_key: str | None = None
     paid_from: str | None = None
+    doors: tuple[Door, ...] = ()
+    forwarded: tuple[str, ...] = ()
+    route_provider: str | None = None
+    disable_fallback: object = None
     status: int | None = None
     outcome: str | None = None
     log_id: str | None = None
@@ -68,20 +88,31 @@ class CallEntry:
             "route": self.route,
             "method": self.method,
             "path": keys.mask_text(self.path, found),
-            "model": self.model,
+            "model": _masked(self.model, keys, found),
             "stream": self.stream,
-            "customer": self.customer,
-            "customer_params": keys.mask(self.customer_params, found),
+            "customer": _masked(self.customer, keys, found),
+            "customer_params": _masked(self.customer_params, keys, found),
             "paid_by": paid_by,
+            "doors": [self._door(door, keys, found) for door in self.doors],
+            "doors_disagree": disagreeing(self.doors),
+            "forwarded": [keys.mask_text(name, found) for name in self.forwarded],
+            "route_provider": _masked(self.route_provider, keys, found),
+            "disable_fallback": _masked(self.disable_fallback, keys, found),
             "status": self.status,
             "outcome": self.outcome,
             "logged_by": None if self.log_id is None else "gateway",
             "log_id": self.log_id,
             "headers": keys.mask_headers(self.headers, found),
-            "body": keys.mask(json_or_none(self.raw_body), found),
+            "body": _masked(json_or_none(self.raw_body), keys, found),
             "body_length": len(self.raw_body),
             "body_sha256": hashlib.sha256(self.raw_body).hexdigest(),
         }
+
+    def _door(self, door: Door, keys: KeyRing, found: set[str]) -> dict[str, object]:
+        value = door.value
+        if value is not None:
+            value = fingerprint(value) if door.kind == "key" else keys.mask_text(value, found)
+        return {"door": keys.mask_text(door.name, found), "kind": door.kind, "value": value}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -1,9 +1,7 @@
-"""The Keywords AI (Respan) gateway: its parameters, whose key pays, the shapes of its answers and errors."""
+"""The Keywords AI (Respan) gateway: the shapes of its answers and errors."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -11,17 +9,9 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Refusal, ToolCall
 from kwai_middleware.sandbox.completions import Completion, event
-from kwai_middleware.sandbox.json_types import is_object, json_or_none, object_or_empty
+from kwai_middleware.sandbox.json_types import object_or_empty
 
-__all__ = [
-    "INVALID_KEY",
-    "GatewayCompletion",
-    "customer_of",
-    "error_body",
-    "parameters",
-    "paying_credential",
-    "provider_error",
-]
+__all__ = ["INVALID_KEY", "GatewayCompletion", "error_body", "provider_error"]
 
 INVALID_KEY: Final = (
     "Your API key is invalid or expired, please check your API key at"
@@ -36,54 +26,6 @@ _ERROR_TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-_NESTED: Final = ("respan_params", "keywordsai_params")
-
-
-def parameters(body: Mapping[str, object], header: str | None) -> dict[str, object]:
-    """Return the gateway's parameters of a request, from all three places that may hold them.
-
-    `respan_params` (with its alias `keywordsai_params`) goes before the base64 header, and both before
-    the top level. One that is not an object is ignored silently, and takes the header's with it.
-
-    Args:
-        body: Of the request.
-        header: Value of `X-Data-Respan-Params` or its alias.
-    """
-    nested: list[object] = [body[name] for name in reversed(_NESTED) if name in body]
-    if header is not None:
-        nested.insert(0, _decoded(header))
-    nested = [json_or_none(value.encode()) if isinstance(value, str) else value for value in nested]
-    merged = dict(body)
-    objects = [value for value in nested if is_object(value)]
-    if len(objects) == len(nested):
-        for value in objects:
-            merged |= value
-    return merged
-
-
-def _decoded(header: str) -> object:
-    try:
-        return json_or_none(base64.b64decode(header, validate=True))
-    except (binascii.Error, ValueError):
-        return None
-
-
-def paying_credential(merged: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return provider and key of the customer's credential that pays; None when the app's own account does."""
-    credentials = object_or_empty(merged.get("customer_credentials"))
-    for provider in ("openrouter", *credentials):
-        value = credentials.get(provider)
-        key = object_or_empty(value).get("api_key")
-        if isinstance(key, str) and key:
-            return provider, key
-    return None
-
-
-def customer_of(merged: Mapping[str, object]) -> str | None:
-    """Return whom a call is attributed to: `customer_params` goes before the top level."""
-    within = object_or_empty(merged.get("customer_params")).get("customer_identifier")
-    identifier = merged.get("customer_identifier") if within is None else within
-    return None if identifier is None else str(identifier)
 
 
 def error_body(detail: str, **members: object) -> bytes:

@@ -13,7 +13,7 @@ def json_or_none(raw: bytes) -> object:
     """Decode JSON; None when it is none."""
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

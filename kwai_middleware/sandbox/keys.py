@@ -6,23 +6,29 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from kwai_middleware.sandbox.json_types import is_array, is_object, json_or_none
 
-__all__ = ["KeyRing", "bearer_key", "fingerprint"]
+__all__ = ["KEY_MEMBER", "KeyRing", "bearer_key", "fingerprint", "header_keys"]
 
 _MOST_KEYS: Final = 10_000
 _SHORTEST: Final = 8
 """A shorter key is masked where keys belong; elsewhere it could be any word."""
 
 _SHAPES: Final = r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"
-_KEY_MEMBER: Final = re.compile(r"api_?key|secret|password|(?:^|_)token$|credentials?$", re.IGNORECASE)
+KEY_MEMBER: Final = re.compile(
+    r"(?:api|access|private)_?key|secret|password|(?:^|_)token$|credentials?$", re.IGNORECASE
+)
+"""Names of members that are there to hold a key."""
+
 _KEY_HEADER: Final = re.compile(r"authorization|key|token|secret|cookie", re.IGNORECASE)
+_CREDENTIAL_HEADERS: Final = (b"x-api-key", b"x-openrouter-api-key")
 _PARAMETER_HEADERS: Final = ("x-data-respan-params", "x-data-keywordsai-params")
+_PARAMETER_MEMBERS: Final = ("respan_params", "keywordsai_params")
 
 
 def fingerprint(key: str) -> str:
@@ -35,6 +41,15 @@ def bearer_key(authorization: str | None) -> str | None:
     scheme, _, key = (authorization or "").partition(" ")
     key = key.strip()
     return key if scheme.lower() == "bearer" and key else None
+
+
+def header_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+    """Yield the key of every header with which a vendor's endpoint is asked for something."""
+    for name, raw_value in headers:
+        value = raw_value.decode("latin-1")
+        key = bearer_key(value) if name == b"authorization" else value.strip()
+        if key and (name == b"authorization" or name in _CREDENTIAL_HEADERS):
+            yield key
 
 
 class KeyRing:
@@ -69,7 +84,8 @@ class KeyRing:
         """Return a JSON value with every key replaced.
 
         A member that is there to hold a key (`api_key`, ...) becomes the key's fingerprint; a key
-        in any other text becomes `[key <fingerprint>]`.
+        in any other text becomes `[key <fingerprint>]`. Text that holds parameters is read as the
+        JSON that it is.
 
         Args:
             value: What JSON decodes to.
@@ -77,9 +93,11 @@ class KeyRing:
             member: Name of the member that holds `value`.
         """
         if isinstance(value, str):
-            if member and value and _KEY_MEMBER.search(member):
+            if member and value and KEY_MEMBER.search(member):
                 found.add(fingerprint(value))
                 return fingerprint(value)
+            if member in _PARAMETER_MEMBERS and is_object(within := json_or_none(value.encode("utf-8", "replace"))):
+                return msgspec.json.encode(self.mask(within, found)).decode()
             return self.mask_text(value, found)
         if is_object(value):
             inherited = member if member == "customer_api_keys" else ""

@@ -38,18 +38,32 @@ class Sandbox:
     Attributes:
         url: The same, without a trailing slash.
         gateway_url: `base_url` for an OpenAI client that talks to the gateway.
+        relay_url: `base_url` for an OpenAI client that talks to the gateway's relay to OpenRouter.
         openrouter_url: `base_url` for an OpenAI client, or `server_url` for the OpenRouter SDK.
+        gateway_anthropic_url: `base_url` for an Anthropic client that talks to the gateway.
+        openrouter_anthropic_url: `base_url` for an Anthropic client that talks to OpenRouter.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.gateway_url = f"{self.url}/api/"
+        self.relay_url = f"{self.url}/api/openrouter/v1"
         self.openrouter_url = f"{self.url}/api/v1"
+        self.gateway_anthropic_url = f"{self.url}/api/anthropic"
+        self.openrouter_anthropic_url = f"{self.url}/api"
         # Never through a proxy: it is on loopback.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def calls(self, *, wait: int = 0, timeout: float = 10.0, **filters: object) -> list[dict[str, Any]]:
         """Return the model calls that arrived, oldest first.
+
+        `paid_by` is the fingerprint of the key that pays and where it was found, `customer` whom the
+        vendor attributes the call to. `doors` are all the places of the request that name a customer or
+        bring a key, whether they won or not: `{"door": ..., "kind": ..., "value": ...}`, the kind being
+        `identifier`, `name`, `email`, `group`, `thread` or `key` (its fingerprint), or None where the
+        place brings nothing. `doors_disagree` are the kinds with different values, which should be none.
+        `forwarded` are the top-level members that go on to the model's provider though they are none of
+        the vendor's: no key and no customer should be among them.
 
         Args:
             wait: Return only when at least so many match.
@@ -104,6 +118,20 @@ class Sandbox:
             ValueError: There is no such mode or option.
         """
         self._ask("PUT", "/sandbox/logs-mode", msgspec.json.encode({"mode": mode, **options}))
+
+    def precedence(self, order: str) -> None:
+        """Tell the gateway which parameters win from now on; `reset` goes back to the newest order.
+
+        The vendor has turned its order round once, so a request should mean the same in both.
+
+        Args:
+            order: `2026-10` (`respan_params`, then the base64 header, then the top level) or `2026-06`
+                (the top level, then `respan_params`, then the header).
+
+        Raises:
+            ValueError: There is no such order.
+        """
+        self._ask("PUT", "/sandbox/precedence", msgspec.json.encode({"precedence": order}))
 
     def reset(self) -> None:
         """Forget what arrived, behave again, and let go of every request that is kept waiting."""

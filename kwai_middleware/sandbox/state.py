@@ -12,6 +12,7 @@ from kwai_middleware.sandbox.connection import Pauses
 from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.journal import Journal
 from kwai_middleware.sandbox.keys import KeyRing
+from kwai_middleware.sandbox.parameters import PRECEDENCES, Precedence
 
 __all__ = ["BULK_PER_MINUTE", "LogsMode", "SandboxState"]
 
@@ -43,6 +44,7 @@ class SandboxState:
     """Everything a sandbox remembers; belongs to one event loop.
 
     Attributes:
+        precedence: Which of a request's parameters win.
         reset_connection: Cuts the TCP connection of the client with that address; a server that can
             puts it here.
         clock: Seconds that only go forward; the bulk limit counts with it.
@@ -54,6 +56,7 @@ class SandboxState:
     keys: KeyRing = field(default_factory=KeyRing)
     pauses: Pauses = field(default_factory=Pauses)
     logs_mode: LogsMode = field(default_factory=LogsMode)
+    precedence: Precedence = PRECEDENCES[0]
     bulk_requests: dict[str, deque[float]] = field(default_factory=dict[str, "deque[float]"])
     reset_connection: Callable[[tuple[str, int]], object] | None = None
     clock: Callable[[], float] = time.monotonic
@@ -63,6 +66,7 @@ class SandboxState:
         for journal in (self.calls, self.logs, self.log_requests):
             journal.clear()
         self.logs_mode = LogsMode()
+        self.precedence = PRECEDENCES[0]
         self.bulk_requests.clear()
         self.pauses.release()
 
