@@ -158,3 +158,10 @@ def test_without_a_module_there_is_no_decoder() -> None:
 def test_codings_are_read_from_the_headers(headers: list[tuple[bytes, bytes]], expected: list[str]) -> None:
     """Codings are named in any case, in one header line or in several, in the order they were applied."""
     assert expected == codings_of(headers)
+
+
+def test_deflate_that_says_nothing_for_megabytes_takes_linear_time() -> None:
+    """Empty blocks give no output; what is fed of them is not joined over and over."""
+    silent = zlib.compress(b"")[:2] + b"\x00\x00\x00\xff\xff" * 1_600_000
+
+    assert [b"", b"whole"] == decoded([silent, b"\x01\x05\x00\xfa\xffwhole"], ["deflate"]).pieces

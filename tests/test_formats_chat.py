@@ -131,6 +131,7 @@ class TestStreams:
             pytest.param({"reasoning_content": "a"}, True, id="reasoning_content"),
             pytest.param({"refusal": "a"}, True, id="refusal"),
             pytest.param({"tool_calls": [{"index": 0, "id": "a"}]}, True, id="tool call"),
+            pytest.param({"function_call": {"name": "f"}}, True, id="function call"),
             pytest.param({"reasoning_details": [{"type": "reasoning.encrypted"}]}, True, id="reasoning details"),
             pytest.param({"images": [{}]}, True, id="image"),
             pytest.param({"audio": {"data": "AA=="}}, True, id="audio"),
@@ -203,6 +204,29 @@ class TestStreams:
             ],
         }
         assert (expected,) == answer.completions
+
+    def test_details_with_ids_of_their_own_are_told_apart(self) -> None:
+        """Sealed reasoning of parallel tool calls is one detail each, also when all are number 0; one id goes on."""
+        sealed = {"type": "reasoning.encrypted", "index": 0, "format": "google-gemini-v1"}
+        answer = streamed(
+            {"choices": [delta(reasoning_details=[{**sealed, "id": "tool_0_f", "data": "AA"}])]},
+            {"choices": [delta(reasoning_details=[{**sealed, "id": "tool_0_f", "data": "BB"}])]},
+            {"choices": [delta(reasoning_details=[{**sealed, "id": None, "data": "CC"}])]},
+            {"choices": [delta(reasoning_details=[{**sealed, "id": "tool_1_f", "data": "DD"}])]},
+        )
+
+        details = answer.completions[0]["reasoning_details"]
+        assert [("tool_0_f", "AABBCC"), ("tool_1_f", "DD")] == [(each["id"], each["data"]) for each in details]
+
+    def test_calls_of_the_old_kind_are_put_together(self) -> None:
+        """`function_call`, the one call that messages could have before there were tools, grows like any other."""
+        answer = streamed(
+            {"choices": [delta(function_call={"name": "f", "arguments": "{"})]},
+            {"choices": [delta(function_call={"arguments": "}"})]},
+        )
+
+        assert {"name": "f", "arguments": "{}"} == answer.completions[0]["function_call"]
+        assert answer.first_content is not None
 
     def test_all_that_a_message_can_have_is_put_together(self) -> None:
         """Refusals and audio grow, images and annotations are collected."""
@@ -373,6 +397,24 @@ class TestStreams:
 
         assert "gen-1" == answer.generation_id
 
+    @pytest.mark.parametrize("member", ["audio", "function_call", "reasoning_details", "tool_calls"])
+    def test_pieces_nested_to_any_depth_are_kept(self, member: str) -> None:
+        """What grows is a few levels deep; deeper objects are kept as the last piece had them."""
+        deep: dict[str, Any] = {"z": 1}
+        for _ in range(700):
+            deep = {"a": deep}
+        pieces = deep if member in ("audio", "function_call") else [deep]
+
+        found = streamed(*[{"choices": [delta(**{member: pieces})]}] * 2).completions[0][member]
+
+        assert pieces == found
+
+    def test_usage_of_ever_new_members_takes_linear_time(self) -> None:
+        """Each of many chunks adds to the usage; copied each time this would not end."""
+        body = stream_of(*({"usage": {f"member{number}": 1}} for number in range(100_000)))
+
+        assert 100_000 == len(chat.answer((body,), Request(), streamed=True).usage or ())
+
     def test_choices_and_tool_calls_are_bounded(self) -> None:
         """A server that invents choices and calls without end cannot fill the memory."""
         answer = streamed(
@@ -471,6 +513,8 @@ class TestUnaryAnswers:
             pytest.param(b'"usage":{"cost":', None, id="cut"),
             pytest.param(b'"usage":' + b"[" * 10_000, None, id="nested"),
             pytest.param(b'"no such thing"', None, id="absent"),
+            pytest.param(b'"usage":{"cost":1},' + b'"usage":null,' * 15, {"cost": 1}, id="before some that are none"),
+            pytest.param(b'"usage":{"cost":1},' + b'"usage":null,' * 16, None, id="before too many that are none"),
         ],
     )
     def test_usage_is_found_at_the_end_of_a_shortened_answer(self, end: bytes, expected: Any) -> None:

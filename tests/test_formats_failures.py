@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import Failure
-from kwai_middleware._outbound.formats.failures import failure_in, failure_of_status
+from kwai_middleware._outbound.formats import Failure, Request, chat
+from kwai_middleware._outbound.formats.failures import failure_in, failure_of_status, provider_in
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,25 @@ from kwai_middleware._outbound.formats.failures import failure_in, failure_of_st
             Failure("400", "Provider returned error: too long"), id="the provider's own words",
         ),
         pytest.param({"metadata": {"raw": "too long"}}, Failure(None, "too long"), id="only the provider's words"),
+        pytest.param(
+            {"code": 400, "message": "m", "metadata": {"raw": {"error": {"message": "too long"}}}},
+            Failure("400", "m: too long"), id="the provider's JSON",
+        ),
+        pytest.param({"metadata": {"raw": {"error": "too long"}}}, Failure(None, "too long"), id="its error a text"),
+        pytest.param({"metadata": {"raw": {"detail": "too long"}}}, Failure(None, "too long"), id="its JSON, plain"),
+        pytest.param({"message": "m", "metadata": {"raw": [1]}}, Failure(None, "m"), id="its JSON, odd"),
+        pytest.param(
+            {
+                "code": 403,
+                "message": "Your input was flagged",
+                "metadata": {"reasons": ["violence", 7, "hate"], "flagged_input": "...", "provider_name": "OpenAI"},
+            },
+            Failure("403", "Your input was flagged: violence, hate"), id="moderation",
+        ),
+        pytest.param(
+            {"message": "m", "metadata": {"error_type": "context_length_exceeded"}},
+            Failure("context_length_exceeded", "m"), id="a type in place of a code",
+        ),
         pytest.param("text", Failure(None, "text"), id="a text"),
         pytest.param([{"msg": "required", "type": "missing"}], Failure("missing", "required"), id="a list"),
         pytest.param(7, Failure(None, None), id="a number"),
@@ -57,6 +78,20 @@ def test_errors_of_any_shape_are_described(error: object, expected: Failure) -> 
 def test_error_answers_of_any_shape_are_described(body: bytes, expected: Failure) -> None:
     """An answer with an error status is described from its body, else by its status."""
     assert expected == failure_of_status(418, body)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param({"metadata": {"provider_name": "Groq"}}, "Groq", id="said"),
+        pytest.param({"metadata": None}, None, id="not said"),
+        pytest.param("text", None, id="no object"),
+    ],
+)
+def test_whose_failure_it_was(error: object, expected: str | None) -> None:
+    """OpenRouter names the provider that failed; a record of the failure says who it was."""
+    assert expected == provider_in(error)
+    assert expected == chat.answer((json.dumps({"error": error}).encode(),), Request(), streamed=False).provider
 
 
 @given(st.binary(max_size=200))

@@ -75,12 +75,8 @@ def test_messages_that_the_vendor_takes_whole_are_not_touched(messages: str) -> 
             id="cache control with more",
         ),
         pytest.param(
-            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "", "x": 1}}]},
-            id="a function call with more",
-        ),
-        pytest.param(
-            {"role": "assistant", "tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
-            id="a tool call with more",
+            {"role": "assistant", "tool_calls": [{"index": 0, "function": {"name": "f"}}]},
+            id="a call without arguments",
         ),
         pytest.param({"role": "assistant", "tool_calls": [{"function": None}]}, id="a function that is null"),
         pytest.param({"role": "assistant", "tool_calls": [7]}, id="a tool call of another type"),
@@ -130,6 +126,40 @@ def test_what_the_vendor_drops_of_an_answer_is_text_beside_it() -> None:
 
     assert {"role": "assistant", "content": "a", "reasoning_content": "r"} == entry["completion_message"]
     assert completion == json.loads(entry["output"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"index": 0}, id="its number"),
+        pytest.param({"provider": "p"}, id="a member"),
+        pytest.param({"function": {"name": "f", "arguments": "{}", "strict": True}}, id="a member of the function"),
+    ],
+)
+def test_what_the_vendor_drops_of_a_tool_call_is_text_beside_it(more: dict[str, Any]) -> None:
+    """A call of a function is logged as far as the type goes, and whole as text, in prompts and in answers."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    other = {"type": "custom", "custom": {"name": "g", "input": "x"}, "index": 5}
+    message = {"role": "assistant", "content": None, "refusal": "n", "tool_calls": [call | more, other]}
+
+    entry = logged(call_with(messages=json.dumps([message]).encode(), completions=(message,)))
+
+    kept = {"role": "assistant", "content": None, "tool_calls": [call, other]}
+    assert [[kept], kept, [call, other]] == [
+        entry["prompt_messages"], entry["completion_message"], entry["tool_calls"],
+    ]  # fmt: skip
+    assert [[message], message] == [json.loads(entry["input"]), json.loads(entry["output"])]
+
+
+def test_the_place_of_a_tool_call_is_no_loss() -> None:
+    """OpenRouter numbers the calls of an answer; the list says the same, and the vendor keeps all that counts."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = [{"index": 0, **call}, {"index": 1, **call}]
+
+    entry = logged(call_with(completions=({"role": "assistant", "content": None, "tool_calls": calls},)))
+
+    assert [call, call] == entry["tool_calls"] == entry["completion_message"]["tool_calls"]
+    assert "output" not in entry
 
 
 def test_reasoning_alone_needs_no_text() -> None:

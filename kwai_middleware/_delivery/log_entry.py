@@ -7,8 +7,9 @@ where its types take them whole, and everything else travels as text (`input`, `
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ MOST_BYTES: Final = 20_000_000
 """Larger logs are refused by the vendor ("20 MB per span")."""
 
 _messages_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PLAIN_TYPES: Final = (int, float, bool)
 
 
@@ -223,7 +225,7 @@ def _prompt(messages: bytes) -> dict[str, Any]:
 
 def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Return the answer as messages where the vendor keeps them, and as text beside where it would not."""
-    fitted = [vendor_types.fitted_message(_raw(_with_reasoning(message))) for message in completions]
+    fitted = [vendor_types.fitted_message(_raw(_in_the_vendors_words(message))) for message in completions]
     kept = [message.message for message in fitted if message]
     members: dict[str, Any] = {}
     if fitted[0] is not None:
@@ -235,7 +237,7 @@ def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         members["output"] = msgspec.json.encode(whole).decode()
     if fitted[0] is not None and completions[0].get("tool_calls"):
         # What fits has a list of objects here, as the vendor's member wants it.
-        members["tool_calls"] = completions[0]["tool_calls"]
+        members["tool_calls"] = _members_decoder.decode(fitted[0].message)["tool_calls"]
     return members
 
 
@@ -243,10 +245,22 @@ def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """Give OpenRouter's `reasoning` the vendor's name."""
-    reasoning = message.get("reasoning")
-    if not isinstance(reasoning, str) or "reasoning_content" in message:
-        return message
-    others = {name: value for name, value in message.items() if name != "reasoning"}
-    return {**others, "reasoning_content": reasoning}
+def _in_the_vendors_words(message: dict[str, Any]) -> dict[str, Any]:
+    """Give OpenRouter's `reasoning` the vendor's name, and leave out what it numbers tool calls with."""
+    reasoning, calls = message.get("reasoning"), message.get("tool_calls")
+    renamed = dict(message)
+    if isinstance(reasoning, str) and "reasoning_content" not in message:
+        renamed["reasoning_content"] = renamed.pop("reasoning")
+    if isinstance(calls, list):
+        renamed["tool_calls"] = [
+            _without_place(call, place) for place, call in enumerate(cast("Sequence[object]", calls))
+        ]
+    return renamed
+
+
+def _without_place(call: object, place: int) -> object:
+    """Leave out the `index` of a tool call that only says where in the list it stands."""
+    if not isinstance(call, dict):
+        return call
+    members = cast("dict[str, Any]", call)
+    return {name: value for name, value in members.items() if name != "index" or value != place}

@@ -71,6 +71,7 @@ _KEPT_MEMBERS: Final = frozenset(
 )
 _message_decoder: Final = msgspec.json.Decoder(_Message)
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_tool_calls_decoder: Final = msgspec.json.Decoder(list[dict[str, Any]] | None)
 
 
 def fitted_message(raw: msgspec.Raw) -> Fitted | None:
@@ -79,11 +80,12 @@ def fitted_message(raw: msgspec.Raw) -> Fitted | None:
         return Fitted(raw, True)
     try:
         members = _members_decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+        kept: dict[str, Any] = {name: value for name, value in members.items() if name in _KEPT_MEMBERS}
+        if "tool_calls" in kept:
+            kept["tool_calls"] = [_kept_of(call) for call in _tool_calls_decoder.decode(kept["tool_calls"]) or ()]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    reduced = msgspec.Raw(
-        msgspec.json.encode({name: value for name, value in members.items() if name in _KEPT_MEMBERS})
-    )
+    reduced = msgspec.Raw(msgspec.json.encode(kept))
     return Fitted(reduced, False) if _is_kept_whole(reduced) else None
 
 
@@ -103,6 +105,17 @@ def _is_kept_tool_call(call: dict[str, Any]) -> bool:
     return call.keys() <= {"id", "type", "function"} and (
         not isinstance(function, dict) or cast("dict[str, Any]", function).keys() == {"name", "arguments"}
     )
+
+
+def _kept_of(call: dict[str, Any]) -> dict[str, Any]:
+    """Return what the vendor keeps of a tool call that is one of a function; another stays as it is."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return call
+    members = cast("dict[str, Any]", function)
+    return {name: call[name] for name in ("id", "type") if name in call} | {
+        "function": {name: members[name] for name in ("name", "arguments") if name in members}
+    }
 
 
 class _ChosenFunction(msgspec.Struct):

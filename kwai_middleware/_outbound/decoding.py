@@ -14,6 +14,9 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 """Decoding stops here: a few bytes can stand for gigabytes."""
 
 _MOST_CODINGS: Final = 4
+_MOST_UNKNOWN: Final = 4096
+"""Bytes without any output after which deflate is what it was taken for: joined without end they would take
+quadratic time."""
 
 
 class Decoded(NamedTuple):
@@ -138,7 +141,7 @@ class _Deflate:
             self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
             part = self._inner.decompress(self._fed)
             self._is_known = True
-        if part:
+        if part or len(self._fed) > _MOST_UNKNOWN:
             self._is_known = True
             self._fed = b""
         return part

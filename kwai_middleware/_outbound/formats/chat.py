@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
 from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.beginnings import beginning_of
 from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, loose_chunk
 from kwai_middleware._outbound.formats.chat_message import Message
-from kwai_middleware._outbound.formats.failures import failure_in
+from kwai_middleware._outbound.formats.failures import failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._secret import Secret
@@ -19,6 +21,7 @@ __all__ = ["answer", "request"]
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MOST_CHOICES: Final = 128
+_FINISH_REASON: Final = re.compile(rb'"finish_reason" ?: ?"([a-z_]{1,40})"')
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -54,9 +57,14 @@ def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool, secret
         _read_stream(parts, assembly)
     elif len(parts) == 1:
         assembly.add(_chunk(parts[0], assembly), None)
-        assembly.finished = len(parts[0]) if assembly.is_answer else None
+        if assembly.is_answer:
+            assembly.finished = len(parts[0])
+        else:
+            assembly.add(loose_chunk(beginning_of(parts[0], secrets)), None)
     else:
-        assembly.usage = usage.last_in(parts[-1])
+        assembly.add(loose_chunk(beginning_of(parts[0], secrets)), None)
+        assembly.is_loose = True
+        assembly.add_end(parts[-1])
     return assembly.answer(secrets)
 
 
@@ -134,6 +142,14 @@ class _Assembly:
         for message in self._messages.values():
             message.skip()
 
+    def add_end(self, end: bytes) -> None:
+        """Add the end of an answer that came at once, and whose middle is missing."""
+        if found := usage.last_in(end):
+            self.usage = usage.merged(self.usage, found)
+        reasons = _FINISH_REASON.findall(end)
+        if reasons and self._choices == 1 and len(self._messages) <= 1:
+            self._add_choice(Choice(finish_reason=reasons[-1].decode()))
+
     def answer(self, secrets: tuple[Secret, ...]) -> Answer:
         messages = [self._messages[index] for index in sorted(self._messages)]
         completions = tuple(message.completion(secrets) for message in messages)
@@ -177,6 +193,7 @@ class _Assembly:
     def _fail(self, error: object) -> None:
         if self._failure is None:
             self._failure = failure_in(error)
+            self._provider = self._provider or provider_in(error)
 
     def _is_over(self) -> bool:
         return self.usage is not None and not self._unfinished and len(self._messages) >= self._choices

@@ -20,6 +20,7 @@ class Delta(msgspec.Struct):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None
     reasoning_details: list[dict[str, Any]] | None = None
     annotations: list[Any] | None = None
     images: list[Any] | None = None

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from kwai_middleware._outbound.formats.chat_chunks import Delta
-from kwai_middleware._outbound.formats.growing import Growing, GrowingList, detail_place, joined_text, tool_call_place
+from kwai_middleware._outbound.formats.growing import (
+    Growing,
+    GrowingList,
+    begins_another_call,
+    begins_another_detail,
+    detail_place,
+    joined_text,
+    tool_call_place,
+)
 from kwai_middleware._outbound.formats.interface import GAP
 from kwai_middleware._secret import Secret
 
@@ -23,8 +31,9 @@ class Message:
         self._reasoning: list[str] = []
         self._reasoning_content: list[str] = []
         self._refusal: list[str] = []
-        self._reasoning_details = GrowingList(detail_place)
-        self._tool_calls = GrowingList(tool_call_place)
+        self._reasoning_details = GrowingList(detail_place, begins_another_detail)
+        self._tool_calls = GrowingList(tool_call_place, begins_another_call)
+        self._function_call = Growing()
         self._annotations: list[Any] = []
         self._images: list[Any] = []
         self._audio = Growing()
@@ -58,6 +67,9 @@ class Message:
         if delta.tool_calls:
             self._tool_calls.add(delta.tool_calls)
             has_content = True
+        if delta.function_call:
+            self._function_call.add(delta.function_call)
+            has_content = True
         if delta.images:
             self._images += delta.images
             has_content = True
@@ -70,7 +82,7 @@ class Message:
         """Note that chunks are missing from here on: every text may have a gap here."""
         for pieces in (self._content, self._reasoning, self._reasoning_content, self._refusal):
             pieces.append(GAP)
-        for growing in (self._reasoning_details, self._tool_calls, self._audio):
+        for growing in (self._reasoning_details, self._tool_calls, self._function_call, self._audio):
             growing.skip()
 
     def completion(self, secrets: tuple[Secret, ...]) -> dict[str, Any]:
@@ -82,6 +94,7 @@ class Message:
             "refusal": joined_text(self._refusal, secrets),
             "reasoning_details": self._reasoning_details.joined(secrets),
             "tool_calls": self._tool_calls.joined(secrets),
+            "function_call": self._function_call.joined(secrets),
             "annotations": self._annotations,
             "images": self._images,
             "audio": self._audio.joined(secrets),

@@ -21,13 +21,29 @@ def failure_in(error: object) -> Failure:
     if isinstance(error, str):
         return Failure(None, error)
     members = tolerant.members_of(error)
-    code = _first(members, "code", "error_code", "type", "status")
+    metadata = tolerant.members_of(members.get("metadata"))
+    code = _first(members, "code", "error_code", "type", "status") or _first(metadata, "error_type")
     message = _first(members, "message", "msg", "detail")
-    raw = tolerant.members_of(members.get("metadata")).get("raw")
-    if isinstance(raw, str) and raw:
-        # OpenRouter's own message is then "Provider returned error", and the provider's is in here.
-        message = f"{message}: {raw}" if message else raw
-    return Failure(code, message)
+    # OpenRouter's own message is mostly "Provider returned error"; then the provider's is in here.
+    details = (_provider_words(metadata.get("raw")), _moderation_reasons(metadata.get("reasons")))
+    return Failure(code, ": ".join(filter(None, (message, *details))) or None)
+
+
+def provider_in(error: object) -> str | None:
+    """Return whose failure it was, as OpenRouter names it; None when it was its own."""
+    return _first(tolerant.members_of(tolerant.members_of(error).get("metadata")), "provider_name")
+
+
+def _provider_words(raw: object) -> str | None:
+    """Return what a provider said: its text, or the message in its JSON."""
+    if isinstance(raw, str):
+        return raw
+    inner = tolerant.members_of(raw).get("error", raw)
+    return inner if isinstance(inner, str) else _first(tolerant.members_of(inner), "message", "msg", "detail")
+
+
+def _moderation_reasons(reasons: object) -> str:
+    return ", ".join(reason for reason in tolerant.items_of(reasons) if isinstance(reason, str))
 
 
 def failure_of_status(status: int, body: bytes) -> Failure:

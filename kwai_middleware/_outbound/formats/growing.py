@@ -10,19 +10,32 @@ from kwai_middleware._outbound.formats.interface import GAP
 from kwai_middleware._redaction import mask_end, mask_start
 from kwai_middleware._secret import Secret
 
-__all__ = ["Growing", "GrowingList", "detail_place", "joined_text", "tool_call_place"]
+__all__ = [
+    "Growing",
+    "GrowingList",
+    "begins_another_call",
+    "begins_another_detail",
+    "detail_place",
+    "joined_text",
+    "tool_call_place",
+]
 
 _MOST_ITEMS: Final = 1000
 _GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "text", "transcript"))
 
 
+_DEEPEST: Final = 4
+"""Objects within objects that grow; the deepest text that does is a tool call's `function.arguments`."""
+
+
 class Growing:
     """One object. Texts are collected and joined once, so that it takes linear time."""
 
-    __slots__ = ("_is_skipped", "_members", "_texts")
+    __slots__ = ("_is_skipped", "_levels", "_members", "_texts")
 
-    def __init__(self) -> None:
+    def __init__(self, levels: int = _DEEPEST) -> None:
         self._is_skipped = False
+        self._levels = levels
         self._members: dict[str, Any] = {}
         self._texts: dict[str, list[str]] = {}
 
@@ -31,10 +44,10 @@ class Growing:
         for name, value in piece.items():
             if isinstance(value, str) and name in _GROWING_TEXTS:
                 self._texts.setdefault(name, [GAP] if self._is_skipped else []).append(value)
-            elif members := tolerant.members_of(value):
+            elif self._levels > 1 and (members := tolerant.members_of(value)):
                 inner = self._members.get(name)
                 if not isinstance(inner, Growing):
-                    inner = self._members[name] = Growing()
+                    inner = self._members[name] = Growing(self._levels - 1)
                     inner._is_skipped = self._is_skipped
                 inner.add(members)
             elif value is not None:
@@ -67,23 +80,29 @@ class GrowingList:
 
     Args:
         place_of: Which object a piece belongs to.
+        begins_another: Whether a piece begins another object, though one is known at its place.
     """
 
-    __slots__ = ("_is_skipped", "_items", "_last", "_place_of", "_places")
+    __slots__ = ("_begins_another", "_is_skipped", "_items", "_last", "_place_of", "_places")
 
-    def __init__(self, place_of: Callable[[dict[str, Any]], Hashable]) -> None:
+    def __init__(
+        self,
+        place_of: Callable[[dict[str, Any]], Hashable],
+        begins_another: Callable[[dict[str, Any], Growing], bool],
+    ) -> None:
         self._is_skipped = False
         self._items: list[Growing] = []
         self._places: dict[Hashable, Growing] = {}
         self._last: Growing | None = None
         self._place_of = place_of
+        self._begins_another = begins_another
 
     def add(self, pieces: Iterable[dict[str, Any]]) -> None:
         """Add what one chunk brings."""
         for piece in pieces:
             place = self._place_of(piece)
             item = self._last if place is None else self._places.get(place)
-            if item is None or _begins_another(piece, item):
+            if item is None or self._begins_another(piece, item):
                 if len(self._items) >= _MOST_ITEMS:
                     continue
                 item = Growing()
@@ -131,9 +150,12 @@ def detail_place(piece: dict[str, Any]) -> Hashable:
     return index if isinstance(index, int) else None, kind if isinstance(kind, str) else None
 
 
-def _begins_another(piece: dict[str, Any], item: Growing) -> bool:
-    """Some servers count every tool call as number 0: then a new id with a new name is a new call."""
+def begins_another_detail(piece: dict[str, Any], item: Growing) -> bool:
+    """Some models count every detail as number 0: then a new id is a new detail."""
     identifier = piece.get("id")
-    if not identifier or item.get("id") in (None, identifier):
-        return False
-    return bool(tolerant.members_of(piece.get("function")).get("name"))
+    return bool(identifier) and item.get("id") not in (None, identifier)
+
+
+def begins_another_call(piece: dict[str, Any], item: Growing) -> bool:
+    """Some servers count every tool call as number 0: then a new id with a new name is a new call."""
+    return begins_another_detail(piece, item) and bool(tolerant.members_of(piece.get("function")).get("name"))

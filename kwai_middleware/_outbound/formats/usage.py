@@ -13,6 +13,7 @@ __all__ = ["last_in", "merged", "tokens_in"]
 _NAME: Final = b'"usage":'
 _MOST: Final = 2**53
 _LONGEST: Final = 16 * 1024
+_MOST_PLACES: Final = 16
 _decoder: Final = json.JSONDecoder()
 
 
@@ -31,14 +32,21 @@ def tokens_in(usage: dict[str, Any]) -> Tokens:
 
 
 def merged(earlier: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any]:
-    """Return one usage of two: some servers send tokens in one chunk and the cost in another."""
-    return {**(earlier or {}), **{name: value for name, value in later.items() if value is not None}}
+    """Return one usage of two: some servers send tokens in one chunk and the cost in another.
+
+    The earlier one, if there is one, is changed: copied for each of many chunks it would take quadratic time.
+    """
+    usage = {} if earlier is None else earlier
+    usage.update((name, value) for name, value in later.items() if value is not None)
+    return usage
 
 
 def last_in(end: bytes) -> dict[str, Any] | None:
     """Find the last `usage` object in the end of a JSON answer whose middle was not kept."""
     place = end.rfind(_NAME)
-    while place >= 0:
+    for _ in range(_MOST_PLACES):
+        if place < 0:
+            break
         start = place + len(_NAME)
         text = end[start : start + _LONGEST].decode(errors="replace").lstrip()
         try:
