@@ -39,7 +39,10 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         record_id: Ours, stable over retries of delivery; the vendor has no idempotency key.
-        route: What the destination was.
+        trace_id: The same for all calls of one inbound request, or of one `bind_caller` block.
+        call_id: The same for all attempts at one call, as SDKs make them.
+        attempt: Which of them this is, from 1 on.
+        route: What the destination was: `gateway`, `relay` or `direct`.
         host: Host it went to.
         endpoint: Path of the request.
         format: The shape of request and answer; `chat` is chat completions.
@@ -81,6 +84,9 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     record_id: str = msgspec.field(default_factory=_new_record_id)
+    trace_id: str | None = None
+    call_id: str | None = None
+    attempt: int = 1
     route: RouteKind = "direct"
     host: str = ""
     endpoint: str = ""

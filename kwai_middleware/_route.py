@@ -5,15 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from kwai_middleware.errors import ConfigurationError
 
 __all__ = ["Route", "RouteKind", "checked_base_url"]
 
-RouteKind = Literal["gateway", "direct"]
-
+RouteKind = Literal["gateway", "relay", "direct"]
+"""What a destination is: a gateway, a gateway's relay to OpenRouter, or a model's own API."""
 
 # So that a vendor listed without a word is never sent the keys of another.
 _VENDORS: Final[Mapping[str, str]] = {
@@ -35,15 +35,18 @@ _VENDORS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A further host whose chat completions are attributed: what you give an SDK as `base_url`.
+    """A further host whose model calls are attributed: what you give an SDK as `base_url`.
 
     Args:
-        url: The base URL, such as `https://llm.example/v1`. Its `POST {url}/chat/completions` is
-            touched, with and without a trailing slash, and nothing else of the host. On a gateway
-            the paths with and without `/api` are the same.
+        url: The base URL, such as `https://llm.example/v1`. Its `POST {url}/chat/completions` and
+            `POST {url}/messages` are touched, with and without a trailing slash, and nothing else of
+            the host. On a gateway the paths with and without `/api` are the same, and its relay and
+            its Anthropic endpoint come along. A URL that names an endpoint stands for that one only.
         kind: `gateway` for a Keywords AI (Respan) gateway: key and identity travel in the body, and
-            the gateway logs the call. `direct` for OpenRouter or another OpenAI-compatible host:
-            the caller's key takes the place of the `Authorization` header, and we log the call.
+            the gateway logs the call. `relay` for its relay to OpenRouter (`.../api/openrouter/v1`):
+            the key travels in a header, the identity in the body. `direct` for OpenRouter or another
+            OpenAI-compatible host: the caller's key takes the place of the `Authorization` header,
+            and we log the call.
         provider: On direct routes, whose key: the `Credential.provider` that is sent there. When not
             given, that of the host where it is a well-known vendor's, else `openrouter`.
         insecure: Allows `http` to a host that is not loopback. A key in clear on a network is
@@ -60,8 +63,8 @@ class Route:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("gateway", "direct"):
-            raise ConfigurationError("Route.kind: 'gateway' or 'direct'")
+        if self.kind not in get_args(RouteKind):
+            raise ConfigurationError(f"Route.kind: one of {', '.join(get_args(RouteKind))}")
         checked_base_url("Route.url", self.url, insecure=self.insecure)
         if not self.provider:
             host = urlsplit(self.url).hostname or ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from kwai_middleware._caller import Byok, Capture
-from kwai_middleware._route import Route, checked_base_url
+from kwai_middleware._route import Route, RouteKind, checked_base_url
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError
 
@@ -49,10 +49,11 @@ class Settings:
         routes: Further destinations [KWAI_ROUTES: `gateway=https://... direct=https://...`].
         byok: Whose key pays: `prefer` the caller's, else the app's own; `only` the caller's, and no
             call without one; `off` the app's own, attribution only [KWAI_BYOK].
-        on_conflict: Who wins when a body brings `customer_credentials` or `customer_params` of its
-            own: the bound `context`, the `body`, or `error` [KWAI_ON_CONFLICT].
-        body_credentials: Whether a key in a body is let through when the caller has none: `remove`
-            or `allow` [KWAI_BODY_CREDENTIALS].
+        on_conflict: Who wins when a request brings a key or an identity of its own, in whichever of
+            the vendor's members and headers: the bound `context`, the `body` (the request as a
+            whole), or `error` [KWAI_ON_CONFLICT].
+        body_credentials: Whether a key that a request brings is let through when the caller has
+            none: `remove` or `allow` [KWAI_BODY_CREDENTIALS].
         capture: What is recorded: `full`, `metadata` (no prompt, no answer) or `none` [KWAI_CAPTURE].
         spool: Where records wait: `memory:` [KWAI_SPOOL].
         max_call_bytes: Kept of one answer; beyond it only its last 64 KiB [KWAI_MAX_CALL_BYTES].
@@ -209,7 +210,7 @@ def _parse(name: str, variable: str, text: str) -> Any:
 
 def _route(variable: str, word: str) -> Route:
     kind, equals, url = word.partition("=")
-    if not equals or kind not in ("gateway", "direct"):
-        raise ConfigurationError(f"{variable}: words of the form gateway=https://... or direct=https://...")
+    if not equals or kind not in get_args(RouteKind):
+        raise ConfigurationError(f"{variable}: words of the form gateway=https://..., relay=... or direct=...")
     checked_base_url(variable, url)
-    return Route(url, kind="gateway" if kind == "gateway" else "direct")
+    return Route(url, kind=cast("RouteKind", kind))

@@ -70,6 +70,9 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "finish_reason": call.finish_reason,
         "generation_id": call.generation_id,
         "record_id": call.record_id,
+        "trace_id": call.trace_id,
+        "call_id": call.call_id,
+        "attempt": call.attempt if call.attempt > 1 else None,
         "truncated": call.truncated,
     }
     names = call.names

@@ -100,6 +100,8 @@ def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried
         "model": call.model or call.requested_model or "unknown",
         "log_type": "chat",
         "provider_id": call.provider_id,
+        "trace_unique_id": call.trace_id,
+        "span_unique_id": call.record_id if call.trace_id else None,
         "stream": call.stream,
         "start_time": _moment(call.started_at),
         "timestamp": _moment(ended_at),

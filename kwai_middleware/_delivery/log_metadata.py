@@ -51,6 +51,8 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
     """Return what the vendor has no member for, under the names it is found by."""
     return {
         "kwai_record_id": call.record_id,
+        "call_id": call.call_id,
+        "attempt": call.attempt,
         "outcome": call.outcome,
         "billed_to": call.billed_to,
         "key_fingerprint": call.key_fingerprint,

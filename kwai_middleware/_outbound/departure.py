@@ -7,16 +7,15 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from kwai_middleware import _guard
-from kwai_middleware._outbound.attribution import Attribution, BodyChanges, credentials_member, pinned_provider
+from kwai_middleware._outbound.changes import Changes
 from kwai_middleware._outbound.exchange import Exchange, Unwatched
-from kwai_middleware._outbound.json_members import spliced
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.observation import Ending
+from kwai_middleware._outbound.parameter_header import PARAMETER_HEADER
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
+from kwai_middleware._outbound.wire import wire_header, wire_parts
 
 __all__ = ["Departure"]
-
-_ROUTE_PROVIDER = "x-respan-route-provider"
 
 
 class Departure:
@@ -25,16 +24,16 @@ class Departure:
     Args:
         library: Whose classes to make.
         request: The app's own request; it is never changed.
-        attribution: Who the call is for and who pays.
-        body: The app's bytes; None when the body is a stream.
-        changes: What becomes of a gateway request's body; None when it stays as it is.
-        key_in_header: The caller's key takes the place of the `Authorization` header.
-        inner_is_real: The transport inside opens connections and is of the library itself.
+        body: The app's bytes; None when the body is a stream that was not read.
+        is_gathered: The stream has been read: only these bytes are left of it.
+        changes: What becomes of the request.
+        key_headers: Headers in which the caller's key takes the place of what is there.
         exchange: Is told what happens.
+        inner_is_real: The transport inside opens connections and is of the library itself.
     """
 
     __slots__ = (
-        "_attribution", "_body", "_changes", "_copy", "_exchange", "_inner_is_real", "_key_in_header", "_library",
+        "_body", "_changes", "_copy", "_exchange", "_inner_is_real", "_is_gathered", "_key_headers", "_library",
         "_request", "received",
     )  # fmt: skip
 
@@ -42,20 +41,20 @@ class Departure:
         self,
         library: Library,
         request: RequestLike,
-        attribution: Attribution,
         body: bytes | None,
-        changes: BodyChanges | None,
+        changes: Changes,
+        key_headers: tuple[str, ...],
         exchange: Exchange | Unwatched,
         *,
-        key_in_header: bool,
+        is_gathered: bool,
         inner_is_real: bool,
     ) -> None:
         self._library = library
         self._request = request
-        self._attribution = attribution
         self._body = body
-        self._changes = changes if changes is not None and (changes.changes or changes.sends_key) else None
-        self._key_in_header = key_in_header
+        self._is_gathered = is_gathered
+        self._changes = changes
+        self._key_headers = key_headers
         self._inner_is_real = inner_is_real
         self._copy: weakref.ref[Any] | None = None
         self._exchange = exchange
@@ -67,20 +66,17 @@ class Departure:
         Call it where its value is used, and keep the value in no variable: exceptions carry the
         variables of every frame they pass.
         """
-        request = self._request
-        if self._changes is None and not self._key_in_header:
+        request, changes = self._request, self._changes
+        changes_body = changes.touches_body or self._is_gathered
+        if not (changes_body or changes.headers or changes.in_header is not None or self._key_headers):
             return request
         headers = request.headers.copy()
         stream = request.stream
-        if self._changes is not None:
-            stream = self._library.wire_body(self._wire_parts(self._changes))
+        if changes_body and self._body is not None:
+            stream = self._library.wire_body(wire_parts(changes, self._body, whole=not self._inner_is_real))
             if "content-length" in headers:
                 headers["content-length"] = str(stream.size)
-        if self._key_in_header and self._attribution.credential is not None:
-            headers["authorization"] = f"Bearer {self._attribution.credential.api_key.reveal()}"
-        provider = pinned_provider(self._attribution)
-        if provider is not None:
-            headers[_ROUTE_PROVIDER] = provider
+        self._write_headers(headers)
         copy = self._library.request(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
         )
@@ -89,6 +85,18 @@ class Departure:
             copy.read()
         self._copy = weakref.ref(copy)
         return copy
+
+    def _write_headers(self, headers: Any) -> None:
+        for name, value in self._changes.headers.items():
+            headers.pop(name, None)
+            if value is not None:
+                headers[name] = value
+        parameters = wire_header(self._changes)
+        if parameters is not None:
+            headers[PARAMETER_HEADER] = parameters
+        for name in self._key_headers:
+            key = self._changes.attribution.credentials[0].api_key
+            headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
 
     def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
         """The response's head is there: watch its body from now on."""
@@ -117,10 +125,6 @@ class Departure:
                 self._disguise()
             with _guard.never_raise:
                 self._show_the_apps_request(error)
-
-    def _wire_parts(self, body: BodyChanges) -> tuple[bytes | memoryview, ...]:
-        changes = {"customer_credentials": credentials_member(self._attribution)} if body.sends_key else {}
-        return spliced(body.body, body.members, changes | body.changes, whole=not self._inner_is_real)
 
     def _ending(self, error: BaseException) -> Ending:
         if isinstance(error, self._library.timeout):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import perf_counter_ns, time
 
 from kwai_middleware import _guard
+from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.budget import Reservation
 from kwai_middleware._outbound.kept_chunks import KeptChunks
@@ -32,13 +33,15 @@ class Exchange:
         body: The app's own bytes; None when the body is a stream.
         settings: The bounds on what is kept.
         deliver: Where the observation goes.
+        attempt: Which call it belongs to.
+        trace_id: Of the unit of work that the call is part of.
         clock: Nanoseconds that only rise.
         wall_clock: Seconds since 1970.
     """
 
     __slots__ = (
-        "_answered", "_attribution", "_body", "_clock", "_decoded", "_deliver", "_endpoint", "_headers", "_kept",
-        "_open", "_reservation", "_started", "_started_at", "_status", "_whole_body",
+        "_answered", "_attempt", "_attribution", "_body", "_clock", "_decoded", "_deliver", "_endpoint", "_headers",
+        "_kept", "_open", "_reservation", "_started", "_started_at", "_status", "_trace_id", "_whole_body",
     )  # fmt: skip
 
     def __init__(
@@ -48,12 +51,16 @@ class Exchange:
         body: bytes | None,
         settings: Settings,
         deliver: Deliver,
+        attempt: Attempt,
+        trace_id: str,
         clock: Callable[[], int] = perf_counter_ns,
         wall_clock: Callable[[], float] = time,
     ) -> None:
         self._endpoint = endpoint
         self._attribution = attribution
         self._deliver = deliver
+        self._attempt = attempt
+        self._trace_id = trace_id
         self._clock = clock
         self._reservation = Reservation(settings.max_open_bytes)
         self._whole_body = body is not None and self._reservation.grow(len(body))
@@ -104,6 +111,8 @@ class Exchange:
                     credential=self._attribution.credential,
                     billed_to=self._attribution.billed_to,
                     capture=self._attribution.capture,
+                    trace_id=self._trace_id,
+                    attempt=self._attempt,
                     request_body=self._body,
                     request_kept=self._whole_body,
                     started_at=self._started_at,
@@ -142,11 +151,17 @@ class Unwatched:
 
 
 def watching(
-    endpoint: Endpoint, attribution: Attribution, body: bytes | None, settings: Settings, deliver: Deliver
+    endpoint: Endpoint,
+    attribution: Attribution,
+    body: bytes | None,
+    settings: Settings,
+    deliver: Deliver,
+    attempt: Attempt,
+    trace_id: str,
 ) -> Exchange | Unwatched:
     """Return what watches one attempt; a fault of ours never keeps the attempt from being made."""
     try:
-        return Exchange(endpoint, attribution, body, settings, deliver)
+        return Exchange(endpoint, attribution, body, settings, deliver, attempt, trace_id)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
         _guard.report(error)
         return Unwatched()

@@ -9,10 +9,13 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Members", "read_object", "spliced"]
+__all__ = ["Changed", "Members", "has_each_once", "joined", "read_object", "read_text", "spliced", "string_in"]
 
 Members = dict[str, msgspec.Raw]
 """Each top-level member with the JSON of its value, as it stands in the body."""
+
+Changed = Mapping[str, bytes | None]
+"""For each name the JSON of its new value, or None to take the member out."""
 
 # msgspec finds every member, also one whose name is escaped or stands there twice, and accepts one
 # JSON object and nothing else: no trailing data, no byte order mark, no NaN.
@@ -34,15 +37,25 @@ def read_object(body: bytes) -> tuple[bytes, Members] | None:
         return _read_leniently(body)
 
 
-def spliced(
-    body: bytes, members: Members, changes: Mapping[str, bytes | None], *, whole: bool = False
-) -> tuple[bytes | memoryview, ...]:
+def read_text(value: bytes) -> Members:
+    """Return the members of a JSON object, also of one that is written as a JSON string; none of anything else."""
+    read = read_object(string_in(value) if value.startswith(b'"') else value)
+    return {} if read is None else read[1]
+
+
+def string_in(value: bytes) -> bytes:
+    """Return what a JSON string says, as UTF-8."""
+    text: str = json.loads(value.decode("utf-8", "surrogatepass"), strict=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def spliced(body: bytes, members: Members, changes: Changed, *, whole: bool = False) -> tuple[bytes | memoryview, ...]:
     """Return the parts of `body` with `changes` made to its top level.
 
     Args:
         body: A JSON object.
         members: Its members, as `read_object` gave them.
-        changes: For each name the JSON of its new value, or None to take the member out.
+        changes: What becomes of them.
         whole: Make one part of it, whatever its size.
     """
     if members.keys().isdisjoint(changes):
@@ -55,8 +68,22 @@ def spliced(
         return (b"".join((head, tail)),) if whole or end < _JOINED_BELOW else (head, tail)
     # The body brings a member of that name itself. It is taken out and not merely followed by ours:
     # some parsers let the first of two members win, some the last.
+    return (joined(members, changes),)
+
+
+def joined(members: Mapping[str, bytes | msgspec.Raw], changes: Changed) -> bytes:
+    """Return `members` with `changes` made to them as one JSON object, in which each name stands once."""
     merged: dict[str, bytes | msgspec.Raw | None] = {**members, **changes}
-    return (b"{" + b",".join(_member(name, value) for name, value in merged.items() if value is not None) + b"}",)
+    return b"{" + b",".join(_member(name, value) for name, value in merged.items() if value is not None) + b"}"
+
+
+def has_each_once(body: bytes, members: Members) -> bool:
+    """Say whether it is certain that no name stands twice in `body`: it is as short as its members can be written.
+
+    That is so for what SDKs write. For anything with a blank between two members the answer is no.
+    """
+    shortest = 1 + sum(len(name.encode("utf-8", "surrogatepass")) + len(value) + 4 for name, value in members.items())
+    return len(body) == max(shortest, 2)
 
 
 def _member(name: str, value: bytes | msgspec.Raw) -> bytes:

@@ -12,6 +12,7 @@ from kwai_middleware._record import BilledTo, CompletedCall
 from kwai_middleware._secret import Secret
 
 if TYPE_CHECKING:
+    from kwai_middleware._outbound.attempts import Attempt
     from kwai_middleware._outbound.budget import Reservation
     from kwai_middleware._outbound.routes import Endpoint
 
@@ -44,6 +45,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         credential: The caller's key that was sent; None when the app's own paid.
         billed_to: Whose key paid.
         capture: How much of it may be logged.
+        trace_id: Of the unit of work that it was part of.
+        attempt: Which call it belongs to.
         request_body: The app's own bytes; None when they were a stream, or not kept for size.
         request_kept: False when a body was left out for its size.
         started_at: Seconds since 1970.
@@ -67,6 +70,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     credential: Credential | None
     billed_to: BilledTo
     capture: Capture
+    trace_id: str
+    attempt: Attempt
     request_body: bytes | None
     request_kept: bool
     started_at: float
@@ -85,8 +90,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def logged_by_vendor(self) -> bool:
-        """A gateway logs its own calls."""
-        return self.endpoint.kind == "gateway"
+        """A gateway logs its own calls, those that it relays too."""
+        return self.endpoint.kind != "direct"
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

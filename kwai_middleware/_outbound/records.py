@@ -43,6 +43,9 @@ def completed(observation: Observation) -> CompletedCall:
     caller, credential, secrets = observation.caller, observation.credential, observation.secrets
     requested_model = _bounded(request.model, _LONGEST_NAME, secrets)
     return CompletedCall(
+        trace_id=observation.trace_id,
+        call_id=observation.attempt.call_id,
+        attempt=observation.attempt.number,
         route=endpoint.kind,
         host=endpoint.host,
         endpoint=endpoint.path,
@@ -130,7 +133,7 @@ def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: 
         return "error", answer.failure
     if answer.finished is not None:
         return "complete", None
-    return _judged_by_ending(observation, body, streamed=streamed)
+    return _judged_by_ending(observation, answer, body, streamed=streamed)
 
 
 def _failure_of_status(status: int, body: _Body, secrets: tuple[Secret, ...]) -> Failure:
@@ -140,9 +143,11 @@ def _failure_of_status(status: int, body: _Body, secrets: tuple[Secret, ...]) ->
     return failure
 
 
-def _judged_by_ending(observation: Observation, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:
+def _judged_by_ending(
+    observation: Observation, answer: Answer, body: _Body, *, streamed: bool
+) -> tuple[Outcome, Failure | None]:
     if observation.ending is Ending.END:
-        if body.is_shortened:
+        if body.is_shortened or not answer.is_read:
             # The word that it is over may be in what was not kept, and HTTP says that all came.
             return "complete", None
         if streamed:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from kwai_middleware._route import Route, RouteKind
 from kwai_middleware._settings import KEYWORDSAI_BASE_URL, OPENROUTER_BASE_URL, RESPAN_BASE_URL, Settings
 
-__all__ = ["Endpoint", "RouteTable"]
+__all__ = ["Endpoint", "Place", "RouteTable"]
 
-_CHAT: Final = "/chat/completions"
+Place = Literal["body", "respan_params", "metadata"]
+"""Where an endpoint of the gateway reads its own parameters: among the body's members, in a member
+`respan_params`, or in `metadata.respan_params`."""
+
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -21,10 +25,12 @@ class Endpoint:
 
     Attributes:
         kind: What the destination is to us.
-        provider: On direct routes, whose key goes there.
+        provider: Whose key goes there; on a gateway, whose is preferred.
         host: For people and records.
         path: For people and records.
         format: The shape of requests and answers.
+        place: Where the gateway's parameters travel.
+        takes_header: They may travel as base64 in a header instead, beside a body of any kind.
     """
 
     kind: RouteKind
@@ -32,6 +38,31 @@ class Endpoint:
     host: str
     path: str
     format: str = "chat"
+    place: Place = "body"
+    takes_header: bool = False
+
+
+class _Listed(NamedTuple):
+    """An endpoint below a route's base URL."""
+
+    path: str
+    format: str
+    kind: RouteKind
+    place: Place = "body"
+    takes_header: bool = False
+    provider: str | None = None
+
+
+# Only `X-Data-Respan-Params` on chat completions is documented; see the vendor's gateway reference.
+_LISTED: Final[Mapping[RouteKind, tuple[_Listed, ...]]] = {
+    "gateway": (
+        _Listed("/openrouter/v1/chat/completions", "chat", "relay", "respan_params"),
+        _Listed("/anthropic/v1/messages", "messages", "gateway", "metadata", provider="anthropic"),
+        _Listed("/chat/completions", "chat", "gateway", takes_header=True),
+    ),
+    "relay": (_Listed("/chat/completions", "chat", "relay", "respan_params"),),
+    "direct": (_Listed("/chat/completions", "chat", "direct"), _Listed("/messages", "messages", "direct")),
+}
 
 
 class RouteTable:
@@ -42,12 +73,13 @@ class RouteTable:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # The later one counts: who gives the gateway's relay as OpenRouter's base URL still means the relay.
         routes = [
+            Route(OPENROUTER_BASE_URL, kind="direct"),
+            Route(settings.openrouter_base_url, kind="direct"),
             Route(KEYWORDSAI_BASE_URL, kind="gateway"),
             Route(RESPAN_BASE_URL, kind="gateway"),
-            Route(OPENROUTER_BASE_URL, kind="direct"),
             Route(settings.base_url, kind="gateway"),
-            Route(settings.openrouter_base_url, kind="direct"),
             *settings.routes,
         ]
         self._endpoints: dict[tuple[bytes, bytes, int | None, bytes], Endpoint] = {}
@@ -77,8 +109,16 @@ class RouteTable:
         parts = urlsplit(route.url)
         host = (parts.hostname or "").encode()
         port = None if parts.port == _DEFAULT_PORTS[parts.scheme] else parts.port
-        for path in _paths(route, parts.path.rstrip("/")):
-            endpoint = Endpoint(route.kind, route.provider, host.decode(), path)
+        for path, listed in _endpoints_of(route, parts.path.rstrip("/")):
+            endpoint = Endpoint(
+                listed.kind,
+                listed.provider or route.provider,
+                host.decode(),
+                path,
+                listed.format,
+                listed.place,
+                listed.takes_header,
+            )
             for variant in (path, path + "/"):
                 self._endpoints[parts.scheme.encode(), host, port, variant.encode()] = endpoint
 
@@ -86,11 +126,13 @@ class RouteTable:
 _MARKS: Final = (b"keywordsai", b"respan.ai", b"openrouter")
 
 
-def _paths(route: Route, base: str) -> list[str]:
-    if base.endswith(_CHAT):
-        return [base]
+def _endpoints_of(route: Route, base: str) -> list[tuple[str, _Listed]]:
+    listed = _LISTED[route.kind]
+    for each in listed:
+        if base.endswith(each.path):
+            return [(base, each)]
     bases = [base]
     if route.kind == "gateway":
         # The vendor's samples use the gateway with and without /api.
         bases.append(base.removesuffix("/api") if base.endswith("/api") else base + "/api")
-    return [each + _CHAT for each in bases]
+    return [(each + one.path, one) for each in bases for one in listed]

@@ -1,11 +1,17 @@
-"""A request body on its way out: the one place where the app's bytes and a key meet."""
+"""A request on its way out: the one place where the app's bytes and a key meet."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from typing import NoReturn, Self, cast
 
-__all__ = ["WireBody", "WireParts"]
+from kwai_middleware._outbound.attribution import credentials_member
+from kwai_middleware._outbound.changes import Changes
+from kwai_middleware._outbound.doors import CREDENTIALS
+from kwai_middleware._outbound.json_members import joined, spliced
+from kwai_middleware._outbound.parameter_header import parameters_to
+
+__all__ = ["WireBody", "WireParts", "wire_header", "wire_parts"]
 
 
 class WireParts:
@@ -52,3 +58,29 @@ class WireBody:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a request on its way out is never serialised")
+
+
+def wire_parts(changes: Changes, body: bytes, *, whole: bool) -> tuple[bytes | memoryview, ...]:
+    """Return the body that goes out, with the caller's keys in it where they travel there.
+
+    Args:
+        changes: What becomes of the request.
+        body: The app's bytes.
+        whole: Make one part of it, whatever its size.
+    """
+    if changes.body is None:
+        return (body,)
+    added = {} if changes.in_header is not None else _added(changes)
+    for name, beside in reversed(changes.nest):
+        added = {name: joined(beside, added)}
+    return spliced(changes.body, changes.members, {**changes.changed, **added}, whole=whole)
+
+
+def wire_header(changes: Changes) -> str | None:
+    """Return the value of the parameter header, with the caller's keys in it; None when nothing travels there."""
+    return None if changes.in_header is None else parameters_to(joined(changes.in_header, _added(changes)))
+
+
+def _added(changes: Changes) -> dict[str, bytes]:
+    keys = {CREDENTIALS: credentials_member(changes.attribution)} if changes.sends_key else {}
+    return {**keys, **changes.added}

@@ -6,12 +6,17 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from kwai_middleware import _notices
-from kwai_middleware._context import current_caller
-from kwai_middleware._outbound.attribution import attribute, gateway_changes, refuse_parameter_headers
+from kwai_middleware._context import current_caller, current_slot
+from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
+from kwai_middleware._outbound.attribution import attribute
+from kwai_middleware._outbound.changes import changes_to
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver, watching
+from kwai_middleware._outbound.gathering import gathered, gathered_async
+from kwai_middleware._outbound.headers import headers_of, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
+from kwai_middleware._outbound.notes import note_anonymous, note_unrouted
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
@@ -62,41 +67,44 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         url = request.url
         scheme, host, port = url.raw_scheme, url.raw_host, url.port
         if request.method == "POST" and not url.userinfo:
-            endpoint = self._routes.find(scheme, host, port, url.raw_path)
+            # The extension `target` puts another path on the wire than the URL has.
+            target = request.extensions.get("target", url.raw_path)
+            endpoint = self._routes.find(scheme, host, port, target)
             if endpoint is not None:
                 return endpoint
         if self._routes.resembles(scheme, host, port):
-            _note_unrouted(host)
+            note_unrouted(host, current_caller())
         return None
 
-    def _depart(self, request: RequestT, endpoint: Endpoint) -> Departure:
+    def _depart(self, request: RequestT, endpoint: Endpoint, gathered_body: bytes | None = None) -> Departure:
         """Decide what goes to the wire for the caller of this moment.
+
+        Args:
+            request: The app's own.
+            endpoint: Where it goes.
+            gathered_body: What was read of a body that came in pieces.
 
         Raises:
             OutboundRefused: The call must not go out.
         """
-        attribution = attribute(endpoint, current_caller(), self._settings)
-        body = self._body(request)
-        is_gateway = endpoint.kind == "gateway"
-        changes = gateway_changes(attribution, self._settings, body) if is_gateway else None
-        refuse_parameter_headers(attribution, request.headers)
-        if is_gateway and changes is None and attribution.caller is not None:
-            _notices.count("unattributed")
-            _notices.warn_once(
-                "unattributed",
-                endpoint.host,
-                f"a call to {endpoint.host} went out without its customer: the body is not one JSON object held in"
-                " memory; send it as json= or as bytes",
-            )
-        exchange = watching(endpoint, attribution, body, self._settings, self._deliver)
+        slot = current_slot()
+        headers = headers_of(request)
+        body = self._body(request) if gathered_body is None else gathered_body
+        attribution = attribute(endpoint, slot.caller, self._settings)
+        changes = changes_to(endpoint, attribution, self._settings, body, headers)
+        if changes.is_anonymous:
+            note_anonymous(endpoint)
+        size = None if body is None else len(body)
+        attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""))
+        exchange = watching(endpoint, changes.attribution, body, self._settings, self._deliver, attempt, slot.trace_id)
         return Departure(
             self.library,
             request,
-            attribution,
             body,
             changes,
+            key_headers(endpoint, changes.attribution, headers),
             exchange,
-            key_in_header=not is_gateway and attribution.credential is not None,
+            is_gathered=gathered_body is not None,
             inner_is_real=self._inner_is_real,
         )
 
@@ -105,6 +113,11 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         # is the same bytes.
         stream = request.stream
         return b"".join(stream) if type(stream) is self.library.byte_stream else None
+
+    def _must_gather(self, request: RequestT, endpoint: Endpoint) -> bool:
+        """Say whether a body that comes in pieces has to be read before the gateway may get it."""
+        is_held = type(request.stream) is self.library.byte_stream
+        return not is_held and endpoint.kind != "direct" and self._settings.on_conflict != "body"
 
     def _refused(self, refusal: OutboundRefused, request: RequestT) -> ResponseT:
         _notices.count(f"refused_{refusal.code}")
@@ -126,7 +139,8 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             untouched: ResponseT = self._inner.handle_request(request)
             return untouched
         try:
-            departure = self._depart(request, endpoint)
+            body = gathered(request.stream, self._settings) if self._must_gather(request, endpoint) else None
+            departure = self._depart(request, endpoint, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request)
         try:
@@ -166,7 +180,9 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             untouched: ResponseT = await self._inner.handle_async_request(request)
             return untouched
         try:
-            departure = self._depart(request, endpoint)
+            gathers = self._must_gather(request, endpoint)
+            body = await gathered_async(request.stream, self._settings) if gathers else None
+            departure = self._depart(request, endpoint, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request)
         try:
@@ -192,18 +208,3 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
         traceback: TracebackType | None = None,
     ) -> None:
         await self._inner.__aexit__(exc_type, exc_value, traceback)
-
-
-def _note_unrouted(host: bytes) -> None:
-    """A caller's key is bound, and the call goes to a host that only looks like the vendor's."""
-    caller = current_caller()
-    if caller is None or not caller.credentials:
-        return
-    name = host.decode("ascii", "replace")
-    _notices.count("unrouted")
-    _notices.warn_once(
-        "unrouted",
-        name,
-        f"a call to {name!r} was not touched although a caller's key is bound: the host looks like a vendor's"
-        " but is not on the list; if it is yours, add a Route for it",
-    )

@@ -71,6 +71,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             refusal, a tool call. None when none came, and for an answer that came at once.
         finished: How many bytes it took to the event that says that the answer is over, or has
             failed. None when nothing said so.
+        is_read: Whether anybody looked: when not, that nothing says it is over means nothing.
     """
 
     model: str | None = None
@@ -83,6 +84,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     first_content: int | None = None
     finished: int | None = None
+    is_read: bool = True
 
 
 class Format(Protocol):

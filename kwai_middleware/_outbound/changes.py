@@ -1,0 +1,261 @@
+"""What must become of a request, so that whatever the vendor reads in it names the bound caller. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from email.message import Message
+from typing import Final, NamedTuple
+
+import msgspec
+
+from kwai_middleware._caller import Caller
+from kwai_middleware._outbound.attribution import Attribution
+from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, DoorKind, Inspection, mentions_door
+from kwai_middleware._outbound.json_members import Changed, Members, joined, read_object, read_text
+from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS, parameters_from, parameters_to
+from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._settings import Settings
+from kwai_middleware.errors import CannotAttribute
+
+__all__ = ["READ_HEADERS", "Changes", "changes_to"]
+
+READ_HEADERS: Final = ("content-type", "content-encoding", *PARAMETER_HEADERS)
+"""Headers of a request whose values have a say here."""
+
+_ROUTE_PROVIDER: Final = "x-respan-route-provider"
+_IDENTITY: Final = ("customer_identifier", "name", "email", "group_identifier", "metadata")
+"""Members of `customer_params` that say who the customer is; the others set limits and stay."""
+
+_HARMLESS_CHARSETS: Final = ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252")
+"""A structure in ASCII reads the same in all of these."""
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What must become of a request. Holds no key of the caller: those are put in where the wire copy is made.
+
+    Attributes:
+        attribution: Who the call is for and who pays, now that the request has had its say.
+        body: The app's bytes, or the same text as UTF-8; None where they are no JSON object.
+        members: The body's own members.
+        changed: What becomes of them.
+        headers: For each header its new value, or None to take it out.
+        added: Parameters for the gateway.
+        nest: The objects in the body that they travel in, from the outermost, each with what else is in it.
+        in_header: They travel in a header instead, beside these.
+        sends_key: The caller's keys travel with them.
+        is_anonymous: The caller has a name, and this request cannot carry it.
+    """
+
+    attribution: Attribution
+    body: bytes | None = None
+    members: Members = {}
+    changed: Changed = {}
+    headers: Mapping[str, str | None] = {}
+    added: Mapping[str, bytes] = {}
+    nest: tuple[tuple[str, Members], ...] = ()
+    in_header: Members | None = None
+    sends_key: bool = False
+    is_anonymous: bool = False
+
+    @property
+    def touches_body(self) -> bool:
+        """Whether other bytes go out than the app's."""
+        adds = self.in_header is None and (self.sends_key or bool(self.added))
+        return self.body is not None and (adds or bool(self.changed))
+
+
+def changes_to(
+    endpoint: Endpoint,
+    attribution: Attribution,
+    settings: Settings,
+    body: bytes | None,
+    headers: Mapping[str, bytes],
+) -> Changes:
+    """Decide what becomes of a request to `endpoint`.
+
+    Args:
+        endpoint: Where it goes.
+        attribution: Who it is for and who pays.
+        settings: Who wins when the request has a mind of its own.
+        body: The app's bytes; None when the body is a stream that was not read.
+        headers: Those of `READ_HEADERS` that it has.
+
+    Raises:
+        CannotAttribute: The request cannot carry the caller's key, or it brings a key, a customer or
+            another payer where that is an error.
+    """
+    closed = _closed(attribution, settings)
+    in_headers = _inspected_headers(headers, closed)
+    read = None if body is None else read_object(body)
+    in_body = Inspection(*(read or (b"{}", {})), closed)
+    inspections = [*in_headers.inspections, in_body]
+    if settings.on_conflict == "error":
+        _refuse_contradiction(inspections, in_headers.unreadable, closed)
+    if attribution.pinned:
+        _refuse_other_payers(inspections)
+    if body is not None and endpoint.kind != "direct" and settings.on_conflict != "body":
+        _refuse_what_is_hidden(body, headers, is_object=read is not None)
+
+    brought = {door.kind for inspection in inspections for door in inspection.doors}
+    has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
+    sends_key = has_key and ("key" in closed or "key" not in brought)
+    if has_key and not sends_key:
+        attribution = msgspec.structs.replace(attribution, credential=None, credentials=())
+    added: dict[str, bytes] = {}
+    if endpoint.kind != "direct" and ("identity" in closed or "identity" not in brought):
+        added |= _params(attribution.caller, inspections)
+    if attribution.pinned:
+        added["disable_fallback"] = b"true"
+        in_headers.changes[_ROUTE_PROVIDER] = attribution.credentials[0].provider
+    changes = Changes(
+        attribution=attribution, changed=in_body.changes, headers=in_headers.changes, added=added, sends_key=sends_key
+    )
+    if read is not None:
+        nest = _nest(endpoint, {**read[1], **in_body.changes}) if added or sends_key else ()
+        return msgspec.structs.replace(changes, body=read[0], members=read[1], nest=nest)
+    return _beside_any_body(changes, endpoint, in_headers.kept)
+
+
+def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind]:
+    """Which doors only the context may use."""
+    closed: set[DoorKind] = set()
+    if settings.on_conflict != "body":
+        closed.add("identity")
+        if attribution.credentials or settings.body_credentials != "allow":
+            closed.add("key")
+    if attribution.pinned:
+        closed.update(("key", "payer"))
+    return closed
+
+
+class _InspectedHeaders(NamedTuple):
+    """The parameter headers of a request.
+
+    Attributes:
+        inspections: Of those that could be read.
+        changes: What becomes of the headers.
+        kept: What they still say.
+        unreadable: The name of one that nobody can read.
+    """
+
+    inspections: list[Inspection]
+    changes: dict[str, str | None]
+    kept: Members
+    unreadable: str | None
+
+
+def _inspected_headers(headers: Mapping[str, bytes], closed: Collection[DoorKind]) -> _InspectedHeaders:
+    found = _InspectedHeaders([], {}, {}, None)
+    for name in PARAMETER_HEADERS:
+        if name not in headers:
+            continue
+        read = parameters_from(headers[name])
+        if read is None:
+            found = found._replace(unreadable=name)
+            if closed:
+                found.changes[name] = None
+            continue
+        inspection = Inspection(*read, closed, path=f"{name}: ")
+        found.inspections.append(inspection)
+        document = joined(read[1], inspection.changes)
+        found.kept.update(read_text(document))
+        if inspection.changes:
+            found.changes[name] = None if document == b"{}" else parameters_to(document)
+    return found
+
+
+def _refuse_contradiction(inspections: list[Inspection], unreadable: str | None, closed: Collection[DoorKind]) -> None:
+    found = [door for inspection in inspections for kind in closed if (door := inspection.found(kind))]
+    names = [door.name for door in found if door.kind != "payer"] + ([unreadable] if unreadable else [])
+    if names:
+        raise CannotAttribute(
+            f"the request brings {names[0]} of its own, and on_conflict='error' refuses that; leave it out: the bound"
+            " caller decides"
+        )
+
+
+def _refuse_other_payers(inspections: list[Inspection]) -> None:
+    for inspection in inspections:
+        for door in inspection.doors:
+            last = door.name.rpartition(".")[2].rpartition(" ")[2]
+            if door.kind == "identity" or last in (CREDENTIALS, "disable_fallback"):
+                continue  # replaced by the caller's
+            raise CannotAttribute(
+                f"the request has {door.name}, so that another key than the caller's could pay, and byok='only'"
+                " refuses that; leave it out"
+            )
+
+
+def _refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_object: bool) -> None:
+    """Refuse a body in which the vendor might read a key or a customer that cannot be seen from here."""
+    encoding = headers.get("content-encoding", b"").strip().lower()
+    if encoding not in (b"", b"identity"):
+        reason = "is compressed"
+    elif not _is_harmless(headers.get("content-type", b"")):
+        reason = "has a charset that is not UTF-8"
+    elif not is_object and mentions_door(body):
+        reason = "is not one JSON object, but names a parameter of the gateway's that says whose call it is"
+    else:
+        return
+    raise CannotAttribute(
+        f"the request's body {reason}, so it could name another customer or key than the bound one; send a JSON"
+        " object as json= or as UTF-8 bytes"
+    )
+
+
+def _is_harmless(content_type: bytes) -> bool:
+    if b"charset" not in content_type.lower():
+        return True
+    message = Message()
+    message["content-type"] = content_type.decode("latin-1")
+    return str(message.get_content_charset("")).lower() in _HARMLESS_CHARSETS
+
+
+def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, bytes]:
+    """Return the caller as the vendor's `customer_params`, with the limits that the request brings for it.
+
+    The vendor drops `customer_params` without `customer_identifier`.
+    """
+    if caller is None or caller.identifier is None:
+        return {}
+    params: dict[str, object] = {"customer_identifier": caller.identifier}
+    if caller.name is not None:
+        params["name"] = caller.name
+    if caller.email is not None:
+        params["email"] = caller.email
+    if caller.group is not None:
+        params["group_identifier"] = caller.group
+    if caller.metadata:
+        params["metadata"] = dict(caller.metadata)
+    for door in sorted(door for inspection in inspections for door in inspection.doors):
+        if door.name.endswith(PARAMS):
+            limits = read_text(door.value)
+            params.update((name, value) for name, value in limits.items() if name not in _IDENTITY)
+    return {PARAMS: msgspec.json.encode(params)}
+
+
+def _nest(endpoint: Endpoint, members: Mapping[str, bytes | msgspec.Raw | None]) -> tuple[tuple[str, Members], ...]:
+    """Return the objects that the gateway's parameters travel in, as they stand in the body."""
+    nest: list[tuple[str, Members]] = []
+    for name in {"body": (), "respan_params": ("respan_params",), "metadata": ("metadata", "respan_params")}[
+        endpoint.place
+    ]:
+        inner = read_text(bytes(members.get(name) or b""))
+        nest.append((name, inner))
+        members = {**inner}
+    return tuple(nest)
+
+
+def _beside_any_body(changes: Changes, endpoint: Endpoint, kept: Members) -> Changes:
+    """The body cannot take new members: the parameters travel in a header, where the vendor documents that."""
+    if not changes.added and not changes.sends_key:
+        return changes
+    if endpoint.takes_header:
+        others: Mapping[str, str | None] = dict.fromkeys(PARAMETER_HEADERS, None)
+        return msgspec.structs.replace(changes, headers={**changes.headers, **others}, in_header=kept)
+    if changes.attribution.credential is not None:
+        raise CannotAttribute(
+            "the request's body is not one JSON object, so the call cannot carry whose it is, and the vendor takes it"
+            " from nowhere else at this endpoint; send it as json= or as bytes"
+        )
+    return msgspec.structs.replace(changes, added={}, is_anonymous=True)

@@ -1,0 +1,188 @@
+"""Every way by which a request can bring a key or an identity of its own: found, and closed where asked. Pure.
+
+The vendor reads its parameters from several places, and has changed which of them wins. So none of
+them may say anything else than another: what is to go is taken out of all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from kwai_middleware._outbound.json_members import Changed, Members, has_each_once, joined, read_object, string_in
+
+__all__ = ["CREDENTIALS", "PARAMS", "Door", "DoorKind", "Inspection", "mentions_door"]
+
+CREDENTIALS: Final = "customer_credentials"
+PARAMS: Final = "customer_params"
+
+DoorKind = Literal["key", "identity", "payer"]
+"""What a member brings: a key · who the customer is · a way to end on yet another bill."""
+
+_OWN: Final[dict[str, DoorKind]] = {
+    CREDENTIALS: "key",
+    "credential_override": "key",
+    "customer_api_keys": "key",
+    PARAMS: "identity",
+    "customer_identifier": "identity",
+    "customer_name": "identity",
+    "customer_email": "identity",
+    "group_identifier": "identity",
+    "fallback_models": "payer",
+    "models": "payer",
+    "disable_fallback": "payer",
+}
+"""Members that are a door themselves."""
+
+_BALANCED: Final = ("load_balance_group", "load_balance_models", "loadbalance_models")
+_PARAMETERS: Final = ("respan_params", "keywordsai_params", "extra_body")
+"""Objects of further members, which the vendor merges into the body's."""
+_HEADERS: Final = "extra_headers"
+_METADATA: Final = "metadata"
+"""On the Anthropic endpoint the vendor's parameters and headers stand in here."""
+
+_INTERESTING: Final = frozenset((*_OWN, *_BALANCED, *_PARAMETERS, _HEADERS, _METADATA))
+_IN_METADATA: Final = frozenset(("respan_params", "keywordsai_params", _HEADERS))
+_KEY_HEADERS: Final = re.compile("auth|key|token|secret|cookie|credential|x-data-", re.IGNORECASE)
+
+_DEEPEST: Final = 4
+_MENTIONS: Final = re.compile(
+    "customer_|credential_override|respan_params|keywordsai_params|load_?balance_|group_identifier|extra_headers"
+)
+_ESCAPES: Final = re.compile(r"\\+u00([2-7][0-9A-Fa-f])|%([2-7][0-9A-Fa-f])")
+_models_decoder: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+class Door(NamedTuple):
+    """One way by which the request brings something of its own.
+
+    Attributes:
+        kind: What it brings.
+        name: For people: `respan_params.customer_credentials`.
+        value: The JSON of its value.
+    """
+
+    kind: DoorKind
+    name: str
+    value: bytes
+
+
+class Inspection:
+    """The doors of a JSON object, and what has to be changed to close some of them.
+
+    Args:
+        body: The object.
+        members: Its members.
+        closed: Kinds of doors to close; when there are none, nothing is changed.
+
+    Attributes:
+        doors: All that were found, open or closed.
+        changes: What becomes of the object's members.
+    """
+
+    def __init__(
+        self, body: bytes, members: Members, closed: Collection[DoorKind], *, path: str = "", depth: int = 0
+    ) -> None:
+        self.doors: list[Door] = []
+        self.changes: dict[str, bytes | None] = {}
+        self._closed = closed
+        self._path = path
+        self._depth = depth
+        interesting = _IN_METADATA if path.endswith(f"{_METADATA}.") else _INTERESTING
+        if members.keys().isdisjoint(interesting):
+            return
+        names = members.keys() & interesting
+        for name in names:
+            self._look_at(name, bytes(members[name]))
+        if closed and not has_each_once(body, members):
+            # Each name is to stand once: of two, one could have been hidden from us.
+            for name in names:
+                self.changes.setdefault(name, bytes(members[name]))
+
+    def found(self, kind: DoorKind) -> Door | None:
+        """Return a door of that kind, the first by name."""
+        return min((door for door in self.doors if door.kind == kind), default=None, key=lambda door: door.name)
+
+    def _look_at(self, name: str, value: bytes) -> None:
+        if name in _OWN:
+            self._note(_OWN[name], name, value)
+        elif name in _PARAMETERS or name == _METADATA:
+            self._enter(name, value)
+        elif name == _HEADERS:
+            self._take_keys_out(name, value, *_without_key_headers(value))
+        else:
+            self.doors.append(Door("payer", self._path + name, value))
+            self._take_keys_out(name, value, *_without_balanced_keys(value))
+
+    def _note(self, kind: DoorKind, name: str, value: bytes) -> None:
+        self.doors.append(Door(kind, self._path + name, value))
+        if kind in self._closed:
+            self.changes[name] = None
+
+    def _enter(self, name: str, value: bytes) -> None:
+        """Look into an object of further members, which may also be written as a JSON string."""
+        is_text = value.startswith(b'"')
+        read = read_object(string_in(value) if is_text else value)
+        if read is None:
+            return  # no object: the vendor ignores it
+        if self._depth >= _DEEPEST:
+            self._note("key", name, value)
+            self._note("identity", name, value)
+            return
+        inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", depth=self._depth + 1)
+        self.doors += inner.doors
+        if inner.changes:
+            kept = joined(read[1], inner.changes)
+            self.changes[name] = None if kept == b"{}" else _quoted(kept) if is_text else kept
+
+    def _take_keys_out(self, name: str, value: bytes, kept: bytes | None, has_key: bool) -> None:
+        """Close a member that is more than a door: what is no key of it stays."""
+        if has_key:
+            self.doors.append(Door("key", self._path + name, value))
+        if kept != value and "key" in self._closed:
+            self.changes[name] = kept
+
+
+def _without_key_headers(value: bytes) -> tuple[bytes | None, bool]:
+    read = read_object(value)
+    changes: Changed = {} if read is None else {name: None for name in read[1] if _KEY_HEADERS.search(name)}
+    return (joined(read[1], changes), True) if read and changes else (value, False)
+
+
+def _without_balanced_keys(value: bytes) -> tuple[bytes | None, bool]:
+    """Take `credentials` out of each model of a list, or of a group's list; what cannot be read goes as a whole."""
+    group = read_object(value)
+    if group is None:
+        return _without_credentials(value)
+    if "models" not in group[1]:
+        return value, False
+    kept, has_key = _without_credentials(bytes(group[1]["models"]))
+    return joined(group[1], {"models": kept}), has_key
+
+
+def _without_credentials(models: bytes) -> tuple[bytes | None, bool]:
+    try:
+        read = _models_decoder.decode(models)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return (models, False) if models == b"null" else (None, True)
+    if not any("credentials" in model for model in read):
+        return models, False
+    return b"[" + b",".join(joined(model, {"credentials": None}) for model in read) + b"]", True
+
+
+def mentions_door(body: bytes) -> bool:
+    """Say whether a body that is no JSON object names one of the doors, however it is encoded."""
+    text = body.replace(b"\0", b"").decode("latin-1")
+    return bool(_MENTIONS.search(text) or _MENTIONS.search(_ESCAPES.sub(_meant, text)))
+
+
+def _meant(escape: re.Match[str]) -> str:
+    return chr(int(escape[1] or escape[2], 16))
+
+
+def _quoted(document: bytes) -> bytes:
+    return json.dumps(document.decode("utf-8", "surrogatepass")).encode()

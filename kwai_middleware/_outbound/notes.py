@@ -1,0 +1,34 @@
+"""What an operator should know of calls that went out with less than they could have."""
+
+from __future__ import annotations
+
+from kwai_middleware import _notices
+from kwai_middleware._caller import Caller
+from kwai_middleware._outbound.routes import Endpoint
+
+__all__ = ["note_anonymous", "note_unrouted"]
+
+
+def note_anonymous(endpoint: Endpoint) -> None:
+    """A call goes out without its customer's name."""
+    _notices.count("unattributed")
+    _notices.warn_once(
+        "unattributed",
+        endpoint.host,
+        f"a call to {endpoint.host} went out without its customer: the body is not one JSON object; send it as json="
+        " or as bytes",
+    )
+
+
+def note_unrouted(host: bytes, caller: Caller | None) -> None:
+    """A caller's key is bound, and the call goes to a host that only looks like the vendor's."""
+    if caller is None or not caller.credentials:
+        return
+    name = host.decode("ascii", "replace")
+    _notices.count("unrouted")
+    _notices.warn_once(
+        "unrouted",
+        name,
+        f"a call to {name!r} was not touched although a caller's key is bound: the host looks like a vendor's"
+        " but is not on the list; if it is yours, add a Route for it",
+    )
