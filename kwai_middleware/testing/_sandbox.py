@@ -1,8 +1,4 @@
-"""Pytest fixtures: the vendors' APIs on loopback for your own tests.
-
-Put `pytest_plugins = ["kwai_middleware.testing"]` into your `conftest.py` and ask for `kwai_sandbox`.
-Without pytest use `kwai_middleware.sandbox.sandbox()`, a context manager.
-"""
+"""The vendors' APIs as pytest fixtures."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import pytest
 
 from kwai_middleware.sandbox import Sandbox, sandbox
 
-__all__ = ["Sandbox", "kwai_sandbox", "kwai_sandbox_server", "sandbox"]
+__all__ = ["kwai_sandbox", "kwai_sandbox_server"]
 
 
 @pytest.fixture(scope="session")
