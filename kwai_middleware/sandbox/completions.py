@@ -1,7 +1,8 @@
-"""The numbers of a completion, and the order in which a streamed one is told."""
+"""The numbers of a completion, and what every completion has, whatever its format."""
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from kwai_middleware.sandbox.answers import Answer, Question, ToolCall
+from kwai_middleware.sandbox.answers import Answer, Question
 
 __all__ = ["DONE", "Bill", "Completion", "event"]
 
@@ -36,6 +37,13 @@ def _tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 
+def _said(answer: Answer) -> int:
+    texts = [answer.text, answer.refusal, answer.audio.transcript if answer.audio else ""]
+    texts += [call.name + call.arguments for call in answer.tool_calls]
+    filler = int(answer.filler) // _BYTES_PER_TOKEN if answer.filler < math.inf else 0
+    return sum(map(_tokens, texts)) + filler
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """What a completion used and cost (US dollars); follows from the texts alone, so that tests can compute it.
@@ -48,14 +56,23 @@ class Bill:
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    cache_write_tokens: int = 0
 
     @classmethod
     def of(cls, question: Question, answer: Answer) -> Bill:
-        """Return the bill for `answer`."""
+        """Return the bill for `answer`, in as many choices as were asked for."""
         prompt = sum(_TOKENS_PER_MESSAGE + _tokens(text) for text in question.texts)
-        reasoning = _tokens(answer.reasoning)
-        said = _tokens(answer.text) + sum(_tokens(call.name + call.arguments) for call in answer.tool_calls)
-        return cls(prompt, prompt // 2 if prompt >= _CACHED_FROM else 0, said + reasoning, reasoning)
+        reasoning = _tokens(answer.reasoning) * question.choices
+        said = sum(_said(answer.for_choice(index)) for index in range(question.choices))
+        is_cached = answer.is_cached or prompt >= _CACHED_FROM
+        cached = prompt // 2 if is_cached else 0
+        return cls(
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=said + reasoning,
+            reasoning_tokens=reasoning,
+            cache_write_tokens=prompt - cached if answer.is_cached else 0,
+        )
 
     @property
     def total_tokens(self) -> int:
@@ -99,60 +116,19 @@ class Completion(ABC):
         self.bill = Bill.of(question, answer)
         self.created = int(time.time())
         self.id = f"{self.id_prefix}{secrets.token_hex(10)}"
-        self.finish_reason = "tool_calls" if answer.tool_calls else "stop"
 
     @abstractmethod
     def whole(self) -> bytes:
         """Return the answer in one piece."""
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the answer in pieces, however long it is."""
+        yield self.whole()
 
     @abstractmethod
     def opening(self) -> Iterator[bytes]:
         """Yield what comes before the first token."""
 
     @abstractmethod
-    def piece(self, text: str) -> bytes:
-        """Return the event of a piece of text."""
-
-    @abstractmethod
-    def reasoning(self, text: str) -> bytes:
-        """Return the event of a piece of reasoning."""
-
-    @abstractmethod
-    def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
-        """Yield the events of a tool call: its name first, its arguments in two halves."""
-
-    @abstractmethod
-    def finish(self) -> Iterator[bytes]:
-        """Yield what comes after the last token, up to `[DONE]`."""
-
-    @abstractmethod
-    def failure(self) -> bytes:
-        """Return the event of the error in mid-stream."""
-
     def telling(self) -> Iterator[bytes]:
         """Yield the events from the first token to the last that is sent before the answer's ending."""
-        answer = self.answer
-        # Both vendors open with an empty piece, which is no token.
-        yield self.piece("")
-        if answer.reasoning:
-            yield self.reasoning(answer.reasoning)
-        # A token at least is out before the trouble begins.
-        told = len(answer.pieces) if answer.ending in ("done", "late", "no-done") else -(-len(answer.pieces) // 2)
-        if answer.failure is not None:
-            told = -(-len(answer.pieces) // 2)
-        for text in answer.pieces[:told]:
-            yield self.piece(text)
-        for index, call in enumerate(answer.tool_calls):
-            yield from self.tool_call(index, call)
-        if answer.failure is not None:
-            yield self.failure()
-            if not answer.failure_is_last:
-                yield DONE
-        elif answer.ending in ("done", "late"):
-            yield from self.finish()
-            yield DONE
-
-    @property
-    def half(self) -> str:
-        """The text that is out before an error strikes."""
-        return "".join(self.answer.pieces[: -(-len(self.answer.pieces) // 2)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from kwai_middleware.sandbox.answers import Refusal, ToolCall
-from kwai_middleware.sandbox.completions import Completion, event
+from kwai_middleware.sandbox.answers import Answer, Refusal
+from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
+from kwai_middleware.sandbox.completions import event
 from kwai_middleware.sandbox.json_types import object_or_empty
 
 __all__ = ["INVALID_KEY", "GatewayCompletion", "error_body", "provider_error"]
@@ -42,63 +43,61 @@ def _error(status: int, message: str) -> dict[str, object]:
     return {"message": message, "type": _ERROR_TYPES.get(status, "server_error"), "param": None, "code": str(status)}
 
 
-class GatewayCompletion(Completion):
+class GatewayCompletion(ChatCompletion):
     """An answer in OpenAI's shape: usage only when `stream_options` ask for it, and then without a choice."""
 
     id_prefix = "chatcmpl-"
+    comment = b": ping\n\n"
 
-    def whole(self) -> bytes:
-        """Return the answer in one piece."""
-        answer = self.answer
-        if answer.failure is not None and answer.failure_at_top:
-            return msgspec.json.encode({"error": self._failure()})
+    def answer_of(self, choices: list[dict[str, object]]) -> dict[str, object]:
+        """Return the whole answer around its choices."""
+        return {**self._envelope("chat.completion"), "choices": choices, "usage": self._usage()}
+
+    def choice(self, index: int, finish_reason: str | None, **members: object) -> dict[str, object]:
+        """Return one choice with a message or a delta in it."""
+        return {"index": index, **members, "logprobs": None, "finish_reason": finish_reason}
+
+    def message(self, answer: Answer) -> dict[str, object]:
+        """Return the message of one choice."""
         message: dict[str, object] = {
             "role": "assistant",
-            "content": (answer.text if answer.failure is None else self.half) or None,
-            "refusal": None,
+            "content": answer.text or None,
+            "refusal": answer.refusal or None,
         }
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         if answer.tool_calls:
             message["tool_calls"] = [call.told() for call in answer.tool_calls]
-        choice: dict[str, object] = {
-            "index": 0,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": self.finish_reason,
-        }
-        if answer.failure is not None:
-            choice |= {"finish_reason": "error", "error": self._failure()}
-        return msgspec.json.encode({**self._envelope("chat.completion"), "choices": [choice], "usage": self._usage()})
+        return message
 
     def opening(self) -> Iterator[bytes]:
         """Yield what comes before the first token: nothing."""
         return iter(())
 
-    def piece(self, text: str) -> bytes:
-        """Return the event of a piece of text."""
-        return self._chunk({"content": text} if text else {"role": "assistant", "content": ""})
+    def delta(self, **members: object) -> dict[str, object]:
+        """Return what a chunk brings."""
+        return members
 
-    def reasoning(self, text: str) -> bytes:
-        """Return the event of a piece of reasoning."""
-        return self._chunk({"content": None, "reasoning_content": text})
+    def reasoning(self, answer: Answer) -> Deltas:
+        """Yield the delta of what was thought."""
+        if answer.reasoning:
+            yield {"content": None, "reasoning_content": answer.reasoning}
 
-    def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
-        """Yield the events of a tool call: its name first, its arguments in two halves."""
-        for part in call.told_in_parts():
-            yield self._chunk({"content": None, "tool_calls": [{"index": index, **part}]})
+    def chunk(self, choice: dict[str, object], **members: object) -> bytes:
+        """Return the event of one choice's delta."""
+        return event({**self._envelope("chat.completion.chunk"), "choices": [choice], **members})
 
-    def finish(self) -> Iterator[bytes]:
-        """Yield what comes after the last token, up to `[DONE]`."""
-        yield self._chunk({}, finish_reason=self.finish_reason)
+    def counts(self) -> Iterator[bytes]:
+        """Yield the event of the usage, if there is one."""
         if object_or_empty(self.question.body.get("stream_options")).get("include_usage") is True:
             yield event({**self._envelope("chat.completion.chunk"), "choices": [], "usage": self._usage()})
 
     def failure(self) -> bytes:
         """Return the event of the error in mid-stream."""
-        return event({"error": self._failure()})
+        return event({"error": self.error()})
 
-    def _failure(self) -> dict[str, object]:
+    def error(self) -> dict[str, object]:
+        """Return the `error` member of an answer that fails after the 200."""
         return _error(self.answer.failure or 502, "Provider returned error")
 
     def _envelope(self, kind: str) -> dict[str, object]:
@@ -109,10 +108,6 @@ class GatewayCompletion(Completion):
             "model": self.question.model,
             "system_fingerprint": None,
         }
-
-    def _chunk(self, delta: Mapping[str, object], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return event({**self._envelope("chat.completion.chunk"), "choices": [choice]})
 
     def _usage(self) -> dict[str, object]:
         bill = self.bill

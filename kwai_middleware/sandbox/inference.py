@@ -97,6 +97,10 @@ class Inference(Endpoint):
         else:
             if answer.wait:
                 await connection.pause(answer.wait)
+            if answer.filler:
+                await connection.start(200, headers=headers)
+                await _send_parts(connection, completion)
+                return
             whole = completion.whole()
             whole = whole if encoder is None else encoder.piece(whole) + encoder.end()
             # A body that ends late has no length: the client would know the end by it.
@@ -134,6 +138,15 @@ async def _stream(connection: Connection, entry: CallEntry, completion: Completi
         await connection.cut()
     else:
         await connection.write(encoder.end(), more=False)
+
+
+async def _send_parts(connection: Connection, completion: Completion) -> None:
+    """Send what would not fit into the memory."""
+    connection.watch()
+    for part in completion.parts():
+        await connection.write(part)
+        await connection.breathe()
+    await connection.write(b"", more=False)
 
 
 async def _send_whole(connection: Connection, entry: CallEntry, answer: Answer, whole: bytes) -> None:

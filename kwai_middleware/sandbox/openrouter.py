@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
@@ -9,13 +10,13 @@ from typing import Final
 
 import msgspec
 
-from kwai_middleware.sandbox.answers import Answer, Question, Refusal, ToolCall
-from kwai_middleware.sandbox.completions import Completion, event
+from kwai_middleware.sandbox.answers import Answer, Question, Refusal
+from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
+from kwai_middleware.sandbox.completions import event
 
 __all__ = ["OpenRouterCompletion", "error_body", "error_headers", "refused_key"]
 
 _PROVIDER: Final = "Sandbox"
-_COMMENT: Final = b": OPENROUTER PROCESSING\n\n"
 
 _ERROR_TYPES: Final = {
     400: "invalid_request",
@@ -46,18 +47,18 @@ def refused_key(key: str) -> Refusal | None:
     return None
 
 
-def error(status: int, message: str) -> dict[str, object]:
+def error(status: int, message: str, metadata: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the `error` member of an answer, a choice or a chunk."""
     return {
         "code": status,
         "message": message,
-        "metadata": {"error_type": _ERROR_TYPES.get(status, "unmapped")},
+        "metadata": {"error_type": _ERROR_TYPES.get(status, "unmapped"), **(metadata or {})},
     }
 
 
 def error_body(refusal: Refusal, key: str | None) -> bytes:
     """Return the body of an error answer: `user_id` stands beside `error` when the account is known."""
-    body: dict[str, object] = {"error": error(refusal.status, refusal.message)}
+    body: dict[str, object] = {"error": error(refusal.status, refusal.message, refusal.metadata)}
     if key is not None and refusal.status != 401:
         body["user_id"] = _user_id(key)
     return msgspec.json.encode(body)
@@ -78,7 +79,7 @@ def _user_id(key: str) -> str:
     return "user_" + hashlib.sha256(b"account of " + key.encode()).hexdigest()[:27]
 
 
-class OpenRouterCompletion(Completion):
+class OpenRouterCompletion(ChatCompletion):
     """An answer as OpenRouter gives it, after recorded traffic where that differs from its documentation.
 
     The usage comes in a chunk with a choice, after the one with the finish reason; the finish reason
@@ -86,75 +87,86 @@ class OpenRouterCompletion(Completion):
     """
 
     id_prefix = ""
+    comment = b": OPENROUTER PROCESSING\n\n"
 
     def __init__(self, question: Question, answer: Answer) -> None:
         super().__init__(question, answer)
         self.id = f"gen-{self.created}-{self.id}"
 
-    def whole(self) -> bytes:
-        """Return the answer in one piece."""
-        answer = self.answer
+    def failed_whole(self) -> bytes:
+        """Return an answer with an error in place of the choices."""
+        return msgspec.json.encode({"error": self.error(), "user_id": _user_id(self.id)})
+
+    def answer_of(self, choices: list[dict[str, object]]) -> dict[str, object]:
+        """Return the whole answer around its choices."""
         envelope = self._envelope("chat.completion")
-        if answer.failure is not None and answer.failure_at_top:
-            return msgspec.json.encode({"error": self._error(), "user_id": _user_id(self.id)})
+        return {**envelope, "choices": choices, "system_fingerprint": None, "usage": self._usage()}
+
+    def choice(self, index: int, finish_reason: str | None, **members: object) -> dict[str, object]:
+        """Return one choice; its message stands last, and its delta before the reason."""
+        reasons = {"finish_reason": finish_reason, "native_finish_reason": finish_reason}
+        if "message" in members:
+            return {"logprobs": None, **reasons, "index": index, **members}
+        return {"index": index, **members, **reasons, "logprobs": None}
+
+    def message(self, answer: Answer) -> dict[str, object]:
+        """Return the message of one choice: tool calls are numbered in it."""
         message: dict[str, object] = {
             "role": "assistant",
-            "content": answer.text if answer.failure is None else self.half,
-            "refusal": None,
+            "content": answer.text,
+            "refusal": answer.refusal or None,
             "reasoning": answer.reasoning or None,
         }
         if answer.reasoning:
-            message["reasoning_details"] = [_reasoning_detail(answer.reasoning)]
+            message["reasoning_details"] = _reasoning_details(answer)
         if answer.tool_calls:
             message["tool_calls"] = [{"index": index, **call.told()} for index, call in enumerate(answer.tool_calls)]
-        choice: dict[str, object] = {
-            "logprobs": None,
-            "finish_reason": self.finish_reason,
-            "native_finish_reason": self.finish_reason,
-            "index": 0,
-            "message": message,
-        }
-        if answer.failure is not None:
-            choice |= {"finish_reason": "error", "native_finish_reason": "error", "error": self._error()}
-        return msgspec.json.encode(
-            {**envelope, "choices": [choice], "system_fingerprint": None, "usage": self._usage()}
-        )
+        return message
 
     def opening(self) -> Iterator[bytes]:
         """Yield what comes before the first token: comments, which are no tokens."""
-        yield _COMMENT
-        yield _COMMENT
+        yield self.comment
+        yield self.comment
 
-    def piece(self, text: str) -> bytes:
-        """Return the event of a piece of text."""
-        return self._chunk({"role": "assistant", "content": text})
+    def delta(self, **members: object) -> dict[str, object]:
+        """Return what a chunk brings: each has a role and a content."""
+        return {"role": "assistant", "content": "", **members}
 
-    def reasoning(self, text: str) -> bytes:
-        """Return the event of a piece of reasoning."""
-        return self._chunk(
-            {"role": "assistant", "content": "", "reasoning": text, "reasoning_details": [_reasoning_detail(text)]}
-        )
+    def last_delta(self) -> dict[str, object]:
+        """Return the delta beside a finish reason."""
+        return self.delta()
 
-    def tool_call(self, index: int, call: ToolCall) -> Iterator[bytes]:
-        """Yield the events of a tool call: its name first, its arguments in two halves."""
-        for part in call.told_in_parts():
-            yield self._chunk({"role": "assistant", "content": None, "tool_calls": [{"index": index, **part}]})
+    def reasoning(self, answer: Answer) -> Deltas:
+        """Yield the deltas of what was thought: the text, then its signature, a summary, and what is sealed."""
+        if not answer.reasoning:
+            return
+        if not answer.is_detailed:
+            yield self.delta(reasoning=answer.reasoning, reasoning_details=_reasoning_details(answer))
+            return
+        [text, *others] = _reasoning_details(answer)
+        half = len(answer.reasoning) // 2
+        for part in (answer.reasoning[:half], answer.reasoning[half:]):
+            yield self.delta(reasoning=part, reasoning_details=[{**text, "text": part, "signature": None}])
+        yield self.delta(reasoning_details=[{**text, "text": ""}])
+        for detail in others:
+            yield self.delta(reasoning_details=[detail])
 
-    def finish(self) -> Iterator[bytes]:
-        """Yield what comes after the last token, up to `[DONE]`."""
-        yield self._chunk({"role": "assistant", "content": ""}, finish_reason=self.finish_reason)
-        yield self._chunk({"role": "assistant", "content": ""}, usage=self._usage())
+    def chunk(self, choice: dict[str, object], **members: object) -> bytes:
+        """Return the event of one choice's delta."""
+        return event({**self._envelope("chat.completion.chunk"), "choices": [choice], **members})
+
+    def counts(self) -> Iterator[bytes]:
+        """Yield the event of the usage."""
+        yield self.chunk(self.choice(0, None, delta=self.delta()), usage=self._usage())
 
     def failure(self) -> bytes:
         """Return the event of the error in mid-stream: recorded ones carry no finish reason, documented ones do."""
-        return self._chunk(
-            {"role": "assistant", "content": ""},
-            finish_reason="error" if self.answer.failure_is_last else None,
-            error=self._error(),
-            usage=self._usage(),
-        )
+        reason = "error" if self.answer.failure_is_last else None
+        choice = self.choice(0, reason, delta=self.delta())
+        return self.chunk(choice, error=self.error(), usage=self._usage())
 
-    def _error(self) -> dict[str, object]:
+    def error(self) -> dict[str, object]:
+        """Return the `error` member of an answer that fails after the 200."""
         return error(self.answer.failure or 502, "Provider returned error")
 
     def _envelope(self, kind: str) -> dict[str, object]:
@@ -166,25 +178,16 @@ class OpenRouterCompletion(Completion):
             "created": self.created,
         }
 
-    def _chunk(self, delta: Mapping[str, object], finish_reason: str | None = None, **members: object) -> bytes:
-        choice = {
-            "index": 0,
-            "delta": delta,
-            "finish_reason": finish_reason,
-            "native_finish_reason": finish_reason,
-            "logprobs": None,
-        }
-        return event({**self._envelope("chat.completion.chunk"), "choices": [choice], **members})
-
     def _usage(self) -> dict[str, object]:
         bill, is_byok = self.bill, self.answer.is_byok
+        written = {"cache_write_tokens": bill.cache_write_tokens} if bill.cache_write_tokens else {}
         return {
             "prompt_tokens": bill.prompt_tokens,
             "completion_tokens": bill.completion_tokens,
             "total_tokens": bill.total_tokens,
             "cost": bill.fee if is_byok else bill.upstream_cost,
             "is_byok": is_byok,
-            "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, **written, "audio_tokens": 0},
             "cost_details": {
                 "upstream_inference_cost": bill.upstream_cost,
                 "upstream_inference_prompt_cost": bill.prompt_cost,
@@ -194,5 +197,20 @@ class OpenRouterCompletion(Completion):
         }
 
 
-def _reasoning_detail(text: str) -> dict[str, object]:
-    return {"type": "reasoning.text", "text": text, "index": 0, "format": None}
+def _reasoning_details(answer: Answer) -> list[dict[str, object]]:
+    """What OpenRouter tells of the reasoning beside its text."""
+    text: dict[str, object] = {"type": "reasoning.text", "text": answer.reasoning, "index": 0, "format": None}
+    if not answer.is_detailed:
+        return [text]
+    claude, openai = {"format": "anthropic-claude-v1"}, {"format": "openai-responses-v1"}
+    return [
+        {**text, **claude, "signature": base64.b64encode(b"signed").decode()},
+        {"type": "reasoning.summary", "summary": "I repeat what was said.", "index": 1, **openai},
+        {
+            "type": "reasoning.encrypted",
+            "data": base64.b64encode(b"sealed").decode(),
+            "id": "rs_0",
+            "index": 2,
+            **openai,
+        },
+    ]
