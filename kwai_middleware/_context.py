@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
+import msgspec
 import structlog
 from contextvars_extras import ContextVarsRegistry
 
 from kwai_middleware._caller import Caller
-from kwai_middleware._secret import Secret
+from kwai_middleware._slot import NOBODY, Slot
 
 __all__ = [
     "NOBODY",
@@ -38,33 +39,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Slot:
-    """The place of one unit of work (a request, a job) for its caller.
-
-    The context variable holds the slot, not the caller, so that an outer and an inner middleware,
-    and everything below them, share one answer.
-
-    Attributes:
-        caller: Who the work is for; None for nobody.
-        withheld: Key headers that were taken out of the request, by lower-case name. An inner
-            middleware with `override=True` reads them as if they were still there.
-    """
-
-    __slots__ = ("__weakref__", "caller", "withheld")
-
-    def __init__(self, caller: Caller | None, withheld: dict[str, Secret] | None = None) -> None:
-        self.caller = caller
-        self.withheld = withheld
-
-
-NOBODY = Slot(None)
-"""What is bound when a request has no caller. Binding nobody hides whoever was bound before."""
-
-
 LogVariable = contextvars.ContextVar[Any]
 
 
-class Bound:
+class Bound(msgspec.Struct, eq=False):
     """One binding of a slot, and what was bound before it.
 
     Blocks do not always end in the order they began: a generator that binds a caller ends when it
@@ -78,13 +56,10 @@ class Bound:
         has_ended: Its block is over.
     """
 
-    __slots__ = ("has_ended", "logged_before", "previous", "slot")
-
-    def __init__(self, slot: Slot, previous: Bound | None, logged_before: Any) -> None:
-        self.slot = slot
-        self.previous = previous
-        self.logged_before = logged_before
-        self.has_ended = False
+    slot: Slot
+    previous: Bound | None
+    logged_before: Any
+    has_ended: bool = False
 
 
 _OUTSIDE = Bound(NOBODY, None, ...)
@@ -174,7 +149,7 @@ class Binding:
     def __enter__(self) -> Self:
         if self._bound is not None:
             raise RuntimeError("this binding is in use; make another one for another block")
-        self._bound = bind(self._slot, log_variable())
+        self._bound = bind(self._next_slot(), log_variable())
         return self
 
     def __exit__(
@@ -189,6 +164,22 @@ class Binding:
         if _get_bound() is bound:
             restore(bound, log_variable())
         bound.has_ended = True
+
+    def _next_slot(self) -> Slot:
+        return self._slot
+
+
+class _CallerBinding(Binding):
+    """Binds a slot of its own for each block, in the trace of the work that the block is part of."""
+
+    __slots__ = ()
+
+    def _next_slot(self) -> Slot:
+        around = _get_bound()
+        # A worker that a request has started may inherit its binding. Jobs after that request are none of it.
+        while around.has_ended and around.previous is not None:
+            around = around.previous
+        return around.slot.part(self._slot.caller)
 
 
 def current_slot() -> Slot:
@@ -214,6 +205,9 @@ def bind_caller(caller: Caller | None) -> Binding:
     consumer would run for this caller, and the steps themselves need not (an event loop may take
     each in a context of its own).
 
+    The calls of a block share a trace id, which is a new one unless the block is inside a request or
+    another block: then it is theirs.
+
     Args:
         caller: Who the work is for. None says that it is for nobody, which hides a caller bound
             further out.
@@ -230,16 +224,16 @@ def bind_caller(caller: Caller | None) -> Binding:
     """
     if caller is not None and not isinstance(caller, Caller):
         raise TypeError(f"bind_caller: expected a Caller or None, got {type(caller).__name__}")
-    return Binding(NOBODY if caller is None else Slot(caller))
+    return _CallerBinding(Slot(caller))
 
 
 def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
     """Return `function` so that it runs for today's caller, wherever and whenever it is called.
 
-    For `threading.Thread`, executors and callbacks, which start without a caller. The caller is the
-    one current at the moment of wrapping. Plain and async functions are accepted, also plain ones
-    that return a coroutine; the result may be called several times, also at once from several
-    threads.
+    For `threading.Thread`, executors and callbacks, which start without a caller. The caller, and the
+    trace id with it, is the one current at the moment of wrapping. Plain and async functions are
+    accepted, also plain ones that return a coroutine; the result may be called several times, also
+    at once from several threads.
 
     Raises:
         TypeError: `function` is a generator function, or, when called, returns a generator: that

@@ -10,9 +10,9 @@ from kwai_middleware._context import NOBODY, Slot, bind, log_variable, restore
 from kwai_middleware._delivery import live
 from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
-from kwai_middleware._inbound.open_requests import OPEN_SLOTS
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
+from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import RequestRefused
 from kwai_middleware.identity import HeaderIdentity
@@ -73,7 +73,7 @@ class ASGIMiddleware:
     ) -> None:
         self.app = app
         self._resolver = Resolver(identify, credentials, required, required_key)
-        self._names = HeaderNames(self._resolver.known_headers, self._resolver.secret_headers)
+        self._names = HeaderNames(*self._resolver.interest)
         self._override = override
         self._logged_in = log_variable() if bind_structlog else None
 
@@ -88,26 +88,24 @@ class ASGIMiddleware:
             return
         resolver = self._resolver
         sent = self._names.take(scope)
+        slot: Slot
         if outer is None and resolver.is_nobodys(sent):
-            slot = NOBODY
+            slot = RequestSlot(None, _headers=scope["headers"])
         else:
-            withheld = None if outer is None else outer.withheld
-            request = ASGIRequest(scope, sent, resolver.known_headers, resolver.secret_headers, withheld)
+            request = ASGIRequest(scope, sent, resolver.interest, outer)
             try:
                 slot = await self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
             except RequestRefused as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
-            if slot is NOBODY:
-                slot = Slot(None)  # one of its own: also this answer counts in a WSGI door below
-            OPEN_SLOTS.add(slot)
+        slot.is_served = True
         scope[_SCOPE_KEY] = slot
         bound = bind(slot, self._logged_in)
         try:
             await self.app(scope, receive, send)
         finally:
             restore(bound, self._logged_in)
-            OPEN_SLOTS.discard(slot)
+            slot.is_served = False
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for the previous request of the connection either.

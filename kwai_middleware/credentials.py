@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._inbound.callables import KeyReader
+from kwai_middleware._inbound.key_lists import list_parser
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
 from kwai_middleware._inbound.values import checked_name
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError
@@ -16,6 +18,7 @@ from kwai_middleware.errors import ConfigurationError
 __all__ = ["HeaderCredentials"]
 
 _DEFAULT_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"x-openrouter-key": "openrouter"})
+_TRACE_NAMES: Final = tuple(name.decode() for name in TRACE_HEADERS)
 
 
 @final
@@ -30,10 +33,15 @@ class HeaderCredentials(KeyReader):
             `Bearer <key>` is expected.
         strip: Whether the headers are taken out of the scope or environ, in place, so that no log
             and no error report shows them from then on.
-        lists: Several weighted keys in one header. Not available in this version.
+        lists: Whether a header holds a list of keys, in one or several lines: True for all of them,
+            False for none, or the names of those that do. A list (RFC 9651) has 1 to 16 keys, each a
+            token, or a quoted string where it has characters that no token has, or begins with a
+            digit. Beside a key stands its weight as `w` or `weight`, a number above 0, without which
+            it is 1: `key-one;w=3, "2nd=key";w=0.5`. One key is a list of one. `authorization` holds
+            no list. Needs the extra `keylists`.
 
     Raises:
-        ConfigurationError: An argument is none of these.
+        ConfigurationError: An argument is none of these, or the extra is not installed.
 
     Example:
         >>> HeaderCredentials({"x-openrouter-key": "openrouter", "x-openai-key": "openai"})
@@ -43,32 +51,44 @@ class HeaderCredentials(KeyReader):
     __slots__ = ("_providers", "_strip")
 
     def __init__(
-        self, headers: Mapping[str, str] = _DEFAULT_HEADERS, *, strip: bool = True, lists: bool = False
+        self,
+        headers: Mapping[str, str] = _DEFAULT_HEADERS,
+        *,
+        strip: bool = True,
+        lists: bool | Collection[str] = False,
     ) -> None:
         if not isinstance(headers, Mapping) or not headers:
             raise ConfigurationError(
                 "HeaderCredentials: a mapping such as {'x-openrouter-key': 'openrouter'};"
                 " to read no keys, pass credentials=None to the middleware"
             )
-        if lists:
-            raise ConfigurationError("HeaderCredentials.lists: not available in this version; leave it False")
         self._providers: Final = {
             checked_name("HeaderCredentials", header): _checked_provider(provider)
             for header, provider in headers.items()
         }
         if len(self._providers) < len(headers):
             raise ConfigurationError("HeaderCredentials: two of the headers have the same name")
+        if not self._providers.keys().isdisjoint(_TRACE_NAMES):
+            raise ConfigurationError(
+                f"HeaderCredentials: {' and '.join(_TRACE_NAMES)} hold what calls are known by in logs, never a key"
+            )
         self._strip: Final = strip
-        super().__init__(self._providers, self._providers if strip else ())
+        super().__init__(
+            self._providers, self._providers if strip else (), list_headers=_checked_lists(lists, self._providers)
+        )
 
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
         """Return the keys of a request, in the order of the headers given.
 
         Raises:
-            InvalidHeader: A header of these was sent twice, or holds no usable key.
+            InvalidHeader: A header of these holds no usable key, or was sent twice and is no list.
         """
         credentials: list[Credential] = []
         for header, provider in self._providers.items():
+            if header in self.list_headers:
+                for listed, weight in request.secrets(header, strip=self._strip):
+                    credentials.append(Credential(provider=provider, api_key=listed, weight=weight))
+                continue
             key = request.secret(header, strip=self._strip)
             if key is not None:
                 credentials.append(Credential(provider=provider, api_key=key))
@@ -76,6 +96,25 @@ class HeaderCredentials(KeyReader):
 
     def __repr__(self) -> str:
         return f"HeaderCredentials({self._providers!r})"
+
+
+def _checked_lists(lists: bool | Collection[str], headers: Collection[str]) -> frozenset[str]:
+    if isinstance(lists, str) or not isinstance(lists, bool | Collection):
+        raise ConfigurationError("HeaderCredentials.lists: True, False, or a tuple of the headers that hold lists")
+    if isinstance(lists, bool):
+        names = frozenset(headers if lists else ())
+    else:
+        names = frozenset(checked_name("HeaderCredentials.lists", name) for name in lists)
+    if not names.issubset(headers):
+        raise ConfigurationError("HeaderCredentials.lists: one of them is not a header that keys are read from")
+    if "authorization" in names:
+        raise ConfigurationError(
+            "HeaderCredentials.lists: authorization holds one key, 'Bearer <key>'; name the headers that hold lists,"
+            " as in lists=('x-openrouter-key',)"
+        )
+    if names:
+        list_parser()  # what is missing is missing now, not at the first request
+    return names
 
 
 def _checked_provider(provider: str) -> str:

@@ -70,7 +70,7 @@ def mask_keys(logger: WrappedLogger, method_name: str, event_dict: EventDict) ->
 def _current_secrets() -> tuple[Secret, ...]:
     slot = current_slot()
     credentials = () if slot.caller is None else slot.caller.credentials
-    return (*(credential.api_key for credential in credentials), *(slot.withheld or {}).values())
+    return (*(credential.api_key for credential in credentials), *slot.withheld_keys)
 
 
 class _Masking:

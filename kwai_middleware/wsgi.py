@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, cast
 from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
-from kwai_middleware._inbound.open_requests import OPEN_SLOTS
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
-from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers
+from kwai_middleware._inbound.trace_ids import RequestSlot
+from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers, trace_headers
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import BlockingCall, RequestRefused
 from kwai_middleware.identity import HeaderIdentity
@@ -37,8 +37,8 @@ class WSGIMiddleware:
 
     A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
     A WSGI app that a bridge (a2wsgi, say) serves below an `ASGIMiddleware` needs none of these: wrap
-    the outer one. If it has one, that leaves each request that brought the outer one a header of its
-    to it, as it does inside another `WSGIMiddleware`; the bridge must run it in the request's context.
+    the outer one. If it has one, that leaves everything to the outer one, as it does inside another
+    `WSGIMiddleware`; the bridge must run it in the request's context.
 
     Args:
         app: The app, or the next middleware. For Flask: `app.wsgi_app = WSGIMiddleware(app.wsgi_app)`.
@@ -73,15 +73,16 @@ class WSGIMiddleware:
     ) -> None:
         self.app = app
         self._resolver = Resolver(identify, credentials, required, required_key)
-        self._keys = {environ_key(name): name for name in self._resolver.known_headers}
+        self._keys = {environ_key(name): name for name in self._resolver.interest.known}
         self._override = override
         self._logged_in = log_variable() if bind_structlog else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         outer: Slot | None = environ.get(_ENVIRON_KEY)
-        if outer is None and current_slot() in OPEN_SLOTS:
-            outer = current_slot()
+        if outer is None:
+            current = current_slot()
+            outer = current if current.is_served else None
         if outer is not None and not self._override:
             return self.app(environ, start_response)
         context = contextvars.copy_context()
@@ -95,12 +96,12 @@ class WSGIMiddleware:
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse, outer: Slot | None) -> Iterable[bytes]:
         """Bind in this context, which is the request's own, and run the app in it."""
         resolver = self._resolver
-        sent = sent_headers(environ, self._keys, resolver.secret_headers)
+        sent = sent_headers(environ, self._keys, resolver.interest.secret)
+        slot: Slot
         if outer is None and resolver.is_nobodys(sent):
-            slot = NOBODY
+            slot = RequestSlot(None, _headers=trace_headers(environ))
         else:
-            withheld = None if outer is None else outer.withheld
-            request = WSGIRequest(environ, sent, resolver.known_headers, resolver.secret_headers, withheld)
+            request = WSGIRequest(environ, sent, resolver.interest, outer)
             try:
                 slot = self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
             except RequestRefused as refusal:

@@ -242,12 +242,6 @@ def test_one_header_cannot_be_two_providers() -> None:
         HeaderCredentials({"x-key": "openrouter", "X-Key": "openai"})
 
 
-def test_lists_say_that_they_are_not_there_yet() -> None:
-    """A switch that does nothing would let several keys be taken for one."""
-    with pytest.raises(ConfigurationError, match="not available in this version"):
-        HeaderCredentials(lists=True)
-
-
 def test_one_header_cannot_be_identity_and_key(door: Door) -> None:
     """A header is either public or secret."""
     with pytest.raises(ConfigurationError, match="read the same header"):

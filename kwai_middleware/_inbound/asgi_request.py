@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from starlette.types import Scope
 
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.values import MAX_HEADER
 
 __all__ = ["ASGIRequest", "HeaderNames"]
 
 _MOST_SPELLINGS: Final = 1000
 _LONGEST_SPELLING: Final = 64
+_FEW: Final = 8
 
 
 class HeaderNames:
@@ -25,19 +27,21 @@ class HeaderNames:
     Args:
         names: In lower case.
         secret: Those of them that are taken out of the request.
+        lists: Those that may be sent several times, and are one list then.
     """
 
-    __slots__ = ("_names", "_others", "_secret")
+    __slots__ = ("_lists", "_names", "_others", "_secret")
 
-    def __init__(self, names: Iterable[str], secret: frozenset[str]) -> None:
+    def __init__(self, names: Iterable[str], secret: Set[str], lists: Set[str] = frozenset()) -> None:
         self._names: Final = {name.encode("latin-1"): name for name in names}
         self._secret: Final = secret
+        self._lists: Final = lists
         self._others: Final[set[bytes]] = set()
 
     def take(self, scope: Scope) -> dict[str, bytes | None]:
         """Return the headers looked for that were sent, and take the secret ones of them out of the scope.
 
-        A value of None stands for a header that was sent more than once.
+        A value of None stands for a header that was sent more than once and is no list.
         """
         is_list = isinstance(scope["headers"], list)
         if not is_list:
@@ -51,13 +55,27 @@ class HeaderNames:
             if raw not in others:
                 name = names.get(raw) or self._find(raw)
                 if name is not None:
-                    sent[name] = None if name in sent else header[1]
+                    sent[name] = header[1] if name not in sent else self._joined(name, sent[name], header[1])
                     if name in self._secret:
-                        gone = [header] if gone is None else [*gone, header]
+                        gone = [] if gone is None else gone
+                        gone.append(header)
         if gone is not None:
-            for header in gone:
-                headers.remove(header)  # in place: what sits outside of us holds the same list
+            self._remove(headers, gone)
         return sent
+
+    def _joined(self, name: str, before: bytes | None, value: bytes) -> bytes | None:
+        if before is None or name not in self._lists:
+            return None
+        # One that is too long is refused, however long it is.
+        return before if len(before) > MAX_HEADER else before + b", " + value
+
+    def _remove(self, headers: list[tuple[bytes, bytes]], gone: list[tuple[bytes, bytes]]) -> None:
+        """Take headers out in place: what sits outside of us holds the same list."""
+        if len(gone) <= _FEW:
+            for header in gone:
+                headers.remove(header)
+        else:
+            headers[:] = [header for header in headers if self._names.get(header[0].lower()) not in self._secret]
 
     def _find(self, raw: bytes) -> str | None:
         name = self._names.get(raw.lower())
@@ -106,6 +124,10 @@ class ASGIRequest(InboundRequest):
         """Return each value of a header, as received; a server may have joined some with commas."""
         wanted = name.lower().encode("latin-1")
         return [value for raw, value in self._source["headers"] if raw.lower() == wanted]
+
+    def _trace_headers(self) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = self._source["headers"]
+        return headers
 
     def _remove(self, name: str) -> None:
         gone = name.encode("latin-1")

@@ -25,16 +25,22 @@ class HeaderReader:
         headers: What it answers by, in lower case.
         secret_headers: Those of them that are taken out of the request before anything else runs.
         other_headers: What else it looks at when one of the others was sent.
+        list_headers: Those that may be sent several times, and are one list then.
     """
 
-    __slots__ = ("headers", "other_headers", "secret_headers")
+    __slots__ = ("headers", "list_headers", "other_headers", "secret_headers")
 
     def __init__(
-        self, headers: Iterable[str], secret_headers: Iterable[str] = (), other_headers: Iterable[str] = ()
+        self,
+        headers: Iterable[str],
+        secret_headers: Iterable[str] = (),
+        other_headers: Iterable[str] = (),
+        list_headers: Iterable[str] = (),
     ) -> None:
         self.headers: Final = frozenset(headers)
         self.secret_headers: Final = frozenset(secret_headers)
         self.other_headers: Final = frozenset(other_headers)
+        self.list_headers: Final = frozenset(list_headers)
 
 
 class IdentityReader(HeaderReader, ABC):

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, MutableMapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from kwai_middleware._caller import Caller
-from kwai_middleware._inbound.values import MAX_HEADER, key_from, text_from
+from kwai_middleware._inbound.key_lists import keys_from, list_parser
+from kwai_middleware._inbound.trace_ids import RequestSlot
+from kwai_middleware._inbound.values import MAX_HEADER, has_comma, key_from, text_from
 from kwai_middleware._secret import Secret
+from kwai_middleware._slot import Slot, WeightedKey
 from kwai_middleware.errors import InvalidHeader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["InboundRequest"]
+__all__ = ["InboundRequest", "Interest"]
+
+Found = TypeVar("Found", Secret, tuple[WeightedKey, ...])
+
+
+class Interest(NamedTuple):
+    """The headers that a door looks for, by their names in lower case.
+
+    Attributes:
+        known: All of them.
+        secret: Those that are taken out of the request.
+        lists: Those that may be sent several times, and are one list then.
+    """
+
+    known: frozenset[str]
+    secret: frozenset[str]
+    lists: frozenset[str]
 
 
 class InboundRequest(ABC):
@@ -25,31 +44,32 @@ class InboundRequest(ABC):
             callable that looks keys up goes by this, never by a header that anyone may send.
     """
 
-    __slots__ = ("_broken", "_gone", "_known", "_sent", "_source", "_taken", "caller")
+    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "caller")
 
     def __init__(
         self,
         source: MutableMapping[str, Any],
         sent: dict[str, bytes | None],
-        known: frozenset[str],
-        gone: frozenset[str],
-        withheld: Mapping[str, Secret] | None,
+        interest: Interest,
+        outer: Slot | None,
     ) -> None:
         """For the doors.
 
         Args:
             source: The scope or environ.
             sent: The known headers that were sent; None as a value stands for sent more than once.
-            known: Names in lower case; of those that are not in `sent` none was sent.
-            gone: Those of them that have been taken out of the source.
-            withheld: Keys that an outer middleware has taken out.
+            interest: What is known, so that of what is not in `sent` none was sent; its secret
+                headers have been taken out of the source.
+            outer: The slot of an outer middleware, with the keys that it has taken out.
         """
         self.caller: Caller | None = None
         self._source = source
         self._sent = sent
-        self._known = known
-        self._gone = gone
-        self._taken: dict[str, Secret] = {} if withheld is None else {**withheld}
+        self._interest = interest
+        self._outer = outer
+        self._taken: dict[str, Secret | tuple[WeightedKey, ...]] = (
+            {**outer.withheld} if outer is not None and outer.withheld else {}
+        )
         self._broken: dict[str, InvalidHeader] = _NONE_BROKEN
 
     @property
@@ -134,62 +154,106 @@ class InboundRequest(ABC):
         """
         name = name.lower()
         if self._find(name):
-            key = key_from(name, self._sent[name])
-            if strip:
-                self._keep(name, key)
-            if isinstance(key, InvalidHeader):
-                raise key
-            return key
-        if name in self._broken:
-            raise self._broken[name]
-        return self._taken.get(name)
+            return self._found(name, key_from(name, self._sent[name]), strip=strip)
+        taken = self._withheld(name)
+        if not isinstance(taken, tuple):
+            return taken
+        if len(taken) != 1:
+            raise has_comma(name)
+        return taken[0].key
+
+    def secrets(self, name: str, *, strip: bool = True) -> tuple[WeightedKey, ...]:
+        """Return the keys in a header that holds a list of them (RFC 9651); none when there are none.
+
+        A list may have several lines, and holds 1 to 16 keys, each a token or a quoted string, with
+        a weight as the parameter `w` or `weight`: `key-one;w=3, "2nd=key";w=0.5`.
+
+        Args:
+            name: In any case; not `authorization`.
+            strip: As for `secret`.
+
+        Raises:
+            InvalidHeader: The header is no such list. Left alone, it becomes the answer 400.
+            ConfigurationError: The extra `keylists` is not installed.
+        """
+        list_parser()  # if it is missing, that is known before a value is looked at
+        name = name.lower()
+        if self._find(name):
+            return self._found(name, keys_from(name, self._joined(name)), strip=strip)
+        taken = self._withheld(name)
+        if taken is None:
+            return ()
+        return taken if isinstance(taken, tuple) else (WeightedKey(taken, 1.0),)
 
     def seal(self) -> None:
         """Keep what was taken out of the source as secrets only, before code that is not ours runs."""
-        for name in self._gone.intersection(self._sent):
-            self._keep(name, key_from(name, self._sent[name]))
+        for name in self._interest.secret.intersection(self._sent):
+            is_list = name in self._interest.lists
+            self._keep(name, keys_from(name, self._joined(name)) if is_list else key_from(name, self._sent[name]))
 
     def sent(self, names: Set[str]) -> Mapping[str, bytes | None]:
         """Return the values of some headers as received, of those that were sent, and maybe of others too.
 
         The names are in lower case. None stands for a header that was sent more than once.
         """
-        if not self._known >= names:
+        if not self._interest.known >= names:
             for name in names:
                 self._find(name)
         return self._sent
 
-    @property
-    def withheld(self) -> dict[str, Secret] | None:
-        """The keys that were taken out of the request, by header; None when there are none."""
-        if not self._gone.isdisjoint(self._sent):
+    def slot(self, caller: Caller | None) -> Slot:
+        """Return the slot of this request, for whom it has turned out to be."""
+        if not self._interest.secret.isdisjoint(self._sent):
             self.seal()
-        return self._taken or None
+        if self._outer is None:
+            return RequestSlot(caller, self._taken or None, _headers=self._trace_headers())
+        return self._outer.part(caller, self._taken or None)
 
     @property
     def is_preflight(self) -> bool:
         """Whether this is the question that a browser asks before a request to another origin."""
         return self.method == "OPTIONS" and self._find("origin") and self._find("access-control-request-method")
 
+    @abstractmethod
+    def _trace_headers(self) -> Iterable[Sequence[bytes]]:
+        """Return the headers that may bring a trace id, or all."""
+
+    def _joined(self, name: str) -> bytes:
+        """Return the value of a header that was sent, several as one list."""
+        value = self._sent[name]
+        return b", ".join(self.values(name)) if value is None else value
+
     def _find(self, name: str) -> bool:
         """Return whether a header was sent; look for it, if that has not been done yet."""
         if name in self._sent:
             return True
-        if name in self._known:
+        if name in self._interest.known:
             return False
         values = self.values(name)
         if values:
             self._sent[name] = values[0] if len(values) == 1 else None
         return len(values) > 0
 
-    def _keep(self, name: str, key: Secret | InvalidHeader) -> None:
+    def _found(self, name: str, found: Found | InvalidHeader, *, strip: bool) -> Found:
+        if strip:
+            self._keep(name, found)
+        if isinstance(found, InvalidHeader):
+            raise found
+        return found
+
+    def _keep(self, name: str, found: Secret | tuple[WeightedKey, ...] | InvalidHeader) -> None:
         del self._sent[name]
-        if name not in self._gone:
+        if name not in self._interest.secret:
             self._remove(name)
-        if isinstance(key, Secret):
-            self._taken[name] = key
+        if isinstance(found, InvalidHeader):
+            self._broken = {**self._broken, name: found}
         else:
-            self._broken = {**self._broken, name: key}
+            self._taken[name] = found
+
+    def _withheld(self, name: str) -> Secret | tuple[WeightedKey, ...] | None:
+        if name in self._broken:
+            raise self._broken[name]
+        return self._taken.get(name)
 
 
 _NONE_BROKEN: Final[dict[str, InvalidHeader]] = {}

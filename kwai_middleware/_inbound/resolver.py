@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from kwai_middleware._caller import Caller, Credential, checked_caller
-from kwai_middleware._context import NOBODY, Slot
 from kwai_middleware._inbound.callables import Credentials, HeaderReader, Identify, IdentityReader, KeyReader, Required
-from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.request import InboundRequest, Interest
+from kwai_middleware._slot import Slot
 from kwai_middleware.errors import ConfigurationError, Unauthenticated
 
 __all__ = ["Resolver"]
@@ -55,8 +55,11 @@ class Resolver:
             reader for reader in (self._identity_reader, self._key_reader) if reader is not None
         ]
         self._headers: Final = frozenset[str]().union(*(reader.headers for reader in readers))
-        self.secret_headers: Final = frozenset[str]().union(*(reader.secret_headers for reader in readers))
-        self.known_headers: Final = self._headers.union(*(reader.other_headers for reader in readers))
+        self.interest: Final = Interest(
+            known=self._headers.union(*(reader.other_headers for reader in readers)),
+            secret=frozenset[str]().union(*(reader.secret_headers for reader in readers)),
+            lists=frozenset[str]().union(*(reader.list_headers for reader in readers)),
+        )
         if len(self._headers) < sum(len(reader.headers) for reader in readers):
             raise ConfigurationError("identify and credentials read the same header; each needs one of its own")
 
@@ -80,7 +83,7 @@ class Resolver:
             RequestRefused: The request is to be answered with an error.
         """
         if request.is_preflight:
-            return NOBODY
+            return request.slot(None)
         texts = _NO_TEXTS if self._identity_reader is None else self._identity_reader.texts(request)
         keys = () if self._key_reader is None else self._key_reader(request)
         caller = checked_caller(texts, keys) if texts or keys else None
@@ -88,7 +91,7 @@ class Resolver:
             raise _identity_missing()
         if self._required_key and not keys:
             raise self._key_missing()
-        return _slot(request, caller)
+        return request.slot(caller)
 
     def steps(self, request: InboundRequest) -> Generator[Awaitable[object], Any, Slot]:
         """Do the same as `resolve` with callables of the app, sync or async.
@@ -101,7 +104,7 @@ class Resolver:
         """
         request.seal()
         if request.is_preflight:
-            return NOBODY
+            return request.slot(None)
         if self._identify is not None:
             answer = self._identify(request)
             request.caller = _checked_caller((yield answer) if inspect.isawaitable(answer) else answer)
@@ -114,7 +117,7 @@ class Resolver:
             raise _identity_missing()
         if not _has_key(caller) and (yield from _holds("required_key", self._required_key, request)):
             raise self._key_missing()
-        return _slot(request, caller)
+        return request.slot(caller)
 
     def _key_missing(self) -> Unauthenticated:
         if not self._keys_sent_in:
@@ -166,11 +169,6 @@ def _has_identity(caller: Caller | None) -> bool:
 
 def _has_key(caller: Caller | None) -> bool:
     return caller is not None and len(caller.credentials) > 0
-
-
-def _slot(request: InboundRequest, caller: Caller | None) -> Slot:
-    withheld = request.withheld
-    return NOBODY if caller is None and withheld is None else Slot(caller, withheld)
 
 
 def _identity_missing() -> Unauthenticated:

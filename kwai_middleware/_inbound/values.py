@@ -9,7 +9,7 @@ from typing import Final
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError, InvalidHeader
 
-__all__ = ["MAX_HEADER", "checked_name", "key_from", "text_from"]
+__all__ = ["MAX_HEADER", "checked_name", "has_comma", "key_from", "text_from"]
 
 MAX_HEADER: Final = 4096
 """Longest value of a header, in bytes."""
@@ -57,7 +57,7 @@ def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int) -> 
     if not text.isascii():
         text = unicodedata.normalize("NFC", text).strip()
     if not commas and "," in text:
-        raise _has_comma(name)
+        raise has_comma(name)
     return text or None
 
 
@@ -82,7 +82,7 @@ def key_from(name: str, value: bytes | None) -> Secret | InvalidHeader:
             return InvalidHeader(f"The header {name} must have the form 'Bearer <key>'.", header=name)
         text = text.strip(" ")
     if "," in text:
-        return _has_comma(name)
+        return has_comma(name)
     try:
         return Secret(text)
     except ValueError:
@@ -95,5 +95,6 @@ def _sent_twice(name: str) -> InvalidHeader:
     return InvalidHeader(f"The header {name} was sent more than once.", header=name)
 
 
-def _has_comma(name: str) -> InvalidHeader:
+def has_comma(name: str) -> InvalidHeader:
+    """Return the refusal of a header that may be two."""
     return InvalidHeader(f"The header {name} has a comma, as two headers of that name become one with.", header=name)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["WSGIRequest", "environ_key", "sent_headers"]
+__all__ = ["WSGIRequest", "environ_key", "sent_headers", "trace_headers"]
 
 
 def environ_key(name: str) -> str:
@@ -35,12 +36,23 @@ def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: froz
     return sent
 
 
+def trace_headers(environ: WSGIEnvironment) -> Sequence[tuple[bytes, bytes]]:
+    """Return the headers of an environ that may bring a trace id."""
+    if _TRACE_PARENT not in environ and _REQUEST_ID not in environ:
+        return ()
+    return [(name, _bytes(environ[key])) for key, name in _TRACE_KEYS.items() if key in environ]
+
+
 def _bytes(value: str) -> bytes:
     """Undo what WSGI does to headers: each byte of it is one character."""
     try:
         return value.encode("latin-1")
     except UnicodeEncodeError:
         return b"\xff"  # set by something that does not keep to that: not valid UTF-8
+
+
+_TRACE_KEYS: Final = {environ_key(name.decode()): name for name in TRACE_HEADERS}
+_TRACE_PARENT, _REQUEST_ID = _TRACE_KEYS
 
 
 class WSGIRequest(InboundRequest):
@@ -101,6 +113,10 @@ class WSGIRequest(InboundRequest):
         """Return each value of a header, as received; a server may have joined some with commas."""
         key = environ_key(name)
         return [_bytes(self._source[key])] if key in self._source else []
+
+    def _trace_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        # Not the environ itself: that holds the slot, and would be held by it.
+        return trace_headers(self.environ)
 
     def _remove(self, name: str) -> None:
         del self._source[environ_key(name)]

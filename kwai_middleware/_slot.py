@@ -1,0 +1,99 @@
+"""What one unit of work (a request, a job) keeps for all that runs in it: its caller and its trace id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from kwai_middleware._caller import Caller
+from kwai_middleware._secret import Secret
+
+__all__ = ["NOBODY", "Slot", "WeightedKey", "Withheld"]
+
+
+class WeightedKey(NamedTuple):
+    """One key of a list of keys.
+
+    Attributes:
+        key: The key.
+        weight: How often it is chosen, in proportion to the others; above 0, and 1 where none is given.
+    """
+
+    key: Secret
+    weight: float
+
+
+Withheld = Mapping[str, Secret | tuple[WeightedKey, ...]]
+"""Keys taken out of a request, by header in lower case: one key, or a list of them."""
+
+
+class Slot(msgspec.Struct, eq=False, weakref=True):
+    """The place of one unit of work for its caller.
+
+    The context variable holds the slot, not the caller, so that an outer and an inner middleware,
+    and everything below them, share one answer.
+
+    Attributes:
+        caller: Who the work is for; None for nobody.
+        withheld: What was taken out of the request. An inner middleware with `override=True` reads
+            it as if it were still there.
+        is_served: Whether an ASGI door is serving this request right now. By this a WSGI door below
+            it, in a bridge, knows that the slot in its context is its own request's; the context
+            alone does not tell that, since it may be inherited from a request that has ended.
+    """
+
+    caller: Caller | None
+    withheld: Withheld | None = None
+    _trace: dict[str, str] = {}  # each slot gets a new one
+    is_served: bool = False
+
+    @property
+    def trace_id(self) -> str:
+        """What all calls of this unit of work share; found or made when it is first asked for.
+
+        Outside of any unit of work it is another one each time.
+        """
+        # No lock: a signal handler could wait for it in vain. Of several threads the first one's counts for all.
+        return self._trace.get("id") or self._trace.setdefault("id", self._brought_id() or _new_id())
+
+    @property
+    def withheld_keys(self) -> Iterator[Secret]:
+        """Each key that was taken out of the request."""
+        for kept in (self.withheld or {}).values():
+            if isinstance(kept, Secret):
+                yield kept
+            else:
+                yield from (key for key, _ in kept)
+
+    def part(self, caller: Caller | None, withheld: Withheld | None = None) -> Slot:
+        """Return a slot for a part of this unit of work, with a caller of its own and the same trace id."""
+        return Slot(caller, withheld, {"id": self.trace_id})
+
+    def _brought_id(self) -> str | None:
+        """Return the trace id that the unit of work came with."""
+        return None
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # what it was made of may hold more than an error report should
+
+
+class _Outside(Slot):
+    """No unit of work: what runs here does not belong together."""
+
+    @property
+    def trace_id(self) -> str:
+        return _new_id()
+
+    def part(self, caller: Caller | None, withheld: Withheld | None = None) -> Slot:
+        return Slot(caller, withheld)
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
+
+
+NOBODY: Final[Slot] = _Outside(None)
+"""What is bound outside of any unit of work."""
