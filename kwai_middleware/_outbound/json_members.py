@@ -28,10 +28,13 @@ _JOINED_BELOW: Final = 128 * 1024
 def read_object(body: bytes) -> tuple[bytes, Members] | None:
     """Return a JSON object and its members; None when `body` is anything else.
 
+    What is not valid UTF-8 is none, wherever the fault is: msgspec does not look into what it skips.
     The object is `body` itself; for what only a lenient parser reads, such as a vendor's server may
     have, it is the same text as UTF-8: half an emoji in a prompt must not hide whose call it is.
     """
     try:
+        if not body.isascii():
+            body.decode()
         return body, _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_leniently(body)
