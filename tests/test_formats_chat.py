@@ -198,8 +198,8 @@ class TestStreams:
             "content": None,
             "reasoning": "I am",
             "reasoning_details": [
-                {"type": "reasoning.text", "text": "I am", "signature": "s"},
-                {"type": "reasoning.encrypted", "data": "x"},
+                {"type": "reasoning.text", "index": 0, "text": "I am", "signature": "s"},
+                {"type": "reasoning.encrypted", "index": 0, "data": "x"},
                 {"type": "reasoning.summary", "summary": "yz"},
             ],
         }

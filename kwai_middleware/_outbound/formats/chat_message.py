@@ -93,7 +93,7 @@ class Message:
             "reasoning_content": joined_text(self._reasoning_content, secrets),
             "refusal": joined_text(self._refusal, secrets),
             "reasoning_details": self._reasoning_details.joined(secrets),
-            "tool_calls": self._tool_calls.joined(secrets),
+            "tool_calls": [_without_place(call) for call in self._tool_calls.joined(secrets)],
             "function_call": self._function_call.joined(secrets),
             "annotations": self._annotations,
             "images": self._images,
@@ -105,3 +105,9 @@ class Message:
             **{name: value for name, value in others.items() if value},
             **self._whole,
         }
+
+
+def _without_place(call: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where in the stream's list a tool call stands: OpenAI's whole answers do not number them."""
+    call.pop("index", None)
+    return call

@@ -122,11 +122,8 @@ class GrowingList:
             item.skip()
 
     def joined(self, secrets: tuple[Secret, ...] = ()) -> list[dict[str, Any]]:
-        """Return the objects in the order in which they began, without their place in the stream."""
-        items = [item.joined(secrets) for item in self._items]
-        for item in items:
-            item.pop("index", None)
-        return items
+        """Return the objects in the order in which they began."""
+        return [item.joined(secrets) for item in self._items]
 
 
 def joined_text(pieces: list[str], secrets: tuple[Secret, ...]) -> str:
