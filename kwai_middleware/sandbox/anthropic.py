@@ -31,6 +31,7 @@ _ERROR_TYPES: Final = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_STOP_REASONS: Final = {"length": "max_tokens", "content_filter": "refusal"}
 _FAILED: Final = "Provider returned error"
 _SIGNATURE: Final = "c2lnbmVk"
 _COMMENT: Final = b": OPENROUTER PROCESSING\n\n"
@@ -113,7 +114,7 @@ class AnthropicCompletion(Completion):
         if answer.reasoning:
             yield self.reasoning(answer.reasoning)
         is_whole = answer.failure is None and answer.ending in ("done", "late", "no-done")
-        pieces = answer.pieces if is_whole else answer.pieces[: -(-len(answer.pieces) // 2)]
+        pieces = answer.pieces if is_whole else answer.half
         if pieces:
             yield self._opened({"type": "text", "text": ""})
             yield from map(self.piece, pieces)
@@ -173,14 +174,15 @@ class AnthropicCompletion(Completion):
         }
 
     def _stop_reason(self) -> str:
-        return "tool_use" if self.answer.tool_calls else "end_turn"
+        reason = "tool_use" if self.answer.tool_calls else "end_turn"
+        return _STOP_REASONS.get(self.answer.finish_reason or "", reason)
 
     def _usage(self) -> dict[str, object]:
-        """Anthropic counts what was read from the cache apart."""
+        """Anthropic counts apart what was read from the cache and what was written to it."""
         bill = self.bill
         return {
-            "input_tokens": bill.prompt_tokens - bill.cached_tokens,
-            "cache_creation_input_tokens": 0,
+            "input_tokens": bill.prompt_tokens - bill.cached_tokens - bill.cache_write_tokens,
+            "cache_creation_input_tokens": bill.cache_write_tokens,
             "cache_read_input_tokens": bill.cached_tokens,
             "output_tokens": bill.completion_tokens,
         }
@@ -197,7 +199,11 @@ class AnthropicCompletion(Completion):
 
 
 class OpenRouterAnthropicCompletion(AnthropicCompletion):
-    """The same as OpenRouter gives it: comments first, `[DONE]` last, and what it cost beside the usage."""
+    """The same as OpenRouter gives it: comments first, and what it cost beside the usage.
+
+    `[DONE]` comes last where it was observed, on requests with `?beta=true`: documented it is nowhere, and
+    Anthropic's SDK (2.12) stumbles over it.
+    """
 
     id_prefix = ""
 
@@ -212,7 +218,8 @@ class OpenRouterAnthropicCompletion(AnthropicCompletion):
     def finish(self) -> Iterator[bytes]:
         """Yield what comes after the last block."""
         yield from super().finish()
-        yield _DONE
+        if self.question.query.get("beta") == "true":
+            yield _DONE
 
     def _message(self, blocks: list[dict[str, object]], reason: str | None, usage: object) -> dict[str, object]:
         return {**super()._message(blocks, reason, usage), "provider": "Sandbox"}

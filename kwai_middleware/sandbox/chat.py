@@ -30,6 +30,9 @@ class GatewayChat(Inference):
         entry.customer_params = merged.get("customer_params")
         entry.customer = customer_of(merged)
         entry.disable_fallback = merged.get("disable_fallback")
+        # No reference says whether the header or the parameter wins; the one that can do harm does.
+        override = merged.get("route_provider_override")
+        entry.route_provider = override if isinstance(override, str) else entry.route_provider
         app_key = bearer_key(connection.header(b"authorization"))
         if app_key is None:
             return Refusal(401, gateway.INVALID_KEY)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from kwai_middleware.sandbox.json_types import is_array
-from kwai_middleware.sandbox.keys import KEY_MEMBER, bearer_key
+from kwai_middleware.sandbox.keys import KEY_HEADER, KEY_MEMBER, NO_KEY_MEMBER, bearer_key
 from kwai_middleware.sandbox.parameters import NESTED, PARAMETER_HEADERS, identifier_text
 
 __all__ = ["Door", "DoorKind", "disagreeing", "doors_of"]
@@ -34,8 +33,10 @@ _CUSTOMER: Final[dict[str, DoorKind]] = {
 _BY_NAME: Final = ("customer_credentials", "customer_api_keys", "credential_override", "credentials")
 """A text right below these is a key whatever its name, which is a provider or a model."""
 
-_NO_KEY: Final = re.compile(r"^api_(?:base|version)$|region|project|location")
 _CREDENTIALS: Final = (*_BY_NAME[:3], "load_balance_models", "loadbalance_models", "load_balance_group")
+_CONTAINERS: Final = (*NESTED, "extra_body")
+"""Members that hold parameters; one of the vendor's relays merges `extra_body` in."""
+
 _DEEPEST: Final = 12
 """No form of a credential that the vendor shows is nested deeper than half of this."""
 
@@ -90,17 +91,18 @@ def doors_of(
         for name, value in top.members:
             if in_metadata and name == "metadata" and isinstance(value, _Object):
                 doors += _nested(value, "metadata.")
+                doors += _extra_headers(value, "metadata.")
     for raw_name, raw_value in headers:
         header, text = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if header in PARAMETER_HEADERS:
-            doors += _container(_header_value(text), f"header {_SPELLING[header]}", ": ")
+            doors += _header(header, text, f"header {_SPELLING[header]}", ": ")
         elif header in key_headers:
-            doors.append(Door(f"header {header}", "key", bearer_key(text) or text))
+            doors += _header(header, text, f"header {header}", "")
     return tuple(map(_showable, doors))
 
 
 def disagreeing(doors: Iterable[Door]) -> list[DoorKind]:
-    """Return the kinds of which doors bring different values."""
+    """Return the kinds of which doors bring different values; keys of several providers count as different too."""
     values: dict[DoorKind, set[str | None]] = {}
     for door in doors:
         if door.kind is not None:
@@ -116,17 +118,22 @@ def _read(text: bytes | str) -> object:
         return None
 
 
-def _header_value(text: str) -> object:
+def _header(name: str, text: str, path: str, separator: str) -> Iterator[Door]:
+    """The doors in a header: parameters in one that is there for them, else a key."""
+    if name not in PARAMETER_HEADERS:
+        yield Door(path, "key", bearer_key(text) or text)
+        return
     try:
-        return _read(base64.b64decode(text, validate=True))
+        value = _read(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
         # The guides of some endpoints write plain JSON here.
-        return _read(text)
+        value = _read(text)
+    yield from _container(value, path, separator)
 
 
 def _nested(holder: _Object, prefix: str) -> Iterator[Door]:
     for name, value in holder.members:
-        if name in NESTED:
+        if name in _CONTAINERS:
             yield from _container(_read(value) if isinstance(value, str) else value, prefix + name, ".")
 
 
@@ -148,6 +155,16 @@ def _parameters(parameters: _Object, prefix: str) -> Iterator[Door]:
         elif name in _CREDENTIALS:
             keys = list(_keys(value, path, is_key=False, by_name=name in _BY_NAME, left=_DEEPEST))
             yield from keys or [Door(path)]
+    yield from _extra_headers(parameters, prefix)
+
+
+def _extra_headers(holder: _Object, prefix: str) -> Iterator[Door]:
+    """The headers that the gateway is asked to send on to the provider: a key among them would pay."""
+    for name, headers in holder.members:
+        if name == "extra_headers" and isinstance(headers, _Object):
+            for header, text in headers.members:
+                if isinstance(text, str) and text and KEY_HEADER.search(header):
+                    yield from _header(header.lower(), text, f"{prefix}{name}.{header}", ".")
 
 
 def _customer(value: object, path: str) -> list[Door]:
@@ -175,8 +192,8 @@ def _keys(value: object, path: str, *, is_key: bool, by_name: bool, left: int) -
         return
     elif isinstance(value, _Object):
         for name, each in value.members:
-            named = KEY_MEMBER.search(name) is not None or (by_name and _NO_KEY.search(name) is None)
-            yield from _keys(each, f"{path}.{name}", is_key=named, by_name=name in _BY_NAME, left=left - 1)
+            named = (by_name or KEY_MEMBER.search(name)) and not NO_KEY_MEMBER.search(name)
+            yield from _keys(each, f"{path}.{name}", is_key=bool(named), by_name=name in _BY_NAME, left=left - 1)
     elif is_array(value):
         for index, each in enumerate(value):
             yield from _keys(each, f"{path}[{index}]", is_key=is_key, by_name=False, left=left - 1)

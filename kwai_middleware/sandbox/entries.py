@@ -41,7 +41,7 @@ class CallEntry:
         paid_from: Where the key that pays was found.
         doors: Every place of the request that names a customer or brings a key, whether it won or not.
         forwarded: Top-level members that go on to the model's provider though they are none of the vendor's.
-        route_provider: What `X-Respan-Route-Provider` pins.
+        route_provider: What `X-Respan-Route-Provider` or the parameter `route_provider_override` pins.
         disable_fallback: The parameter of that name.
     """
 

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from kwai_middleware.sandbox.json_types import is_array, is_object, json_or_none
+from kwai_middleware.sandbox.parameters import NESTED, PARAMETER_HEADERS
 
-__all__ = ["KEY_MEMBER", "KeyRing", "bearer_key", "fingerprint", "header_keys"]
+__all__ = ["KEY_HEADER", "KEY_MEMBER", "NO_KEY_MEMBER", "KeyRing", "bearer_key", "fingerprint", "header_keys"]
 
 _MOST_KEYS: Final = 10_000
 _SHORTEST: Final = 8
@@ -25,10 +26,13 @@ KEY_MEMBER: Final = re.compile(
 )
 """Names of members that are there to hold a key."""
 
-_KEY_HEADER: Final = re.compile(r"authorization|key|token|secret|cookie", re.IGNORECASE)
+NO_KEY_MEMBER: Final = re.compile(r"_(?:base|version|id)$|region|project|location")
+"""Names of what a credential holds beside its key."""
+
+KEY_HEADER: Final = re.compile(r"authorization|key|token|secret|cookie|x-data-(?:respan|keywordsai)", re.IGNORECASE)
+"""Names of headers that may hold one."""
+
 _CREDENTIAL_HEADERS: Final = (b"x-api-key", b"x-openrouter-api-key")
-_PARAMETER_HEADERS: Final = ("x-data-respan-params", "x-data-keywordsai-params")
-_PARAMETER_MEMBERS: Final = ("respan_params", "keywordsai_params")
 
 
 def fingerprint(key: str) -> str:
@@ -96,7 +100,7 @@ class KeyRing:
             if member and value and KEY_MEMBER.search(member):
                 found.add(fingerprint(value))
                 return fingerprint(value)
-            if member in _PARAMETER_MEMBERS and is_object(within := json_or_none(value.encode("utf-8", "replace"))):
+            if member in NESTED and is_object(within := json_or_none(value.encode("utf-8", "replace"))):
                 return msgspec.json.encode(self.mask(within, found)).decode()
             return self.mask_text(value, found)
         if is_object(value):
@@ -114,9 +118,9 @@ class KeyRing:
         for raw_name, raw_value in headers:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             key = bearer_key(value)
-            if name in _PARAMETER_HEADERS:
+            if name in PARAMETER_HEADERS:
                 value = self._mask_parameters(value, found)
-            elif not _KEY_HEADER.search(name):
+            elif not KEY_HEADER.search(name):
                 value = self.mask_text(value, found)
             elif key is not None:
                 value = f"{value.partition(' ')[0]} {fingerprint(key)}"

@@ -92,11 +92,11 @@ def identifier_text(identifier: object) -> str | None:
 
 
 def _nested(holder: Mapping[str, object]) -> Iterator[object]:
-    """Each container of parameters in an object, the weaker first; text is read as JSON."""
+    """Each container of parameters in an object, the weaker first; `respan_params` may be the JSON of one."""
     for name in reversed(NESTED):
         if name in holder:
             value = holder[name]
-            yield json_or_none(value.encode()) if isinstance(value, str) else value
+            yield json_or_none(value.encode()) if isinstance(value, str) and name == NESTED[0] else value
 
 
 def _from_header(header: str | None) -> Iterator[object]:

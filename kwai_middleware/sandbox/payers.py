@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from kwai_middleware.sandbox.json_types import is_array, is_object, object_or_empty
+from kwai_middleware.sandbox.keys import NO_KEY_MEMBER
 
 __all__ = ["paying_credential"]
 
@@ -19,12 +20,12 @@ def paying_credential(merged: Mapping[str, object], model: str | None, provider:
     Args:
         merged: The request's parameters.
         model: The model that is asked for.
-        provider: The one that `X-Respan-Route-Provider` pins; of `customer_credentials` only its key counts then.
+        provider: The one that is pinned; of `customer_credentials` only its key counts then.
     """
     # No reference orders these. Taken here: what is meant for one model, then for a choice of models,
     # then for the customer as a whole. No test may depend on that; `doors` shows all that were there.
     candidates = (
-        ("credential_override", _of_model(merged.get("credential_override"), model)),
+        ("credential_override", _overriding(merged.get("credential_override"), model, provider)),
         ("load_balance_group", _balanced(object_or_empty(merged.get("load_balance_group")).get("models"))),
         *((name, _balanced(merged.get(name))) for name in _LOAD_BALANCED),
         ("customer_api_keys", _of_model(merged.get("customer_api_keys"), model)),
@@ -38,6 +39,12 @@ def _key(credential: object) -> str | None:
     if is_object(credential):
         credential = next((credential[name] for name in _KEY_NAMES if name in credential), None)
     return credential if isinstance(credential, str) and credential else None
+
+
+def _overriding(credentials: object, model: str | None, provider: str | None) -> str | None:
+    """The key for the model, says the guide, or for the provider, says the reference."""
+    named = object_or_empty(credentials).get(provider or "openrouter")
+    return _of_model(credentials, model) or _key(named)
 
 
 def _of_model(by_model: object, model: str | None) -> str | None:
@@ -75,5 +82,5 @@ def _by_provider(credentials: object) -> Iterator[tuple[str, str]]:
     for name, value in object_or_empty(credentials).items():
         for each in value if is_array(value) else (value,):
             key = _key(each) or _key(object_or_empty(each).get("credentials"))
-            if key is not None:
+            if key is not None and not NO_KEY_MEMBER.search(name):
                 yield name, key

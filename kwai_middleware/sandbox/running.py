@@ -61,9 +61,10 @@ class Sandbox:
         vendor attributes the call to. `doors` are all the places of the request that name a customer or
         bring a key, whether they won or not: `{"door": ..., "kind": ..., "value": ...}`, the kind being
         `identifier`, `name`, `email`, `group`, `thread` or `key` (its fingerprint), or None where the
-        place brings nothing. `doors_disagree` are the kinds with different values, which should be none.
-        `forwarded` are the top-level members that go on to the model's provider though they are none of
-        the vendor's: no key and no customer should be among them.
+        place brings nothing. `doors_disagree` are the kinds with different values, keys of different
+        providers too: none where one caller with one key decides. `forwarded` are the top-level members
+        that go on to the model's provider though they are none of the vendor's: no key and no customer
+        should be among them.
 
         Args:
             wait: Return only when at least so many match.
