@@ -11,6 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.exchange import Exchange
 from kwai_middleware._outbound.observation import Ending
@@ -45,8 +46,8 @@ def watched(chunks: list[bytes], headers: Headers, ending: Ending) -> CompletedC
     delivered: list[PendingCall] = []
     moments = iter(range(0, 10**9, 1000))
     exchange = Exchange(
-        ENDPOINT, attribute(ENDPOINT, caller(), settings()), REQUEST, settings(), delivered.append, moments.__next__,
-        lambda: 1_763_875_740.5,
+        ENDPOINT, attribute(ENDPOINT, caller(), settings()), REQUEST, settings(), delivered.append,
+        Attempt("call-1", 1), "trace-1", moments.__next__, lambda: 1_763_875_740.5,
     )  # fmt: skip
     exchange.answered(200, ((b"content-type", b"text/event-stream"), *headers))
     for chunk in chunks:

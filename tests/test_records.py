@@ -79,6 +79,9 @@ def test_a_unary_answer_makes_this_record() -> None:
         generation_id="gen-head",
         provider="OpenAI",
         provider_id="openrouter",
+        trace_id="trace-1",
+        call_id="call-1",
+        attempt=2,
     )
     assert expected == call
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.budget import Reservation
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
@@ -73,5 +74,7 @@ def observed(
         "ending": ending,
         "error": None,
         "reservation": Reservation(1 << 30),
+        "trace_id": "trace-1",
+        "attempt": Attempt("call-1", 2),
     }
     return Observation(**(members | more))
