@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast, get_args
 
 from kwai_middleware._caller import Byok, Capture
+from kwai_middleware._redaction.mask_function import MaskFunction, checked_mask, imported_mask
 from kwai_middleware._route import Route, RouteKind, checked_base_url
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError
@@ -29,9 +30,9 @@ _MIB: Final = 1024 * _KIB
 _DAY: Final = 24 * 60 * 60.0
 
 
-def _env(default: Any, *variables: str) -> Any:
+def _env(default: Any, *variables: str, shown: bool = True) -> Any:
     """A field with its environment variables; the first one that is set counts."""
-    return field(default=default, metadata={"variables": variables})
+    return field(default=default, repr=shown, metadata={"variables": variables})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,13 @@ class Settings:
             whole), or `error` [KWAI_ON_CONFLICT].
         body_credentials: Whether a key that a request brings is let through when the caller has
             none: `remove` or `allow` [KWAI_BODY_CREDENTIALS].
-        capture: What is recorded: `full`, `metadata` (no prompt, no answer) or `none` [KWAI_CAPTURE].
+        capture: What is recorded: `full`, `metadata` (no prompt, no answer, no words of an error) or
+            `none` [KWAI_CAPTURE].
+        mask: A function that takes each text of content that would be recorded, and returns what may
+            be: prompts, answers, arguments of tools, parameters, messages of errors and the values
+            of `Caller.metadata`; no names, numbers or ids. It runs on the recording thread, so it
+            delays records and no call; it must not call a model itself. When it fails, that record
+            has metadata only [KWAI_MASK: `package.module:function`].
         spool: Where records wait: `memory:` [KWAI_SPOOL].
         max_call_bytes: Kept of one answer; beyond it only its last 64 KiB [KWAI_MAX_CALL_BYTES].
         max_open_bytes: Kept of all answers and requests not yet recorded, in this process; beyond
@@ -80,6 +87,7 @@ class Settings:
     on_conflict: OnConflict = _env("context", "KWAI_ON_CONFLICT")
     body_credentials: BodyCredentials = _env("remove", "KWAI_BODY_CREDENTIALS")
     capture: Capture = _env("full", "KWAI_CAPTURE")
+    mask: MaskFunction | None = _env(None, "KWAI_MASK", shown=False)
     spool: str = _env("memory:", "KWAI_SPOOL")
     max_call_bytes: int = _env(8 * _MIB, "KWAI_MAX_CALL_BYTES")
     max_open_bytes: int = _env(256 * _MIB, "KWAI_MAX_OPEN_BYTES")
@@ -157,6 +165,7 @@ def _check(settings: Any, label: Callable[[str], str]) -> None:
         allowed = get_args(kind)
         if getattr(settings, name) not in allowed:
             raise ConfigurationError(f"{label(name)}: one of {', '.join(allowed)}")
+    checked_mask(label("mask"), settings.mask)
     if settings.spool != "memory:":
         raise ConfigurationError(f"{label('spool')}: only 'memory:' is allowed")
     for name, low, high in _SIZES:
@@ -194,6 +203,8 @@ def _secret(label: str, text: str) -> Secret:
 def _parse(name: str, variable: str, text: str) -> Any:
     if name == "api_key":
         return _secret(variable, text)
+    if name == "mask":
+        return imported_mask(variable, text)
     if name == "routes":
         return tuple(_route(variable, word) for word in text.replace(",", " ").split())
     if name in {name for name, _, _ in _SIZES}:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from structlog.typing import EventDict, WrappedLogger
 
 from kwai_middleware._context import current_slot
-from kwai_middleware._redaction import MASK, mask_text
+from kwai_middleware._redaction import MASK, Keys, mask_text
 from kwai_middleware._secret import Secret
 
 __all__ = ["add_caller", "mask_keys"]
@@ -41,25 +41,26 @@ def add_caller(logger: WrappedLogger, method_name: str, event_dict: EventDict) -
 def mask_keys(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
     """Mask API keys in an event: everything that looks like one, and the current caller's own.
 
-    Looks into texts, bytes, containers, and into what other objects show of themselves: 20 levels
-    deep and at 10,000 parts of each value; what lies beyond is masked unseen. Beside a key, a
-    container is also masked where it holds itself. Put it last, right before the renderer. An
-    exception that is not rendered yet is rendered here, to the text under `exception`, since what a
-    later processor makes of it could show a key.
+    The caller's own are found as they are, escaped as in JSON or in URLs, and in base64. Looks into
+    texts, bytes, containers, and into what other objects show of themselves: 20 levels deep and at
+    10,000 parts of each value; what lies beyond is masked unseen. Beside a key, a container is also
+    masked where it holds itself. Put it last, right before the renderer. An exception that is not
+    rendered yet is rendered here, to the text under `exception`, since what a later processor makes
+    of it could show a key.
 
     Example:
         >>> mask_keys(None, "info", {"event": "called with sk-or-v1-0123456789abcdef"})
         {'event': 'called with ****'}
     """
-    secrets = _current_secrets()
+    keys = Keys(_current_secrets())
     exc_info = event_dict.pop("exc_info", None)
     if exc_info:
         text = _rendered(exc_info)
         if text is not None:
             event_dict.setdefault("exception", text)
     for name, value in list(event_dict.items()):
-        masked_name = mask_text(name, secrets)
-        masked = _Masking(secrets).of(value)
+        masked_name = mask_text(name, keys)
+        masked = _Masking(keys).of(value)
         if masked_name != name:
             del event_dict[name]
         if masked is not value or masked_name != name:
@@ -77,13 +78,13 @@ class _Masking:
     """Masks one value of an event: each part of it once, so many parts and so deep, and what is beyond that unseen.
 
     Args:
-        secrets: The current caller's own.
+        keys: The current caller's own.
     """
 
-    __slots__ = ("_found", "_left", "_secrets", "_seen")
+    __slots__ = ("_found", "_keys", "_left", "_seen")
 
-    def __init__(self, secrets: tuple[Secret, ...]) -> None:
-        self._secrets: Final = secrets
+    def __init__(self, keys: Keys) -> None:
+        self._keys: Final = keys
         self._seen: Final[dict[int, tuple[object, Any]]] = {}  # with the part itself, so that its id stays its own
         self._left = _MOST_PARTS
         self._found = False
@@ -98,10 +99,10 @@ class _Masking:
         if value is None or isinstance(value, bool | int | float | Secret):
             return value
         if isinstance(value, str):
-            return self._kept_or_found(value, mask_text(value, self._secrets))
+            return self._kept_or_found(value, mask_text(value, self._keys))
         if isinstance(value, bytes):
             # a key is ASCII
-            return self._kept_or_found(value, mask_text(value.decode("latin-1"), self._secrets).encode("latin-1"))
+            return self._kept_or_found(value, mask_text(value.decode("latin-1"), self._keys).encode("latin-1"))
         identity = id(cast("object", value))
         if identity in self._seen:
             return self._seen[identity][1]
@@ -151,8 +152,8 @@ class _Masking:
             shown = (repr(value), str(value))
         except Exception:  # noqa: BLE001 - whatever it raises, it would raise in the renderer too
             return self._found_unseen()
-        masked = mask_text(shown[0], self._secrets)
-        if masked == shown[0] and mask_text(shown[1], self._secrets) == shown[1]:
+        masked = mask_text(shown[0], self._keys)
+        if masked == shown[0] and mask_text(shown[1], self._keys) == shown[1]:
             return value
         self._found = True
         return masked

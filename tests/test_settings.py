@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,10 @@ from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import KEYWORDSAI_BASE_URL, OPENROUTER_BASE_URL, RESPAN_BASE_URL, Settings
 from kwai_middleware.errors import ConfigurationError
+from tests.support.masks import Redactor, hidden
 
 KEY = "sk-very-secret-key-0123456789"
+
 
 VALID = {
     "KEYWORDSAI_API_KEY": (KEY, "api_key", Secret(KEY)),
@@ -30,6 +35,7 @@ VALID = {
     "KWAI_ON_CONFLICT": ("error", "on_conflict", "error"),
     "KWAI_BODY_CREDENTIALS": ("allow", "body_credentials", "allow"),
     "KWAI_CAPTURE": (" metadata ", "capture", "metadata"),
+    "KWAI_MASK": ("tests.support.masks:hidden", "mask", hidden),
     "KWAI_SPOOL": ("memory:", "spool", "memory:"),
     "KWAI_MAX_CALL_BYTES": ("1048576", "max_call_bytes", 1048576),
     "KWAI_MAX_OPEN_BYTES": ("2097152", "max_open_bytes", 2097152),
@@ -46,13 +52,22 @@ INVALID = [
     ("KEYWORDSAI_BASE_URL", f"http://far.example/{KEY}"),
     ("RESPAN_BASE_URL", "api.respan.ai"),
     ("OPENROUTER_BASE_URL", f"https://{KEY}@openrouter.ai/api/v1"),
-    ("KWAI_ROUTES", f"relay=https://host.example/{KEY}"),
+    ("KWAI_ROUTES", f"other=https://host.example/{KEY}"),
     ("KWAI_ROUTES", f"https://host.example/{KEY}"),
     ("KWAI_ROUTES", f"direct=http://far.example/{KEY}"),
     ("KWAI_BYOK", KEY),
     ("KWAI_ON_CONFLICT", "Context"),
     ("KWAI_BODY_CREDENTIALS", "yes"),
     ("KWAI_CAPTURE", "all"),
+    ("KWAI_MASK", KEY),
+    ("KWAI_MASK", "tests.support.masks.hidden"),
+    ("KWAI_MASK", "tests.support.masks:"),
+    ("KWAI_MASK", f"tests.support.masks:hidden {KEY}"),
+    ("KWAI_MASK", "no_such_package.at_all:hidden"),
+    ("KWAI_MASK", "tests.support.masks:no_such_function"),
+    ("KWAI_MASK", "tests.support.masks:NO_FUNCTION"),
+    ("KWAI_MASK", "builtins:None"),
+    ("KWAI_MASK", "asyncio:sleep"),
     ("KWAI_SPOOL", "redis://"),
     ("KWAI_MAX_CALL_BYTES", "8MB"),
     ("KWAI_MAX_CALL_BYTES", "1"),
@@ -141,6 +156,8 @@ def test_a_bad_variable_is_refused_by_its_name(variable: str, text: str) -> None
         ("byok", "always"),
         ("byok", ["prefer"]),
         ("capture", None),
+        ("mask", "tests.support.masks:hidden"),
+        ("mask", hidden("x")),
         ("spool", "sqlite:///tmp/spool"),
         ("max_call_bytes", 262143),
         ("max_call_bytes", 1e9),
@@ -210,3 +227,77 @@ def test_a_malformed_key_is_in_no_frame_of_the_error() -> None:
     frames = [entry.frame.f_locals for entry in caught.traceback[1:]]
     assert frames
     assert "with blanks" not in repr(frames)
+
+
+async def later(text: str) -> str:
+    """Give a text back, not yet."""
+    return text
+
+
+async def one_by_one(text: str) -> AsyncIterator[str]:
+    """Give a text back in pieces, not yet."""
+    yield text
+
+
+class Later:
+    """A callable object whose answer comes later."""
+
+    async def __call__(self, text: str) -> str:
+        return text
+
+
+class Unhashable:
+    """A callable object that cannot be found again by its value."""
+
+    __hash__ = None  # type: ignore[assignment]  # the way to say so
+
+    def __call__(self, text: str) -> str:
+        return text
+
+
+class TestMask:
+    """The field `mask`."""
+
+    @pytest.mark.parametrize(
+        "mask",
+        [hidden, str.upper, functools.partial(hidden), Redactor(), Redactor().redact, lambda text: text, str],
+        ids=["function", "builtin", "partial", "object", "method", "lambda", "class"],
+    )
+    def test_anything_that_takes_a_text_will_do(self, mask: Any) -> None:
+        """Functions, methods and callable objects are taken; settings with the same one share a delivery."""
+        one, two = Settings(mask=mask), Settings(mask=mask)
+        assert mask is one.mask
+        assert {one: "found"}[two] == "found"
+        assert Settings() != one
+
+    @pytest.mark.parametrize("mask", [later, one_by_one, Later(), functools.partial(later), Later().__call__])
+    def test_an_async_function_is_refused(self, mask: Any) -> None:
+        """The recording thread has no event loop: that is said at once, not at the first record."""
+        with pytest.raises(ConfigurationError, match=r"^Settings\.mask: an async function"):
+            Settings(mask=mask)
+
+    def test_what_cannot_be_found_again_is_refused(self) -> None:
+        """Settings are looked up by their value."""
+        with pytest.raises(ConfigurationError, match=r"^Settings\.mask: .*hashable"):
+            Settings(mask=Unhashable())
+
+    def test_it_is_not_shown(self) -> None:
+        """What a function was prepared with may be a secret, such as the salt of a hash."""
+        assert KEY not in repr(Settings(mask=functools.partial(hidden, KEY)))
+
+    def test_a_method_is_found_by_its_name(self) -> None:
+        """The variable may name what stands inside a class."""
+        assert Redactor.plain is Settings.from_env({"KWAI_MASK": "tests.support.masks:Redactor.plain"}).mask
+
+    @pytest.mark.parametrize("code", [f"raise RuntimeError({KEY!r})", f"{KEY!r} = 1", "def __getattr__(name): 1 / 0"])
+    def test_a_module_that_fails_is_refused_by_its_name(
+        self, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error in the app's own module names the variable and the module, and quotes nothing of it."""
+        module = tmp_path.name
+        (tmp_path / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ConfigurationError, match=rf"^KWAI_MASK: .*{module}") as refused:
+            Settings.from_env({"KWAI_MASK": f"{module}:mask"})
+        assert KEY not in str(refused.value)
+        assert refused.value.__context__ is None

@@ -15,6 +15,7 @@ import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import vendor_types
+from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._delivery.mending import mended
 from kwai_middleware._record import CompletedCall, Outcome
@@ -61,7 +62,7 @@ def encode(call: CompletedCall, secrets: tuple[Secret, ...] = ()) -> bytes:
 
     A record that would be larger loses its prompt, or its answer, or its parameters, or all three,
     and says so.
-    With `capture` "metadata" neither prompt nor answer nor tools are in it.
+    With `capture` "metadata" neither prompt nor answer nor tools are in it, nor words of an error.
 
     Values that JSON has no room for, as an app's own record may have, are left out or become text.
 
@@ -73,9 +74,9 @@ def encode(call: CompletedCall, secrets: tuple[Secret, ...] = ()) -> bytes:
             caller is stays whole, whatever it looks like, or customers would be merged.
     """
     try:
-        return _encoded(call, secrets)
+        return _encoded(bounded(call), secrets)
     except Exception:  # noqa: BLE001 - an app's own record may hold anything, and fail in as many ways
-        return _encoded(mended(call), secrets)
+        return _encoded(bounded(mended(call)), secrets)
 
 
 def _encoded(call: CompletedCall, secrets: tuple[Secret, ...]) -> bytes:

@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from kwai_middleware import _guard, _notices
 from kwai_middleware import _native as native
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
+from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
+from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.spool import Spool
 from kwai_middleware._native import Doorbell
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 
 __all__ = ["Recorder"]
@@ -23,8 +24,6 @@ __all__ = ["Recorder"]
 _BREATH: Final = 50e-6
 """Seconds of real sleep between two calls: a thread that only computes keeps the interpreter for
 milliseconds at a time, and the app's event loop waits."""
-
-_STRICTNESS: Final[dict[Capture, int]] = {"full": 0, "metadata": 1, "none": 2}
 
 
 class Recorder:
@@ -35,6 +34,7 @@ class Recorder:
         spool: Where the records go.
         is_configured: Whether there is anywhere to send them from there.
         capture: The most that may be recorded of any call.
+        mask: The app's own, over all content that leaves; None for none.
         appended: Called after each record that the spool took.
         progressed: Called after each call.
     """
@@ -46,6 +46,7 @@ class Recorder:
         *,
         is_configured: bool,
         capture: Capture,
+        mask: MaskFunction | None,
         appended: Callable[[], None],
         progressed: Callable[[], None],
     ) -> None:
@@ -53,6 +54,7 @@ class Recorder:
         self._spool = spool
         self._is_configured = is_configured
         self._capture: Capture = capture
+        self._mask = None if mask is None else ContentMask(mask)
         self._appended = appended
         self._progressed = progressed
         self._bell = Doorbell()
@@ -126,11 +128,10 @@ class Recorder:
         else:
             completed, is_logged_by_vendor = call.build(), call.logged_by_vendor
             secrets = call.secrets
+        completed = bounded(completed, self._capture)
         with _guard.never_raise:
             # The app's own structlog pipeline runs in here, and may fail.
             call_event.emit(completed, secrets)
-        if _STRICTNESS[completed.capture] < _STRICTNESS[self._capture]:
-            completed = msgspec.structs.replace(completed, capture=self._capture)
         if is_logged_by_vendor or completed.capture == "none":
             return ledger.OBSERVED
         if not self._is_configured:
@@ -141,6 +142,8 @@ class Recorder:
                 " set KEYWORDSAI_API_KEY or RESPAN_API_KEY, or Settings(api_key=...)",
             )
             return ledger.NOT_CONFIGURED
+        if self._mask is not None:
+            completed = self._mask.masked(completed, secrets)
         return self._spooled(completed, secrets)
 
     def _spooled(self, completed: CompletedCall, secrets: tuple[Secret, ...]) -> str:

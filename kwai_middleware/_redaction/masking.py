@@ -108,6 +108,10 @@ _BARE_QUOTE: Final = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 def _masked_inside(spelled: str, keys: Keys, names: Iterable[str]) -> str:
     """Mask keys in one text of a document, given and returned as JSON spells it."""
-    text = json.loads(spelled)
+    try:
+        text = json.loads(spelled, strict=False)
+    except ValueError:
+        # An escape that JSON does not know, in what was only skipped so far.
+        return mask_text(spelled, keys, names)
     masked = mask_text(text, keys, names)
     return spelled if masked == text else json.dumps(masked)
