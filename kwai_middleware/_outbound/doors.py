@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from typing import Final, Literal, NamedTuple
-
-import msgspec
+from typing import Final, Literal, NamedTuple, cast
 
 from kwai_middleware._outbound.json_members import Changed, Members, has_each_once, joined, read_object, string_in
 
@@ -41,12 +39,15 @@ _OWN: Final[dict[str, DoorKind]] = {
 _BALANCED: Final = ("load_balance_group", "load_balance_models", "loadbalance_models")
 _PARAMETERS: Final = ("respan_params", "keywordsai_params", "extra_body")
 """Objects of further members, which the vendor merges into the body's."""
+_MAY_BE_TEXT: Final = "respan_params"
+"""The only one of them that may be a JSON string."""
 _HEADERS: Final = "extra_headers"
 _METADATA: Final = "metadata"
 """On the Anthropic endpoint the vendor's parameters and headers stand in here."""
 
 _INTERESTING: Final = frozenset((*_OWN, *_BALANCED, *_PARAMETERS, _HEADERS, _METADATA))
-_IN_METADATA: Final = frozenset(("respan_params", "keywordsai_params", _HEADERS))
+_IN_METADATA: Final = frozenset((*_PARAMETERS, _HEADERS))
+_KEY_MEMBERS: Final = re.compile("credential|key|secret|token|passw|auth", re.IGNORECASE)
 _KEY_HEADERS: Final = re.compile("auth|key|token|secret|cookie|credential|x-data-", re.IGNORECASE)
 
 _DEEPEST: Final = 4
@@ -54,7 +55,6 @@ _MENTIONS: Final = re.compile(
     "customer_|credential_override|respan_params|keywordsai_params|load_?balance_|group_identifier|extra_headers"
 )
 _ESCAPES: Final = re.compile(r"\\+u00([2-7][0-9A-Fa-f])|%([2-7][0-9A-Fa-f])")
-_models_decoder: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class Door(NamedTuple):
@@ -127,17 +127,18 @@ class Inspection:
         """Look into an object of further members, which may also be written as a JSON string."""
         is_text = value.startswith(b'"')
         read = read_object(string_in(value) if is_text else value)
-        if read is None:
-            return  # no object: the vendor ignores it
-        if self._depth >= _DEEPEST:
+        if read is not None and self._depth >= _DEEPEST:
             self._note("key", name, value)
             self._note("identity", name, value)
-            return
-        inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", depth=self._depth + 1)
-        self.doors += inner.doors
-        if inner.changes:
-            kept = joined(read[1], inner.changes)
-            self.changes[name] = None if kept == b"{}" else _quoted(kept) if is_text else kept
+        elif read is not None:
+            inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", depth=self._depth + 1)
+            self.doors += inner.doors
+            if inner.changes:
+                kept = joined(read[1], inner.changes)
+                self.changes[name] = None if kept == b"{}" else _quoted(kept) if is_text else kept
+        if self._closed and name in _PARAMETERS and (read is None or (is_text and name != _MAY_BE_TEXT)):
+            # The vendor ignores what is no object, and with it the parameters that stand elsewhere: ours.
+            self.changes[name] = None
 
     def _take_keys_out(self, name: str, value: bytes, kept: bytes | None, has_key: bool) -> None:
         """Close a member that is more than a door: what is no key of it stays."""
@@ -154,24 +155,24 @@ def _without_key_headers(value: bytes) -> tuple[bytes | None, bool]:
 
 
 def _without_balanced_keys(value: bytes) -> tuple[bytes | None, bool]:
-    """Take `credentials` out of each model of a list, or of a group's list; what cannot be read goes as a whole."""
-    group = read_object(value)
-    if group is None:
-        return _without_credentials(value)
-    if "models" not in group[1]:
-        return value, False
-    kept, has_key = _without_credentials(bytes(group[1]["models"]))
-    return joined(group[1], {"models": kept}), has_key
-
-
-def _without_credentials(models: bytes) -> tuple[bytes | None, bool]:
+    """Take credentials out of a choice of models, at any depth; what cannot be read goes as a whole."""
     try:
-        read = _models_decoder.decode(models)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return (models, False) if models == b"null" else (None, True)
-    if not any("credentials" in model for model in read):
-        return models, False
-    return b"[" + b",".join(joined(model, {"credentials": None}) for model in read) + b"]", True
+        read: object = json.loads(value.decode("utf-8", "surrogatepass"), strict=False)
+        kept = _without_credentials(read)
+        return json.dumps(kept, separators=(",", ":")).encode(), kept != read
+    except (ValueError, RecursionError):
+        return None, True
+
+
+def _without_credentials(value: object) -> object:
+    if isinstance(value, list):
+        return [_without_credentials(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        return {
+            name: _without_credentials(member) for name, member in members.items() if not _KEY_MEMBERS.search(name)
+        }
+    return value
 
 
 def mentions_door(body: bytes) -> bool:

@@ -1,0 +1,226 @@
+"""Attempts at one call share its id, and calls of one unit of work their trace: in every record of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from kwai_middleware import httpx_transport
+from kwai_middleware._context import bind_caller, carry_caller
+from kwai_middleware._delivery.call_event import emit
+from kwai_middleware._delivery.log_entry import encode
+from kwai_middleware._record import CompletedCall
+from kwai_middleware._route import Route
+from tests.support.callers import OPENROUTER, caller, settings
+from tests.support.flavours import Flavour
+
+HEX = set("0123456789abcdef")
+
+
+class _Answers:
+    """A vendor that gives these answers, one after the other."""
+
+    def __init__(self, flavour: Flavour, *answers: Any) -> None:
+        self.flavour = flavour
+        self.calls: list[Any] = []
+        self._answers = list(answers)
+
+    def __call__(self, request: Any) -> Any:
+        status, headers = self._answers.pop(0)
+        return self.flavour.library.Response(status, headers=headers, json={})
+
+    @property
+    def records(self) -> list[CompletedCall]:
+        return [call.build() for call in self.calls]
+
+    def client(self, **options: Any) -> Any:
+        routes = (Route("https://llm.example/v1"),)
+        return self.flavour.answering(
+            self, settings=settings(routes=routes), deliver=self.calls.append, client=options or None
+        )
+
+
+def _ids(records: list[CompletedCall]) -> list[tuple[str | None, int]]:
+    return [(record.call_id, record.attempt) for record in records]
+
+
+def test_each_call_has_an_id_of_its_own(flavour: Flavour) -> None:
+    """Calls of one block share a trace and nothing else."""
+    vendor = _Answers(flavour, (200, {}), (200, {}))
+    client = vendor.client()
+    with bind_caller(caller()):
+        for _ in range(2):
+            flavour.post(client, OPENROUTER, content=b"{}")
+    flavour.close(client)
+    first, second = vendor.records
+    assert first.call_id != second.call_id
+    assert [1, 1] == [first.attempt, second.attempt]
+    assert first.trace_id == second.trace_id
+    for text in (first.call_id, first.trace_id):
+        assert text is not None
+        assert 32 == len(text)
+        assert set(text) <= HEX
+
+
+def test_a_redirect_that_keeps_the_body_is_an_attempt_of_the_same_call(flavour: Flavour) -> None:
+    """The hop to another listed destination is the second attempt."""
+    vendor = _Answers(flavour, (307, {"location": "https://llm.example/v1/chat/completions"}), (200, {}))
+    client = vendor.client(follow_redirects=True)
+    with bind_caller(caller()):
+        flavour.post(client, OPENROUTER, content=b"{}")
+    flavour.close(client)
+    first, second = vendor.records
+    assert [(first.call_id, 1), (first.call_id, 2)] == _ids([first, second])
+    assert "redirected" == first.outcome
+
+
+def test_a_challenge_that_is_answered_is_an_attempt_of_the_same_call(flavour: Flavour) -> None:
+    """Authentication flows send the same request again."""
+    challenge = {"www-authenticate": 'Digest realm="r", nonce="n", qop="auth", algorithm=MD5'}
+    vendor = _Answers(flavour, (401, challenge), (200, {}))
+    client = vendor.client(auth=flavour.library.DigestAuth("user", "word"))
+    flavour.post(client, OPENROUTER, content=b"{}")
+    flavour.close(client)
+    first, second = vendor.records
+    assert [(first.call_id, 1), (first.call_id, 2)] == _ids([first, second])
+
+
+def test_a_request_that_is_sent_again_is_an_attempt_of_the_same_call(flavour: Flavour) -> None:
+    """Who repeats a request object by hand repeats the call."""
+    vendor = _Answers(flavour, (500, {}), (500, {}), (200, {}))
+    client = vendor.client()
+    request = client.build_request("POST", OPENROUTER, content=b"{}")
+    for _ in range(3):
+        flavour.send(client, request)
+    flavour.close(client)
+    records = vendor.records
+    assert [(records[0].call_id, number) for number in (1, 2, 3)] == _ids(records)
+
+
+def test_a_counted_retry_belongs_to_the_call_before_it(flavour: Flavour) -> None:
+    """The count of an SDK's retries joins a new request to the latest call like it, and to no other."""
+    vendor = _Answers(flavour, *[(200, {})] * 5)
+    client = vendor.client()
+    sent = [(b"{}", "0"), (b"{}", "1"), (b'{"a":1}', "1"), (b'{"a":1}', "0"), (b"{}", "2")]
+
+    async def all_at_once() -> None:
+        for content, count in sent:
+            await client.post(OPENROUTER, content=content, headers={"X-Stainless-Retry-Count": count})
+
+    if flavour.asynchronous:
+        flavour.run(all_at_once())
+    else:
+        for content, count in sent:
+            client.post(OPENROUTER, content=content, headers={"X-Stainless-Retry-Count": count})
+    flavour.close(client)
+    records = vendor.records
+    assert records[0].call_id == records[1].call_id
+    assert 4 == len({record.call_id for record in records})
+    assert [1, 2, 1, 1, 1] == [record.attempt for record in records]
+
+
+def test_retries_on_another_thread_or_task_are_not_mixed_up(flavour: Flavour) -> None:
+    """Of a hundred concurrent calls that all fail once, each second attempt finds its own first one."""
+    first_ids: dict[str, str] = {}
+    second_ids: dict[str, str] = {}
+    vendor = _Answers(flavour, *[(500, {})] * 200)
+    client = vendor.client()
+    # The identifier tells whose record it is; the bodies are all the same.
+    posts = [(str(number), count) for number in range(100) for count in ("0", "1")]
+
+    async def call(number: str) -> None:
+        for count in ("0", "1"):
+            with bind_caller(caller(number)):
+                await client.post(OPENROUTER, content=b"{}", headers={"x-stainless-retry-count": count})
+
+    async def all_calls() -> None:
+        await asyncio.gather(*(call(number) for number, count in posts if count == "0"))
+
+    def call_on_thread(number: str) -> None:
+        for count in ("0", "1"):
+            with bind_caller(caller(number)):
+                client.post(OPENROUTER, content=b"{}", headers={"x-stainless-retry-count": count})
+
+    if flavour.asynchronous:
+        flavour.run(all_calls())
+    else:
+        threads = [threading.Thread(target=call_on_thread, args=(n,)) for n, count in posts if count == "0"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    flavour.close(client)
+    for record in vendor.records:
+        assert record.caller is not None
+        ids = first_ids if record.attempt == 1 else second_ids
+        ids[str(record.caller.identifier)] = str(record.call_id)
+    assert 100 == len(first_ids) == len(set(first_ids.values()))
+    assert first_ids == second_ids
+
+
+def test_calls_of_nobody_outside_of_any_work_share_no_trace(flavour: Flavour) -> None:
+    """Without a request and a block around them, two calls have nothing in common."""
+    vendor = _Answers(flavour, (200, {}), (200, {}))
+    client = vendor.client()
+    for _ in range(2):
+        flavour.post(client, OPENROUTER, content=b"{}")
+    flavour.close(client)
+    first, second = vendor.records
+    assert first.trace_id != second.trace_id
+
+
+def test_a_carried_caller_brings_its_trace_along() -> None:
+    """A thread that works for a request is part of the same unit of work."""
+    calls: list[Any] = []
+    inner = httpx.MockTransport(lambda request: httpx.Response(200, json={}))
+    client = httpx.Client(transport=httpx_transport.KwaiTransport(inner, settings=settings(), deliver=calls.append))
+
+    def work() -> None:
+        client.post(OPENROUTER, content=b"{}")
+
+    with bind_caller(caller()):
+        work()
+        thread = threading.Thread(target=carry_caller(work))
+        thread.start()
+        thread.join(30)
+    client.close()
+    assert 2 == len(calls)
+    assert 1 == len({call.build().trace_id for call in calls})
+
+
+def test_the_retries_of_openais_sdk_are_attempts_of_one_call(flavour: Flavour) -> None:
+    """Through the real SDK: three attempts and three records of one call; the next call is another."""
+    soon = {"retry-after-ms": "1"}
+    vendor = _Answers(flavour, (503, soon), (429, soon), (200, {}), (200, {}))
+    make = openai.AsyncOpenAI if flavour.asynchronous else openai.OpenAI
+    sdk = make(api_key="app", base_url="https://openrouter.ai/api/v1", http_client=vendor.client(), max_retries=2)
+    with bind_caller(caller()):
+        for _ in range(2):
+            flavour.run(sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "one"}]))
+    flavour.run(sdk.close())
+    first, *others = vendor.records
+    call_ids = [record.call_id for record in others]
+    assert [first.call_id, first.call_id] == call_ids[:2]
+    assert first.call_id != call_ids[2]
+    assert [1, 2, 3, 1] == [record.attempt for record in vendor.records]
+    assert 1 == len({record.trace_id for record in vendor.records})
+
+
+def test_ids_reach_the_log_and_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    """The vendor groups by its own field for traces; call and attempt are metadata."""
+    call = CompletedCall(trace_id="t" * 32, call_id="c" * 32, attempt=2, model="m")
+    log = json.loads(encode(call))
+    assert "t" * 32 == log["trace_unique_id"]
+    assert call.record_id == log["span_unique_id"]
+    assert "c" * 32 == log["metadata"]["call_id"]
+    assert "2" == log["metadata"]["attempt"]
+    with caplog.at_level(logging.INFO, "kwai_middleware.calls"):
+        emit(call)
+    assert f"trace_id={'t' * 32} call_id={'c' * 32} attempt=2" in caplog.text
