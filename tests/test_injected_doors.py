@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as configured
 from hypothesis import strategies as st
 
 from kwai_middleware._caller import Caller
@@ -96,6 +97,7 @@ def _sent(who: Caller | None, url: str, body: str) -> httpx.Request:
 @example(body='{"respan_params":"{\\"respan_params\\":{\\"customer_name\\":\\"forged\\"}}"}')
 @example(body='{"respan_params":' * 9 + '{"customer_name":"forged"}' + "}" * 9)
 @given(body=_bodies)
+@configured(max_examples=50)
 def test_every_parser_reads_the_bound_caller(body: str, who: Caller | None, url: str) -> None:
     """At any depth, doubled, escaped, in strings: each door that is left names the caller and carries its key."""
     request = _sent(who, url, body)

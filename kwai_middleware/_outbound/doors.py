@@ -47,7 +47,7 @@ _METADATA: Final = "metadata"
 
 _INTERESTING: Final = frozenset((*_OWN, *_BALANCED, *_PARAMETERS, _HEADERS, _METADATA))
 _IN_METADATA: Final = frozenset((*_PARAMETERS, _HEADERS))
-_KEY_MEMBERS: Final = re.compile("credential|key|secret|token|passw|auth", re.IGNORECASE)
+_KEY_MEMBERS: Final = re.compile("credential|api_?key|_key$|^key$|secret|token$|passw|auth", re.IGNORECASE)
 _KEY_HEADERS: Final = re.compile("auth|key|token|secret|cookie|credential|x-data-", re.IGNORECASE)
 
 _DEEPEST: Final = 4
@@ -133,9 +133,11 @@ class Inspection:
         elif read is not None:
             inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", depth=self._depth + 1)
             self.doors += inner.doors
-            if inner.changes:
-                kept = joined(read[1], inner.changes)
-                self.changes[name] = None if kept == b"{}" else _quoted(kept) if is_text else kept
+            kept = joined(read[1], inner.changes)
+            # As an object it is read by everyone in the same way; but OpenAI's own metadata is texts only.
+            stays_text = is_text and self._path.endswith(f"{_METADATA}.")
+            if inner.changes or (self._closed and is_text and not stays_text):
+                self.changes[name] = None if kept == b"{}" else _quoted(kept) if stays_text else kept
         if self._closed and name in _PARAMETERS and (read is None or (is_text and name != _MAY_BE_TEXT)):
             # The vendor ignores what is no object, and with it the parameters that stand elsewhere: ours.
             self.changes[name] = None
@@ -169,9 +171,7 @@ def _without_credentials(value: object) -> object:
         return [_without_credentials(item) for item in cast("list[object]", value)]
     if isinstance(value, dict):
         members = cast("dict[str, object]", value)
-        return {
-            name: _without_credentials(member) for name, member in members.items() if not _KEY_MEMBERS.search(name)
-        }
+        return {name: _without_credentials(member) for name, member in members.items() if not _KEY_MEMBERS.search(name)}
     return value
 
 
