@@ -32,7 +32,7 @@ def is_beginning(found: Any, whole: Any) -> bool:
     if isinstance(found, list) and isinstance(whole, list):
         return len(found) <= len(whole) and all(map(is_beginning, found, whole))
     if isinstance(found, str) and isinstance(whole, str):
-        return found == whole or whole.startswith(found.removesuffix(" […] "))
+        return found == whole or whole.startswith(found.removesuffix(" [...] "))
     return bool(found == whole) or (isinstance(whole, int) and str(whole).startswith(str(found)))
 
 
@@ -56,12 +56,12 @@ def test_any_bytes_have_a_beginning(body: bytes) -> None:
     [
         pytest.param(b"", {}, id="nothing"),
         pytest.param(b"[1, 2", {}, id="no object"),
-        pytest.param(b' {"a": 1, "b": [1, {"c": "x', {"a": 1, "b": [1, {"c": "x […] "}]}, id="a text"),
-        pytest.param(b'{"a": "x\\', {"a": "x […] "}, id="an escape"),
-        pytest.param(b'{"a": "x\\u00e', {"a": "x […] "}, id="a longer escape"),
-        pytest.param('{"a": "xé'.encode()[:-1], {"a": "x […] "}, id="a character"),
-        pytest.param(b'{"a": "x\\q234567', {"a": " […] "}, id="no escape at all"),
-        pytest.param(b'{"a": "x\n', {"a": "x\n […] "}, id="a bare line feed"),
+        pytest.param(b' {"a": 1, "b": [1, {"c": "x', {"a": 1, "b": [1, {"c": "x [...] "}]}, id="a text"),
+        pytest.param(b'{"a": "x\\', {"a": "x [...] "}, id="an escape"),
+        pytest.param(b'{"a": "x\\u00e', {"a": "x [...] "}, id="a longer escape"),
+        pytest.param('{"a": "xé'.encode()[:-1], {"a": "x [...] "}, id="a character"),
+        pytest.param(b'{"a": "x\\q234567', {"a": " [...] "}, id="no escape at all"),
+        pytest.param(b'{"a": "x\n', {"a": "x\n [...] "}, id="a bare line feed"),
         pytest.param(b'{"a": 1, "b', {"a": 1}, id="a name"),
         pytest.param(b'{"a": 1, "b"', {"a": 1}, id="a whole name"),
         pytest.param(b'{"a": 1, "b":', {"a": 1}, id="before a value"),
@@ -100,7 +100,7 @@ def test_no_part_of_a_key_is_left_at_the_cut(size: int) -> None:
     key = "Plain+Key/of=acme~0123456789"
     found = beginning_of(f'{{"a": "said {key[:size]}'.encode(), (Secret(key),))["a"]
 
-    assert ("said **** […] " if size >= 8 else f"said {key[:size]} […] ") == found
+    assert ("said **** [...] " if size >= 8 else f"said {key[:size]} [...] ") == found
 
 
 def test_a_cut_answer_keeps_what_came_of_it() -> None:
@@ -110,13 +110,13 @@ def test_a_cut_answer_keeps_what_came_of_it() -> None:
 
     [message] = answer.completions
     assert ("gen-1", "P", "m", None) == (answer.generation_id, answer.provider, answer.model, answer.finished)
-    assert ("one two", " […] ") == (message["content"], message["tool_calls"][0]["function"]["arguments"])
+    assert ("one two", " [...] ") == (message["content"], message["tool_calls"][0]["function"]["arguments"])
 
 
 def test_an_error_at_the_beginning_of_a_cut_answer_is_told() -> None:
     """What failed is known as soon as it was said."""
     body = b'{"error": {"code": 502, "message": "Provider returned er'
-    assert Failure("502", "Provider returned er […] ") == chat.answer((body,), Request(), streamed=False).failure
+    assert Failure("502", "Provider returned er [...] ") == chat.answer((body,), Request(), streamed=False).failure
 
 
 class TestAGap:
@@ -127,7 +127,7 @@ class TestAGap:
         place = body.index(b" two")
         answer = chat.answer((body[:place], body[place + 3 :]), Request(choices=asked), streamed=False)
 
-        assert ("one […] ", {"cost": 1}) == (answer.completions[0]["content"], answer.usage)
+        assert ("one [...] ", {"cost": 1}) == (answer.completions[0]["content"], answer.usage)
         assert ("stop" if asked == 1 else None, "m") == (answer.finish_reason, answer.model)
 
     def test_a_failure_at_the_end_is_told(self) -> None:
@@ -135,6 +135,6 @@ class TestAGap:
         end = b'...","finish_reason": "error"}]}'
         answer = chat.answer((b'{"choices":[{"message":{"content":"a', end), Request(), streamed=False)
 
-        assert (Failure(None, "The provider failed while it answered."), "a […] ") == (
+        assert (Failure(None, "The provider failed while it answered."), "a [...] ") == (
             answer.failure, answer.completions[0]["content"],
         )  # fmt: skip

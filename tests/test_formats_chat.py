@@ -363,7 +363,7 @@ class TestStreams:
 
         answer = chat.answer((head, tail), Request(), streamed=True)
 
-        assert "a […] z" == answer.completions[0]["content"]
+        assert "a [...] z" == answer.completions[0]["content"]
         assert ("stop", {"cost": 1}) == (answer.finish_reason, answer.usage)
         assert len(head + tail) - len(stream_of("[DONE]")) == answer.finished
 

@@ -384,7 +384,7 @@ class TestShortenedAnswers:
         call = streamed([*EVENTS[:3], EVENTS[2][:20], EVENTS[2][30:], *EVENTS[3:]], gap_after=4)
 
         assert ("complete", 0.25, "stop", True) == (call.outcome, call.cost, call.finish_reason, call.truncated)
-        assert ("Hello […] ", 0.07) == (call.completions[0]["content"], call.duration)
+        assert ("Hello [...] ", 0.07) == (call.completions[0]["content"], call.duration)
 
     def test_only_the_end_was_kept(self) -> None:
         """With no beginning at all, the end still tells outcome and cost."""
@@ -412,7 +412,7 @@ class TestShortenedAnswers:
             )
         )
 
-        assert (outcome, "Hello […] ", True) == (call.outcome, call.completions[0]["content"], call.truncated)
+        assert (outcome, "Hello [...] ", True) == (call.outcome, call.completions[0]["content"], call.truncated)
 
     @pytest.mark.parametrize(
         "piece",
@@ -442,7 +442,7 @@ class TestShortenedAnswers:
             call = streamed(events, gap_after=len(head), caller=caller)
             said = json.dumps(call.completions[0], ensure_ascii=False)
             assert [] == [key[at : at + 8] for at in range(len(key) - 7) if key[at : at + 8] in said]
-            assert " […] " in said
+            assert " [...] " in said
             assert " it was" in said
 
     def test_the_beginning_of_a_shape_is_masked_at_a_gap(self) -> None:
@@ -454,7 +454,7 @@ class TestShortenedAnswers:
             ]
             for text in texts
         ]
-        assert ["the **** […] ", "**** […] ", "a task-force […] ", "sk-or […] "] == said
+        assert ["the **** [...] ", "**** [...] ", "a task-force [...] ", "sk-or [...] "] == said
 
     def test_a_tool_call_that_begins_behind_a_gap_is_whole(self) -> None:
         """A piece with an id begins a call; nothing of it is missing."""

@@ -16,11 +16,16 @@ QUESTION: Any = [{"role": "user", "content": "one two three four"}]
 
 
 class Recording:
-    """A delivery that also shows each record before it is sent."""
+    """A delivery that also shows each record before it is sent.
 
-    def __init__(self, vendors: Sandbox) -> None:
+    Args:
+        vendors: Who gets the logs.
+        more: Further settings.
+    """
+
+    def __init__(self, vendors: Sandbox, **more: Any) -> None:
         self.vendors = vendors
-        self.settings = vendors.settings()
+        self.settings = vendors.settings(**more)
         self.delivery = Delivery(self.settings)
         self.calls: list[CompletedCall] = []
 

@@ -79,7 +79,7 @@ class _Beginning:
     def _cut_value(self, start: int, levels: int) -> list[Any]:
         first = self._text[start : start + 1]
         if first == '"':
-            return [self._cut_text(self._text[start + 1 :])]
+            return [self._cut_text(start)]
         if first == "{" and levels > 1:
             return [self.members(start, levels - 1)]
         if first == "[" and levels > 1:
@@ -91,11 +91,11 @@ class _Beginning:
         place = _skipped(self._text, place)
         return _skipped(self._text, place + 1) if self._text.startswith(",", place) else len(self._text)
 
-    def _cut_text(self, spelled: str) -> str:
+    def _cut_text(self, start: int) -> str:
         # The cut may have gone through an escape.
-        for size in range(_LONGEST_ESCAPE):
+        for end in range(len(self._text), max(len(self._text) - _LONGEST_ESCAPE, start), -1):
             try:
-                text: str = json.loads(f'"{spelled[: len(spelled) - size]}"', strict=False)
+                text: str = json.loads(self._text[start:end] + '"', strict=False)
             except ValueError:
                 continue
             # Or between two escapes that are one character.
