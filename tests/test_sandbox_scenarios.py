@@ -72,7 +72,7 @@ def said(chunks: list[Any]) -> str:
 
 
 @both_routes
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 413, 422, 424, 429, 500, 502, 503, 524, 529])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 413, 422, 424, 429, 499, 500, 502, 503, 524, 529])
 def test_an_error_status_comes_in_the_vendors_shape(kwai_sandbox: Sandbox, route: str, status: int) -> None:
     """`sandbox/error-<status>` answers that status, with a code in the body and Retry-After where vendors send it."""
     answer = ask(kwai_sandbox, route, f"sandbox/error-{status}")
@@ -318,6 +318,198 @@ def test_reasoning(kwai_sandbox: Sandbox, route: str) -> None:
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 11
 
 
+def choices_of(chunks: list[Any], index: int = 0) -> list[Any]:
+    """The deltas of one choice, in order."""
+    choices = [choice for chunk in chunks if isinstance(chunk, dict) for choice in chunk.get("choices", ())]
+    return [choice["delta"] for choice in choices if choice["index"] == index]
+
+
+@both_routes
+def test_several_choices(kwai_sandbox: Sandbox, route: str) -> None:
+    """As many choices as asked for, each with a text of its own; streamed, they come in turn and end one by one."""
+    answer = ask(kwai_sandbox, route, "sandbox/echo", n=3).json()
+    chunks = events(ask(kwai_sandbox, route, "sandbox/echo", n=3, stream=True))
+    texts = ["one two three four", "one two three four (choice 1)", "one two three four (choice 2)"]
+    told = [choice for chunk in chunks[:-1] for choice in chunk["choices"]]
+
+    assert texts == [choice["message"]["content"] for choice in answer["choices"]]
+    assert texts == ["".join(delta.get("content") or "" for delta in choices_of(chunks, index)) for index in range(3)]
+    assert [0, 1, 2, 0, 1, 2, 0, 1, 2] == [choice["index"] for choice in told[:9]]
+    assert [0, 1, 2] == [choice["index"] for choice in told if choice["finish_reason"]]
+    assert 5 + 8 + 8 == answer["usage"]["completion_tokens"]
+
+
+@both_routes
+@pytest.mark.parametrize("number", [0, 129, -1, 1.5, "2", True, None])
+def test_a_number_of_choices_that_is_none_is_one(kwai_sandbox: Sandbox, route: str, number: object) -> None:
+    """What is no sensible number of choices is not believed."""
+    assert 1 == len(ask(kwai_sandbox, route, "sandbox/echo", n=number).json()["choices"])
+
+
+@both_routes
+def test_parallel_tools(kwai_sandbox: Sandbox, route: str) -> None:
+    """Every function is called twice; streamed, the parts of all calls come in turn."""
+    [choice] = ask(kwai_sandbox, route, "sandbox/parallel-tools", tools=TOOLS).json()["choices"]
+    chunks = events(ask(kwai_sandbox, route, "sandbox/parallel-tools", tools=TOOLS, stream=True))
+    parts = [part for delta in choices_of(chunks) for part in delta.get("tool_calls", ())]
+    assert ["call_0", "call_1", "call_0_again", "call_1_again"] == [
+        call["id"] for call in choice["message"]["tool_calls"]
+    ]
+    assert [0, 1, 2, 3] * 3 == [part["index"] for part in parts]
+    assert said(events(ask(kwai_sandbox, route, "sandbox/parallel-tools", stream=True))) == "one two three four"
+
+
+def test_reasoning_details(kwai_sandbox: Sandbox) -> None:
+    """OpenRouter's reasoning comes as text with a signature behind it, summed up, and sealed; each has its number."""
+    [choice] = ask(kwai_sandbox, "openrouter", "sandbox/reasoning-details").json()["choices"]
+    chunks = events(ask(kwai_sandbox, "openrouter", "sandbox/reasoning-details", stream=True))
+    pieces = [detail for delta in choices_of(chunks) for detail in delta.get("reasoning_details", ())]
+    kinds = ["reasoning.text", "reasoning.summary", "reasoning.encrypted"]
+    whole = choice["message"]["reasoning_details"]
+    assert kinds == [detail["type"] for detail in whole]
+    assert [0, 1, 2] == [detail["index"] for detail in whole]
+    assert [kinds[0]] * 3 + kinds[1:] == [piece["type"] for piece in pieces]
+    assert whole[0]["text"] == "".join(piece.get("text", "") for piece in pieces) == choice["message"]["reasoning"]
+    assert [None, None, whole[0]["signature"]] == [piece["signature"] for piece in pieces[:3]]
+
+
+@both_routes
+@pytest.mark.parametrize(
+    ("model", "member"),
+    [
+        ("sandbox/refusal", "refusal"),
+        ("sandbox/images", "images"),
+        ("sandbox/audio", "audio"),
+        ("sandbox/annotations", "annotations"),
+    ],
+)
+def test_what_a_message_can_hold_beside_its_text(kwai_sandbox: Sandbox, route: str, model: str, member: str) -> None:
+    """Refusals, pictures, sound and sources stand in the member that is made for them; streamed, in pieces of it."""
+    [choice] = ask(kwai_sandbox, route, model).json()["choices"]
+    chunks = events(ask(kwai_sandbox, route, model, stream=True))
+    whole = choice["message"][member]
+    pieces = [delta[member] for delta in choices_of(chunks) if delta.get(member)]
+    if member == "refusal":
+        assert ("I cannot help with that.", 2) == ("".join(pieces), len(pieces))
+        assert "".join(pieces) == whole
+    elif member == "audio":
+        assert {name: "".join(piece.get(name, "") for piece in pieces) for name in ("data", "transcript")} == {
+            name: whole[name] for name in ("data", "transcript")
+        }
+        assert ({whole["id"]}, whole["expires_at"]) == ({piece["id"] for piece in pieces}, pieces[-1]["expires_at"])
+    else:
+        assert whole == [item for piece in pieces for item in piece]
+        assert 2 == len(whole)
+
+
+@both_routes
+@pytest.mark.parametrize(
+    ("model", "reason"), [("sandbox/length", "length"), ("sandbox/content-filter", "content_filter")]
+)
+def test_an_answer_that_stops_early_says_why(kwai_sandbox: Sandbox, route: str, model: str, reason: str) -> None:
+    """Half of the text comes, and the reason why there is no more."""
+    [choice] = ask(kwai_sandbox, route, model).json()["choices"]
+    chunks = events(ask(kwai_sandbox, route, model, stream=True))
+    assert ("one two", reason) == (choice["message"]["content"], choice["finish_reason"])
+    reasons = [choice["finish_reason"] for chunk in chunks[:-1] for choice in chunk["choices"]]
+    assert ("one two", [reason]) == (said(chunks), [each for each in reasons if each])
+
+
+def test_cached(kwai_sandbox: Sandbox) -> None:
+    """Half of the prompt came from the cache, and OpenRouter says that the other half went there."""
+    details = ask(kwai_sandbox, "openrouter", "sandbox/cached").json()["usage"]["prompt_tokens_details"]
+    assert {"cached_tokens": 4, "cache_write_tokens": 5, "audio_tokens": 0} == details
+    gateway = ask(kwai_sandbox, "gateway", "sandbox/cached").json()["usage"]["prompt_tokens_details"]
+    assert {"cached_tokens": 4, "audio_tokens": 0} == gateway
+
+
+@pytest.mark.parametrize(("model", "status"), [("sandbox/provider-error", 502), ("sandbox/provider-error-429", 429)])
+def test_provider_error(kwai_sandbox: Sandbox, model: str, status: int) -> None:
+    """OpenRouter says whose failure it was, and hands on the provider's own words."""
+    answer = ask(kwai_sandbox, "openrouter", model)
+    error = answer.json()["error"]
+    assert (status, status, "Provider returned error") == (answer.status_code, error["code"], error["message"])
+    assert "Sandbox" == error["metadata"]["provider_name"]
+    assert f"The provider's own words for {status}" == json.loads(error["metadata"]["raw"])["error"]["message"]
+    assert 400 == ask(kwai_sandbox, "openrouter", "sandbox/provider-error-200").status_code
+
+
+def test_moderated(kwai_sandbox: Sandbox) -> None:
+    """OpenRouter's moderation says what was found, and where."""
+    answer = ask(kwai_sandbox, "openrouter", "sandbox/moderated")
+    metadata = answer.json()["error"]["metadata"]
+    assert (403, ["violence", "harassment"], "one two three four", "permission_denied") == (
+        answer.status_code, metadata["reasons"], metadata["flagged_input"], metadata["error_type"],
+    )  # fmt: skip
+
+
+@both_routes
+def test_comments(kwai_sandbox: Sandbox, route: str) -> None:
+    """A stream of nothing but comments has no event; the same model answers whole as any other."""
+    answer = ask(kwai_sandbox, route, "sandbox/comments", stream=True)
+    assert 20 <= len(answer.text.strip().split("\n\n"))
+    assert {":"} == {line[:1] for line in answer.text.splitlines() if line}
+    assert (
+        "one two three four" == ask(kwai_sandbox, route, "sandbox/comments").json()["choices"][0]["message"]["content"]
+    )
+
+
+@both_routes
+def test_malformed(kwai_sandbox: Sandbox, route: str) -> None:
+    """The whole breaks off; of a stream one event does, and the rest is as it should be."""
+    answer = ask(kwai_sandbox, route, "sandbox/malformed")
+    stream = ask(kwai_sandbox, route, "sandbox/malformed", stream=True)
+    with pytest.raises(json.JSONDecodeError):
+        answer.json()
+    with pytest.raises(json.JSONDecodeError):
+        events(stream)
+    lines = [line for line in stream.text.splitlines() if line.startswith("data: {") and line.endswith("}")]
+    assert "one two three four" == said([json.loads(line.removeprefix("data: ")) for line in lines])
+    assert (200, 200, True) == (answer.status_code, stream.status_code, stream.text.endswith("data: [DONE]\n\n"))
+
+
+@both_routes
+@pytest.mark.parametrize("stream", [False, True])
+def test_huge(kwai_sandbox: Sandbox, route: str, stream: bool) -> None:
+    """The text is as large as the name says, and the usage, which counts all of it, stands at the end."""
+    answer = ask(kwai_sandbox, route, "sandbox/huge-2", stream=stream, stream_options={"include_usage": True})
+    chunks = events(answer) if stream else [answer.json()]
+    text = said(chunks) if stream else chunks[0]["choices"][0]["message"]["content"]
+    assert len("one two three four") + 2_000_000 == len(text)
+    assert text.startswith("one two three fourword word ")
+    assert 500_005 == chunks[-2 if stream else -1]["usage"]["completion_tokens"]
+
+
+def test_in_anthropics_format_an_answer_is_not_filled_up(kwai_sandbox: Sandbox) -> None:
+    """The messages endpoint knows text, reasoning and tool calls; a huge answer is its beginning there."""
+    with httpx.Client(trust_env=False) as client:
+        answer = client.post(
+            f"{kwai_sandbox.openrouter_url}/messages",
+            json={"model": "sandbox/huge", "messages": HELLO, "max_tokens": 9},
+            headers={"authorization": "Bearer sk-or-v1-acme"},
+        )
+    assert [{"type": "text", "text": "one two three four", "citations": None}] == answer.json()["content"]
+
+
+@both_routes
+@pytest.mark.parametrize("stream", [False, True])
+def test_endless(kwai_sandbox: Sandbox, route: str, stream: bool) -> None:
+    """The answer goes on until the client leaves, which the journal shows."""
+    body = {"model": "sandbox/endless", "messages": HELLO, "stream": stream}
+    headers = {"authorization": "Bearer sk-or-v1-acme"}
+    received = 0
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("POST", url_of(kwai_sandbox, route), json=body, headers=headers) as answer,
+    ):
+        for chunk in answer.iter_raw():
+            received += len(chunk)
+            if received > 3_000_000:
+                break
+    assert received > 3_000_000
+    kwai_sandbox.calls(wait=1, outcome="client left")
+
+
 def test_byok(kwai_sandbox: Sandbox) -> None:
     """With the account's own provider key the cost is the fee, and the provider's bill stands beside it."""
     byok = ask(kwai_sandbox, "openrouter", "sandbox/byok").json()["usage"]
@@ -332,6 +524,8 @@ def test_what_is_nobodys_shape(kwai_sandbox: Sandbox, route: str) -> None:
     """A proxy's error page and an empty body come as they are."""
     page, empty = ask(kwai_sandbox, route, "sandbox/html-error"), ask(kwai_sandbox, route, "sandbox/empty")
     assert (502, "text/html") == (page.status_code, page.headers["content-type"])
+    statuses = [ask(kwai_sandbox, route, f"sandbox/html-error-{status}").status_code for status in (200, 503, 999)]
+    assert [200, 503, 502] == statuses
     assert (200, b"") == (empty.status_code, empty.content)
 
 
