@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from kwai_middleware._redaction.readings import Reading, readings
+from kwai_middleware._redaction.readings import Reading, Span, readings
 from kwai_middleware._redaction.shapes import MASK, begun
 from kwai_middleware._redaction.spellings import SHORTEST_KEY, Keys, Spelling
 from kwai_middleware._secret import Secret
@@ -14,11 +14,11 @@ from kwai_middleware._secret import Secret
 __all__ = ["mask_end", "mask_start"]
 
 _LONGEST_ESCAPE: Final = 8
-"""Of one character, as far as the space in which to look is concerned."""
+"""Characters that stand for one."""
 
 # What is left of an escape that was cut, too.
 _CUT_ESCAPE: Final = re.compile(r"(?:%[0-9A-Fa-f]?|\\+(?:u[0-9A-Fa-f]{0,3})?)\Z")
-_REST_OF_ESCAPE: Final = re.compile(r"\\*u?[0-9A-Fa-f]{0,4}|\\*/")
+_REST_OF_ESCAPE: Final = re.compile(r"\\{0,8}u?[0-9A-Fa-f]{0,4}")
 
 
 def mask_end(text: str, secrets: Iterable[Secret] | Keys) -> str:
@@ -27,14 +27,14 @@ def mask_end(text: str, secrets: Iterable[Secret] | Keys) -> str:
     The key is found in whichever form `mask_text` finds it.
     """
     spellings = Keys.of(secrets).spellings()
-    nearby = _LONGEST_ESCAPE * max((len(spelling.text) for spelling in spellings), default=0)
-    left_out = max(len(text) - nearby, 0)
-    starts = [
-        reading.origin(span)[0]
-        for reading in _all_readings(text[left_out:])
-        for spelling in spellings
-        for span in _begun(reading.text, spelling)
-    ]
+    left_out = max(len(text) - _nearby(spellings), 0)
+    starts: list[int] = []
+    for reading in _all_readings(text[left_out:]):
+        size = len(reading.text)
+        cut = _CUT_ESCAPE.search(reading.text)
+        for end in (size,) if cut is None else (size, cut.start()):
+            pieces = (_begun(reading.text, spelling, end) for spelling in spellings)
+            starts += [reading.origin(piece)[0] for piece in pieces if piece]
     if starts:
         return text[: left_out + min(starts)] + MASK
     start = begun(text)
@@ -47,14 +47,18 @@ def mask_start(text: str, secrets: Iterable[Secret] | Keys) -> str:
     The key is found in whichever form `mask_text` finds it.
     """
     spellings = Keys.of(secrets).spellings()
-    nearby = _LONGEST_ESCAPE * max((len(spelling.text) for spelling in spellings), default=0)
-    ends = [
-        reading.origin(span)[1]
-        for reading in _all_readings(text[:nearby])
-        for spelling in spellings
-        for span in _ended(reading.text, spelling)
-    ]
+    ends: list[int] = []
+    for reading in _all_readings(text[: _nearby(spellings)]):
+        rest = _REST_OF_ESCAPE.match(reading.text)
+        for start in range((rest.end() if rest else 0) + 1):
+            pieces = (_ended(reading.text, spelling, start) for spelling in spellings)
+            ends += [reading.origin(piece)[1] for piece in pieces if piece]
     return MASK + text[max(ends) :] if ends else text
+
+
+def _nearby(spellings: Iterable[Spelling]) -> int:
+    """How many characters may be a key."""
+    return _LONGEST_ESCAPE * max((len(spelling.text) for spelling in spellings), default=0)
 
 
 def _all_readings(text: str) -> Iterator[Reading]:
@@ -62,21 +66,24 @@ def _all_readings(text: str) -> Iterator[Reading]:
     yield from readings(text)
 
 
-def _begun(text: str, spelling: Spelling) -> Iterator[tuple[int, int]]:
-    """Find the longest beginning of a spelling that the text ends in."""
-    cut = _CUT_ESCAPE.search(text)
-    for end in {len(text), len(text) if cut is None else cut.start()}:
-        for size in range(len(spelling.text), SHORTEST_KEY - 1, -1):
-            if text.endswith(spelling.text[:size], 0, end):
-                yield spelling.extent(text, end - size, len(text))
-                break
+def _begun(text: str, spelling: Spelling, end: int) -> Span | None:
+    """Find the longest beginning of a spelling that ends at `end`; what follows there is the rest of it."""
+    last = text[max(end - SHORTEST_KEY, 0) : end]
+    size = _end_of_last(last, spelling.text)
+    while size and not text.endswith(spelling.text[:size], 0, end):
+        size = _end_of_last(last, spelling.text[: size - 1])
+    return spelling.extent(text, end - size, len(text)) if size else None
 
 
-def _ended(text: str, spelling: Spelling) -> Iterator[tuple[int, int]]:
-    """Find the longest end of a spelling that the text begins with."""
-    rest = _REST_OF_ESCAPE.match(text)
-    for start in range((rest.end() if rest else 0) + 1):
-        for size in range(len(spelling.text), SHORTEST_KEY - 1, -1):
-            if text.startswith(spelling.text[-size:], start):
-                yield spelling.extent(text, 0, start + size)
-                break
+def _end_of_last(piece: str, text: str) -> int:
+    place = text.rfind(piece) if len(piece) == SHORTEST_KEY else -1
+    return place + SHORTEST_KEY if place >= 0 else 0
+
+
+def _ended(text: str, spelling: Spelling, start: int) -> Span | None:
+    """Find the longest end of a spelling that begins at `start`; what stands before is the rest of it."""
+    first = text[start : start + SHORTEST_KEY]
+    place = spelling.text.find(first) if len(first) == SHORTEST_KEY else -1
+    while place >= 0 and not text.startswith(spelling.text[place:], start):
+        place = spelling.text.find(first, place + 1)
+    return spelling.extent(text, 0, start + len(spelling.text) - place) if place >= 0 else None

@@ -18,7 +18,7 @@ SHORTEST_KEY: Final = 8
 """What has fewer characters is no key of any vendor, but may well be a piece of a word."""
 
 _DEEPEST_JSON: Final = 4
-_DEEPEST_JSON_IN_BASE64: Final = 2
+_MOST_IN_BASE64: Final = 7
 _URL_SAFE: Final = str.maketrans("+/", "-_")
 _BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
@@ -96,7 +96,7 @@ def _spellings(key: str) -> Iterator[Spelling]:
         return
     in_json = _spelled_in_json(key)
     yield from map(Spelling, in_json)
-    for text in {*in_json[: _DEEPEST_JSON_IN_BASE64 + 1], key.replace("/", r"\/"), quote(key, safe="")}:
+    for text in {*in_json[:_MOST_IN_BASE64], quote(key, safe="")}:
         yield from _spelled_in_base64(text)
 
 
@@ -105,11 +105,17 @@ _PLAIN: Final = re.compile("[A-Za-z0-9_.~-]+")
 
 
 def _spelled_in_json(key: str) -> list[str]:
-    """The key, and how JSON, and JSON inside JSON, spells it where it has a quote or a backslash."""
-    spelled = [key]
-    while len(spelled) <= _DEEPEST_JSON and ('"' in key or "\\" in key):
-        spelled.append(msgspec.json.encode(spelled[-1]).decode()[1:-1])
-    return spelled
+    """The key, and how JSON, and JSON inside JSON, spells it.
+
+    All encoders escape a quote and a backslash. Some escape a slash, too, so that there are two ways
+    at each depth; but where a slash has the only backslashes, they are undone before the key is sought.
+    """
+    spelled, level = [key], [key]
+    for _ in range(_DEEPEST_JSON if '"' in key or "\\" in key else 1):
+        plain = [msgspec.json.encode(text).decode()[1:-1] for text in level]
+        level = list(dict.fromkeys((*plain, *(text.replace("/", r"\/") for text in plain))))
+        spelled += level
+    return list(dict.fromkeys(spelled))
 
 
 def _spelled_in_base64(text: str) -> Iterator[Spelling]:
