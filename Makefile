@@ -37,7 +37,7 @@ clean: ## remove the environment and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Hashes are asked for all that is downloaded; the package itself is built by the pinned hatchling, with nothing else downloaded.
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): requirements/dev.txt requirements/openai-2.txt pyproject.toml
 	@if $(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
 	for python in $(PYTHON); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -47,5 +47,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \
 	echo "Name yours: make PYTHON=/path/to/python3.12" >&2; exit 1
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@rm -rf $(VENV)/openai-2
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(VENV)/openai-2 \
+	  --requirement requirements/openai-2.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -119,11 +119,11 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         is_held = type(request.stream) is self.library.byte_stream
         return not is_held and endpoint.kind != "direct" and self._settings.on_conflict != "body"
 
-    def _refused(self, refusal: OutboundRefused, request: RequestT) -> ResponseT:
+    def _refused(self, refusal: OutboundRefused, request: RequestT, endpoint: Endpoint) -> ResponseT:
         _notices.count(f"refused_{refusal.code}")
         if self._refuse == "raise":
             raise refusal
-        response: ResponseT = self.library.response(**refusal_answer(refusal), request=request)
+        response: ResponseT = self.library.response(**refusal_answer(refusal, endpoint), request=request)
         return response
 
 
@@ -142,7 +142,7 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             body = gathered(request.stream, self._settings) if self._must_gather(request, endpoint) else None
             departure = self._depart(request, endpoint, body)
         except OutboundRefused as refusal:
-            return self._refused(refusal, request)
+            return self._refused(refusal, request, endpoint)
         try:
             response: ResponseT = self._inner.handle_request(departure.wire())
         except BaseException as error:
@@ -184,7 +184,7 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             body = await gathered_async(request.stream, self._settings) if gathers else None
             departure = self._depart(request, endpoint, body)
         except OutboundRefused as refusal:
-            return self._refused(refusal, request)
+            return self._refused(refusal, request, endpoint)
         try:
             response: ResponseT = await self._inner.handle_async_request(departure.wire())
         except BaseException as error:
