@@ -69,9 +69,7 @@ def _anthropic(flavour: Flavour, vendors: Sandbox, route: str, http_client: Any)
 
 def _openrouter(flavour: Flavour, vendors: Sandbox, route: str, http_client: Any) -> tuple[Ask, Any]:
     name = "async_client" if flavour.asynchronous else "client"
-    server_url = {"gateway": vendors.gateway_url.rstrip("/"), "relay": vendors.relay_url}.get(
-        route, vendors.openrouter_url
-    )
+    urls = {"gateway": vendors.gateway_url.rstrip("/"), "relay": vendors.relay_url, "direct": vendors.openrouter_url}
     sdk = openrouter.OpenRouter(api_key="app", server_url=urls[route], **{name: http_client})
 
     def ask(**more: Any) -> Any:
