@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from typing import Any
 
 import anthropic
-import httpx
 import httpx2
 import pytest
 from anthropic.types import Message
 
 from kwai_middleware._secret import Secret
 from kwai_middleware.sandbox import Sandbox
+from tests.support.sandbox_requests import APP_KEY, GATEWAY_MESSAGES, HELLO, OPENROUTER_MESSAGES, USER_KEY, ask_messages
 
 pytest_plugins = ["kwai_middleware.testing"]
 
-HELLO: list[Any] = [{"role": "user", "content": "Hello you there"}]
 WEATHER: Any = {
     "name": "weather",
     "description": "Tells the weather",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-APP_KEY, USER_KEY = "app-key-0123", "sk-or-v1-acme"
-GATEWAY, OPENROUTER = "/api/anthropic/v1/messages", "/api/v1/messages"
-
 GATEWAY_STREAM = """\
 event: message_start
 data: {"type":"message_start","message":{"id":"ID","type":"message","role":"assistant","model":"any","content":[],\
@@ -68,18 +63,6 @@ def client(sandbox: Sandbox, vendor: str, **options: Any) -> anthropic.Anthropic
     return anthropic.Anthropic(
         base_url=base_url, max_retries=0, http_client=httpx2.Client(trust_env=False), **key, **options
     )
-
-
-def post(
-    sandbox: Sandbox, path: str, body: dict[str, object] | None = None, headers: dict[str, str] | None = None
-) -> httpx.Response:
-    asked = {"model": "any", "max_tokens": 64, "messages": HELLO, **(body or {})}
-    sent = {"authorization": f"Bearer {APP_KEY}"} if headers is None else headers
-    return httpx.post(sandbox.url + path, json=asked, headers=sent, trust_env=False)
-
-
-def encoded(value: object) -> str:
-    return base64.b64encode(json.dumps(value).encode()).decode()
 
 
 @pytest.mark.parametrize("vendor", ["gateway", "openrouter"])
@@ -150,7 +133,7 @@ def test_the_async_anthropic_sdk_reads_both(kwai_sandbox: Sandbox, vendor: str) 
 
 def test_the_gateways_stream_has_anthropics_events(kwai_sandbox: Sandbox) -> None:
     """Byte for byte what Anthropic sends, with the gateway's sign that it logged the call."""
-    answer = post(kwai_sandbox, GATEWAY, {"stream": True})
+    answer = ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"stream": True})
     [call] = kwai_sandbox.calls(wait=1)
     message_id = json.loads(answer.text.splitlines()[1].removeprefix("data: "))["message"]["id"]
     assert GATEWAY_STREAM == answer.text.replace(message_id, "ID")
@@ -163,7 +146,7 @@ def test_the_gateways_stream_has_anthropics_events(kwai_sandbox: Sandbox) -> Non
 
 def test_openrouters_stream_has_comments_and_its_cost(kwai_sandbox: Sandbox) -> None:
     """OpenRouter's differs: comments first, the cost in its usage, the provider's name."""
-    answer = post(kwai_sandbox, OPENROUTER, {"stream": True})
+    answer = ask_messages(kwai_sandbox, OPENROUTER_MESSAGES, {"stream": True})
     events = answer.text.split("\n\n")
     delta = json.loads(events[-3].partition("data: ")[2])
     assert [": OPENROUTER PROCESSING"] * 2 == events[:2]
@@ -173,14 +156,14 @@ def test_openrouters_stream_has_comments_and_its_cost(kwai_sandbox: Sandbox) -> 
     )
     started = json.loads(events[2].rpartition("data: ")[2])["message"]
     assert (started["id"], "Sandbox") == (answer.headers["x-generation-id"], started["provider"])
-    byok = post(kwai_sandbox, OPENROUTER, {"model": "sandbox/byok"}).json()
+    byok = ask_messages(kwai_sandbox, OPENROUTER_MESSAGES, {"model": "sandbox/byok"}).json()
     assert (True, 5e-07) == (byok["usage"]["is_byok"], byok["usage"]["cost"])
 
 
 def test_openrouter_says_done_where_that_was_observed(kwai_sandbox: Sandbox) -> None:
     """With `?beta=true` an event that holds `[DONE]` follows the message's end."""
     for query, ending in (("?beta=true", "event: data\ndata: [DONE]\n\n"), ("", '{"type":"message_stop"}\n\n')):
-        answer = post(kwai_sandbox, OPENROUTER + query, {"stream": True})
+        answer = ask_messages(kwai_sandbox, OPENROUTER_MESSAGES + query, {"stream": True})
         assert (ending, 1) == (answer.text[-len(ending) :], answer.text.count("event: message_stop"))
 
 
@@ -227,9 +210,11 @@ def test_reasoning_is_a_block_of_its_own(kwai_sandbox: Sandbox, streamed: bool) 
 def test_what_was_cached_is_counted_apart(kwai_sandbox: Sandbox) -> None:
     """From 64 tokens on half of the prompt came from the cache, which Anthropic leaves out of the input."""
     messages = [{"role": "user", "content": "x" * 400}]
-    usage = post(kwai_sandbox, GATEWAY, {"messages": messages}).json()["usage"]
+    usage = ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"messages": messages}).json()["usage"]
     assert (52, 52) == (usage["input_tokens"], usage["cache_read_input_tokens"])
-    usage = post(kwai_sandbox, GATEWAY, {"messages": messages, "model": "sandbox/cached"}).json()["usage"]
+    usage = ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"messages": messages, "model": "sandbox/cached"}).json()[
+        "usage"
+    ]
     assert (0, 52, 52) == tuple(
         usage[name] for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     )
@@ -237,7 +222,9 @@ def test_what_was_cached_is_counted_apart(kwai_sandbox: Sandbox) -> None:
 
 def test_a_message_that_was_cut_short_says_so(kwai_sandbox: Sandbox) -> None:
     """The reason to stop is told in Anthropic's words."""
-    assert post(kwai_sandbox, GATEWAY, {"model": "sandbox/length"}).json()["stop_reason"] == "max_tokens"
+    assert (
+        ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"model": "sandbox/length"}).json()["stop_reason"] == "max_tokens"
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +237,7 @@ def test_a_message_that_was_cut_short_says_so(kwai_sandbox: Sandbox) -> None:
 )
 def test_streams_end_as_the_model_says(kwai_sandbox: Sandbox, model: str, events: list[str]) -> None:
     """An error in mid-stream is Anthropic's `error` event and the last; other endings are those of the scenario."""
-    text = post(kwai_sandbox, GATEWAY, {"stream": True, "model": model}).text
+    text = ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"stream": True, "model": model}).text
     told = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
     assert events == told[-len(events) :]
 
@@ -263,7 +250,7 @@ def test_the_sdk_raises_on_an_error_in_the_stream(kwai_sandbox: Sandbox) -> None
         pytest.raises(anthropic.APIStatusError, match="Provider returned error"),
     ):
         stream.until_done()
-    unary = post(kwai_sandbox, GATEWAY, {"model": "sandbox/error-in-200"})
+    unary = ask_messages(kwai_sandbox, GATEWAY_MESSAGES, {"model": "sandbox/error-in-200"})
     assert (200, {"type": "error", "error": {"type": "api_error", "message": "Provider returned error"}}) == (
         unary.status_code,
         unary.json(),
@@ -298,109 +285,32 @@ def test_errors_have_anthropics_shape(
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"x-api-key": ""}, {"x-api-key": "app-key-dead"}, {"authorization": "Basic a"}]
-)
-def test_the_gateway_insists_on_the_apps_key(kwai_sandbox: Sandbox, headers: dict[str, str]) -> None:
-    """Without a good key in `x-api-key` or as Bearer the gateway refuses in its own shape and logs nothing."""
-    answer = post(kwai_sandbox, GATEWAY, headers=headers)
-    assert (401, True) == (answer.status_code, answer.json()["detail"].startswith("Your API key is invalid"))
-    assert [None] == [call["logged_by"] for call in kwai_sandbox.calls(wait=1, status=401)]
-    assert "x-respan-log-id" not in answer.headers
-
-
-@pytest.mark.parametrize(("key", "status"), [("", 401), (f"{USER_KEY}-dead", 401), (f"{USER_KEY}-broke", 402)])
-def test_openrouter_refuses_in_anthropics_shape(kwai_sandbox: Sandbox, key: str, status: int) -> None:
-    """A missing or bad key is an error of Anthropic's shape, whichever of the two headers it came in."""
-    for headers in ({"authorization": f"Bearer {key}".rstrip()}, {"x-api-key": key}):
-        answer = post(kwai_sandbox, OPENROUTER, headers=headers)
-        assert (status, "error") == (answer.status_code, answer.json()["type"])
-
-
-def test_two_keys_for_openrouter_are_two_doors(kwai_sandbox: Sandbox) -> None:
-    """A Bearer key pays, and one in `x-api-key` beside it is shown as a disagreement."""
-    post(kwai_sandbox, OPENROUTER, headers={"authorization": f"Bearer {USER_KEY}", "x-api-key": APP_KEY})
-    [call] = kwai_sandbox.calls(wait=1)
-    assert (Secret(USER_KEY).fingerprint, ["key"]) == (call["paid_by"]["fingerprint"], call["doors_disagree"])
-    shown = json.dumps(call)
-    assert (False, False) == (USER_KEY in shown, APP_KEY in shown)
-
-
-@pytest.mark.parametrize(
-    ("body", "header", "new", "old"),
+    "path",
     [
-        pytest.param({"metadata": {"respan_params": {"customer_identifier": "a"}}}, None, "a", "a", id="metadata"),
-        pytest.param({"metadata": {"keywordsai_params": {"customer_identifier": "a"}}}, None, "a", "a", id="its alias"),
-        pytest.param({"respan_params": {"customer_identifier": "a"}}, None, "a", "a", id="top-level object"),
-        pytest.param({}, {"customer_identifier": "a"}, "a", "a", id="header"),
-        pytest.param({"customer_identifier": "a"}, None, None, None, id="top level: Anthropic's alone"),
-        pytest.param(
-            {
-                "metadata": {"respan_params": {"customer_params": {"customer_identifier": "metadata"}}},
-                "respan_params": {"customer_params": {"customer_identifier": "top"}},
-            },
-            {"customer_params": {"customer_identifier": "header"}},
-            "metadata",
-            "top",
-            id="all: nobody documents which wins",
-        ),
-        pytest.param(
-            {"metadata": "text", "respan_params": 1}, {"customer_identifier": "a"}, None, None, id="no object"
-        ),
+        GATEWAY_MESSAGES,
+        GATEWAY_MESSAGES[4:],
+        f"{GATEWAY_MESSAGES}/",
+        f"{GATEWAY_MESSAGES[4:]}/",
+        OPENROUTER_MESSAGES,
+        f"{OPENROUTER_MESSAGES}/",
     ],
 )
-def test_the_gateway_attributes_messages(
-    kwai_sandbox: Sandbox, body: dict[str, object], header: object, new: str | None, old: str | None
-) -> None:
-    """The customer is found in each place that a document names, under both orders."""
-    headers = {"x-api-key": APP_KEY} | ({} if header is None else {"x-data-respan-params": encoded(header)})
-    for order in ("2026-10", "2026-06"):
-        kwai_sandbox.precedence(order)
-        post(kwai_sandbox, GATEWAY, body, headers)
-    assert [new, old] == [call["customer"] for call in kwai_sandbox.calls(wait=2)]
-
-
-def test_a_customers_credentials_do_not_pay_for_messages(kwai_sandbox: Sandbox) -> None:
-    """The pass-through documents none: the app pays, the journal shows the door, and what Anthropic would see."""
-    credentials = {"customer_credentials": {"anthropic": {"api_key": "key-of-acme"}}, "disable_fallback": True}
-    post(
-        kwai_sandbox,
-        GATEWAY,
-        {"metadata": {"respan_params": credentials, "user_id": "u"}, "customer_params": {}, "keywordsai_params": {}},
-    )
-    [call] = kwai_sandbox.calls(wait=1)
-    assert {"source": "authorization", "fingerprint": Secret(APP_KEY).fingerprint} == call["paid_by"]
-    assert (["customer_params"], True) == (call["forwarded"], call["disable_fallback"])
-    assert {
-        "door": "metadata.respan_params.customer_credentials.anthropic.api_key",
-        "kind": "key",
-        "value": Secret("key-of-acme").fingerprint,
-    } in call["doors"]
-
-
-def test_openrouter_knows_the_end_user_and_forwards_the_rest(kwai_sandbox: Sandbox) -> None:
-    """`user`, else `metadata.user_id`, is the customer; the gateway's members go on to the provider."""
-    post(kwai_sandbox, OPENROUTER, {"user": "a", "metadata": {"user_id": "b"}, "respan_params": {}})
-    post(kwai_sandbox, OPENROUTER, {"metadata": {"user_id": "b"}})
-    assert [("a", ["respan_params"]), ("b", [])] == [
-        (call["customer"], call["forwarded"]) for call in kwai_sandbox.calls(wait=2)
-    ]
-
-
-@pytest.mark.parametrize("path", [GATEWAY, GATEWAY[4:], f"{GATEWAY}/", f"{GATEWAY[4:]}/", OPENROUTER, f"{OPENROUTER}/"])
 def test_every_spelling_of_the_path_answers(kwai_sandbox: Sandbox, path: str) -> None:
     """The gateway takes its path with and without `/api`, both vendors theirs with and without a trailing slash."""
-    assert post(kwai_sandbox, path).json()["type"] == "message"
+    assert ask_messages(kwai_sandbox, path).json()["type"] == "message"
 
 
-@pytest.mark.parametrize("path", [GATEWAY, OPENROUTER])
+@pytest.mark.parametrize("path", [GATEWAY_MESSAGES, OPENROUTER_MESSAGES])
 @pytest.mark.parametrize("messages", [[], "Hello", None])
 def test_malformed_messages_are_refused(kwai_sandbox: Sandbox, path: str, messages: object) -> None:
     """What holds no messages answers 400 in Anthropic's shape."""
-    answer = post(kwai_sandbox, path, {"messages": messages})
+    answer = ask_messages(kwai_sandbox, path, {"messages": messages})
     assert (400, "invalid_request_error") == (answer.status_code, answer.json()["error"]["type"])
 
 
 def test_odd_messages_and_tools_are_taken_as_they_are(kwai_sandbox: Sandbox) -> None:
     """Messages and tools that are no objects are no reason to fail."""
-    answer = post(kwai_sandbox, GATEWAY, {"messages": [1, {"role": "user", "content": [1]}], "tools": [1]})
+    answer = ask_messages(
+        kwai_sandbox, GATEWAY_MESSAGES, {"messages": [1, {"role": "user", "content": [1]}], "tools": [1]}
+    )
     assert [{"type": "text", "text": "(nothing was said)", "citations": None}] == answer.json()["content"]

@@ -13,11 +13,9 @@ import pytest
 
 from kwai_middleware._secret import Secret
 from kwai_middleware.sandbox import Sandbox
+from tests.support.sandbox_requests import APP_KEY, HELLO, USER_KEY
 
 pytest_plugins = ["kwai_middleware.testing"]
-
-HELLO: list[Any] = [{"role": "user", "content": "Hello you there"}]
-APP_KEY, USER_KEY = "app-key-0123", "sk-or-v1-acme"
 
 
 def post(
