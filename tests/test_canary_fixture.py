@@ -1,4 +1,4 @@
-"""The fixture `canary` in suites of its users: it sees each planted leak, passes clean tests, and shows no key itself."""
+"""The fixture `canary` in suites of its users: planted leaks fail a test, clean tests pass, and no key is shown."""
 
 from __future__ import annotations
 

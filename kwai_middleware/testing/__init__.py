@@ -2,6 +2,8 @@
 
 Put `pytest_plugins = ["kwai_middleware.testing"]` into your `conftest.py` and ask for `kwai_sandbox` or
 `canary`. Without pytest use `kwai_middleware.sandbox.sandbox()`, a context manager.
+
+PYTEST_DONT_REWRITE: there are no assertions here, and pytest would warn of what a suite has imported before.
 """
 
 from __future__ import annotations

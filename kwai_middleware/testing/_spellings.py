@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ _MASK: Final = "****"
 _SHORTEST: Final = 16
 """So many consecutive characters of a key's random part are a sighting; fewer are what people abbreviate keys to."""
 
+_GRAM: Final = 8
 _AROUND: Final = 60
 
 
@@ -54,15 +55,12 @@ class Spellings:
         key: One with a long random part, all hexadecimal digits, after its last hyphen.
     """
 
-    __slots__ = ("_anchors",)
+    __slots__ = ("_exact", "_lowered")
 
     def __init__(self, key: Secret) -> None:
-        # Any run of a needle that counts holds one of its blocks of half that length whole.
-        self._anchors = [
-            (needle, needle.text[start : start + needle.at_least // 2], start)
-            for needle in _needles(key.reveal().rpartition("-")[2])
-            for start in range(0, len(needle.text) - needle.at_least // 2 + 1, needle.at_least // 2)
-        ]
+        needles = list(_needles(key.reveal().rpartition("-")[2]))
+        self._lowered = _by_gram(needle for needle in needles if needle.any_case)
+        self._exact = _by_gram(needle for needle in needles if not needle.any_case)
 
     def __repr__(self) -> str:
         return "Spellings(****)"
@@ -87,7 +85,9 @@ class Spellings:
     def _found(self, text: str) -> Iterator[tuple[str, str, list[_Place]]]:
         """Each way to read the text in which the key is found that was not found in the ways before."""
         for manner, read in _READINGS:
-            text = read(text)
+            before, text = text, read(text)
+            if manner and text == before:
+                continue
             if places := self._places(text):
                 yield manner, text, places
                 text = _without(text, places)
@@ -102,15 +102,7 @@ class Spellings:
 
     def _places(self, text: str) -> list[_Place]:
         lowered = text.lower() if text.isascii() else text.translate(_LOWER)
-        places: list[_Place] = []
-        for needle, anchor, offset in self._anchors:
-            searched = lowered if needle.any_case else text
-            position = searched.find(anchor)
-            while position >= 0:
-                place = _grown(needle, searched, position, offset, len(anchor))
-                if place is not None and place not in places:
-                    places.append(place)
-                position = searched.find(anchor, position + 1)
+        places = set(_matches(self._exact, text)) | set(_matches(self._lowered, lowered))
         return sorted(places, key=lambda place: place.start)
 
 
@@ -143,15 +135,33 @@ def _in_base64(text: str) -> Iterator[str]:
         yield base64.b64encode(text[start:whole].encode()).decode()
 
 
-def _grown(needle: _Needle, text: str, position: int, offset: int, size: int) -> _Place | None:
-    """The longest run of the needle around its block at `position`; None when it is too short to count."""
-    start, end = position, position + size
-    begin, stop = offset, offset + size
+def _by_gram(needles: Iterable[_Needle]) -> Mapping[str, list[tuple[_Needle, int]]]:
+    """Each piece of a needle, and where in the needle it stands."""
+    grams: dict[str, list[tuple[_Needle, int]]] = {}
+    for needle in needles:
+        for offset in range(len(needle.text) - _GRAM + 1):
+            grams.setdefault(needle.text[offset : offset + _GRAM], []).append((needle, offset))
+    return grams
+
+
+def _matches(grams: Mapping[str, list[tuple[_Needle, int]]], text: str) -> Iterator[_Place]:
+    # Any run that counts holds one whole piece that begins at a multiple of a piece's length.
+    for position in range(0, len(text) - _GRAM + 1, _GRAM):
+        for needle, offset in grams.get(text[position : position + _GRAM], ()):
+            place = _grown(needle, text, position, offset)
+            if place.end - place.start >= needle.at_least:
+                yield place
+
+
+def _grown(needle: _Needle, text: str, position: int, offset: int) -> _Place:
+    """The longest run of the needle around its piece at `position`."""
+    start, end = position, position + _GRAM
+    begin, stop = offset, offset + _GRAM
     while start > 0 and begin > 0 and text[start - 1] == needle.text[begin - 1]:
         start, begin = start - 1, begin - 1
     while end < len(text) and stop < len(needle.text) and text[end] == needle.text[stop]:
         end, stop = end + 1, stop + 1
-    return _Place(needle.form, start, end) if end - start >= needle.at_least else None
+    return _Place(needle.form, start, end)
 
 
 def _without(text: str, places: list[_Place]) -> str:
