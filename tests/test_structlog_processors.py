@@ -7,10 +7,12 @@ import io
 import json
 import logging
 import sys
+from base64 import b64encode, urlsafe_b64encode
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -24,6 +26,7 @@ from kwai_middleware.structlog_processors import add_caller, mask_keys
 
 SHAPE = "sk-or-v1-0123456789abcdef0123"
 OWN = "a-key-of-no-known-shape"
+ODD = "a/key+of~8<>=="
 CALLER = Caller(identifier="acme", group="g", thread="t", name="Ada", email="ada@example.com")
 WITH_KEY = Caller(credentials=(Credential(api_key=Secret(OWN)),))
 
@@ -88,6 +91,27 @@ class TestMaskKeys:
         with bind_caller(WITH_KEY):
             event = mask_keys(None, "info", {"event": "hello", "value": wrap(key), "number": 5})
         assert event == {"event": "hello", "value": masked, "number": 5}
+
+    @pytest.mark.parametrize(
+        ("text", "masked"),
+        [
+            pytest.param(json.dumps({"a": ODD}), '{"a": "****"}', id="json"),
+            pytest.param(json.dumps(json.dumps(ODD)), '"\\"****\\""', id="json-in-json"),
+            pytest.param(f"?key={quote(ODD, safe='')}&a=1", "?key=****&a=1", id="url"),
+            pytest.param(quote(quote(ODD, safe=""), safe=""), "****", id="url-in-url"),
+            pytest.param(f"Basic {b64encode(ODD.encode()).decode()}", "Basic ****=", id="base64"),
+            pytest.param(urlsafe_b64encode(f"x:{ODD}".encode()).decode(), "eD****==", id="user-and-password"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "wrap", [str, str.encode, lambda text: [{text}], Holder], ids=["text", "bytes", "list", "object"]
+    )
+    def test_a_key_is_masked_in_every_form(self, text: str, masked: str, wrap: Any) -> None:
+        """What libraries make of the caller's key before they log it is masked like the key itself."""
+        with bind_caller(Caller(credentials=(Credential(api_key=Secret(ODD)),))):
+            event = mask_keys(None, "info", {"event": "hello", "value": wrap(text)})
+        shown = wrap(masked)
+        assert event == {"event": "hello", "value": repr(shown) if isinstance(shown, Holder) else shown}
 
     def test_another_callers_key_of_no_known_shape_is_not_known(self) -> None:
         """Only the current caller's own keys can be looked for."""

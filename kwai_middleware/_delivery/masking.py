@@ -119,11 +119,7 @@ class ContentMask:
 
     def _value(self, spelled: str, name: str, structure: dict[str, re.Pattern[str]]) -> str:
         """Mask one text of a document, given and returned as JSON spells it, quotes aside."""
-        try:
-            text: str = json.loads(f'"{spelled}"', strict=False)
-        except ValueError:
-            # An escape that JSON does not know, in what was only skipped so far.
-            text = spelled
+        text: str = json.loads(f'"{spelled}"')
         if name in structure and structure[name].fullmatch(text):
             return spelled
         given = _readable(text) if name == "arguments" and "\\u" in text else text
