@@ -69,7 +69,9 @@ def _print_urls(url: str) -> None:
 The vendors' APIs on this machine; Ctrl-C ends it.
 
   gateway        {url}/api/
+  relay          {url}/api/openrouter/v1
   OpenRouter     {url}/api/v1
+  Anthropic's    {url}/api/anthropic   {url}/api
   request logs   {url}/api/request-logs/create/
   what arrived   {url}/sandbox/calls   {url}/sandbox/logs
   models to try  {url}/sandbox/

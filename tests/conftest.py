@@ -43,7 +43,7 @@ def nobody_is_left_bound() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings and proxies of this machine do not reach the tests."""
-    prefixes = ("KWAI_", "KEYWORDSAI_", "RESPAN_", "OPENROUTER_", "OPENAI_")
+    prefixes = ("KWAI_", "KEYWORDSAI_", "RESPAN_", "OPENROUTER_", "OPENAI_", "ANTHROPIC_")
     for name in os.environ:
         if name.startswith(prefixes) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -10,6 +10,7 @@ import pytest
 
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import bind_caller
+from kwai_middleware._notices import counts
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
@@ -96,7 +97,7 @@ def test_only_pins_the_gateway_to_the_callers_provider(flavour: Flavour) -> None
 
 @pytest.mark.parametrize(
     "member",
-    ["fallback_models", "models", "load_balance_group", "load_balance_models", "loadbalance_models",
+    ["fallback_models", "models", "route_provider_override", "load_balance_group", "load_balance_models", "loadbalance_models",
      "credential_override", "customer_api_keys"],
 )  # fmt: skip
 def test_only_refuses_whatever_brings_another_payer(flavour: Flavour, member: str) -> None:
@@ -139,6 +140,18 @@ def test_only_travels_in_the_header_beside_other_bodies(flavour: Flavour) -> Non
     assert carried["disable_fallback"] is True
     assert {"openrouter": {"api_key": key_of("acme")}} == carried["customer_credentials"]
     assert "openrouter" == sent.headers["x-respan-route-provider"]
+
+
+def test_a_key_at_the_anthropic_endpoint_is_warned_of(flavour: Flavour, caplog: pytest.LogCaptureFixture) -> None:
+    """The vendor does not say that a customer's key pays there, so an operator learns of it, each host once."""
+    host = f"{flavour.name}.gateway.example"
+    options = {"url": f"https://{host}/api/anthropic/v1/messages", "base_url": f"https://{host}/api"}
+    before = counts().get("unconfirmed_payer", 0)
+    for who in (caller(), caller(), caller(credentials=()), None):
+        wired(flavour, who, **options)
+    assert before + 2 == counts()["unconfirmed_payer"]
+    assert 1 == caplog.text.count(host)
+    assert key_of("acme") not in caplog.text
 
 
 def test_only_at_the_anthropic_endpoint_is_refused(flavour: Flavour) -> None:

@@ -33,6 +33,7 @@ _OWN: Final[dict[str, DoorKind]] = {
     "fallback_models": "payer",
     "models": "payer",
     "disable_fallback": "payer",
+    "route_provider_override": "payer",
 }
 """Members that are a door themselves."""
 

@@ -6,7 +6,7 @@ from kwai_middleware import _notices
 from kwai_middleware._caller import Caller
 from kwai_middleware._outbound.routes import Endpoint
 
-__all__ = ["note_anonymous", "note_unrouted"]
+__all__ = ["note_anonymous", "note_unconfirmed_payer", "note_unrouted"]
 
 
 def note_anonymous(endpoint: Endpoint) -> None:
@@ -17,6 +17,17 @@ def note_anonymous(endpoint: Endpoint) -> None:
         endpoint.host,
         f"a call to {endpoint.host} went out without its customer: the body is not one JSON object; send it as json="
         " or as bytes",
+    )
+
+
+def note_unconfirmed_payer(endpoint: Endpoint) -> None:
+    """A caller's key goes where the vendor does not say that it pays."""
+    _notices.count("unconfirmed_payer")
+    _notices.warn_once(
+        "unconfirmed_payer",
+        endpoint.host,
+        f"a caller's key went to {endpoint.path} at {endpoint.host}, where the vendor documents no customer's keys: the"
+        " gateway's own may have paid; byok='only' refuses such calls",
     )
 
 

@@ -16,7 +16,7 @@ from kwai_middleware._outbound.gathering import gathered, gathered_async
 from kwai_middleware._outbound.headers import headers_of, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
-from kwai_middleware._outbound.notes import note_anonymous, note_unrouted
+from kwai_middleware._outbound.notes import note_anonymous, note_unconfirmed_payer, note_unrouted
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
@@ -94,6 +94,8 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         changes = changes_to(endpoint, attribution, self._settings, body, headers)
         if changes.is_anonymous:
             note_anonymous(endpoint)
+        if changes.sends_key and endpoint.place == "metadata":
+            note_unconfirmed_payer(endpoint)
         size = None if body is None else len(body)
         attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""))
         exchange = watching(endpoint, changes.attribution, body, self._settings, self._deliver, attempt, slot.trace_id)
