@@ -97,8 +97,8 @@ def test_only_pins_the_gateway_to_the_callers_provider(flavour: Flavour) -> None
 
 @pytest.mark.parametrize(
     "member",
-    ["fallback_models", "models", "route_provider_override", "load_balance_group", "load_balance_models", "loadbalance_models",
-     "credential_override", "customer_api_keys"],
+    ["fallback_models", "models", "route_provider_override", "load_balance_group", "load_balance_models",
+     "loadbalance_models", "credential_override", "customer_api_keys"],
 )  # fmt: skip
 def test_only_refuses_whatever_brings_another_payer(flavour: Flavour, member: str) -> None:
     """Each of these could put the call on another bill, wherever it stands."""
