@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import anyio
@@ -90,7 +89,6 @@ def _capture(request: pytest.FixtureRequest) -> Any:
 
 def _deliver_records() -> None:
     """Give this process's records the time to arrive where they are looked at."""
-    with contextlib.suppress(RuntimeError):
-        asyncio.get_running_loop()
-        return
-    anyio.run(live.aflush_all)
+    # On a thread of its own: an event loop may be running on this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, live.aflush_all).result()

@@ -168,8 +168,7 @@ def _without(text: str, places: list[_Place]) -> str:
     parts: list[str] = []
     position = 0
     for place in places:
-        if place.start >= position:
-            parts += text[position : place.start], _MASK
+        parts += text[position : place.start], _MASK
         position = max(position, place.end)
     return "".join((*parts, text[position:]))
 
