@@ -304,8 +304,10 @@ class TestTakingOut:
     def test_each_withheld_key_is_masked_in_logs(self) -> None:
         """The processor for structlog knows all keys of a list, also those that are not the caller's."""
         first, second = "1st=key-0123456789", "2nd=key-0123456789"
-        with Binding(Slot(None, {NAME: weighted((first, 1), (second, 2))})):
-            assert {"event": "**** **** other"} == mask_keys(None, "info", {"event": f"{first} {second} other"})
+        single = "3rd=key-0123456789"
+        with Binding(Slot(None, {NAME: weighted((first, 1), (second, 2)), "x-one": Secret(single)})):
+            event = {"event": f"{first} {second} {single} other"}
+            assert {"event": "**** **** **** other"} == mask_keys(None, "info", event)
 
 
 class TestNesting:
