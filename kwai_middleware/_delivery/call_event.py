@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 
 from kwai_middleware._record import CompletedCall
-from kwai_middleware._redaction import mask_text
+from kwai_middleware._redaction import Keys, mask_text
 from kwai_middleware._secret import Secret
 
 __all__ = ["emit"]
@@ -75,9 +75,9 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "attempt": call.attempt if call.attempt > 1 else None,
         "truncated": call.truncated,
     }
-    names = call.names
+    keys, names = Keys(secrets), call.names
     return {
-        name: mask_text(value, secrets, names) if isinstance(value, str) else value
+        name: mask_text(value, keys, names) if isinstance(value, str) else value
         for name, value in fields.items()
         if value is not None
     }

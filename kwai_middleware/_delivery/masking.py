@@ -109,9 +109,7 @@ class ContentMask:
             if token[2]:
                 name, name_end = token[1], token.end()
                 continue
-            under = name if not text[name_end : token.start()].strip() else ""
-            name = ""
-            masked = self._value(token[1], under, structure)
+            masked = self._value(token[1], name if token.start() == name_end else "", structure)
             if masked != token[1]:
                 parts += text[position : token.start(1)], masked
                 position = token.end(1)
@@ -136,7 +134,9 @@ class ContentMask:
             raise _Failed(type(error).__name__) from None
         if not isinstance(masked, str):
             _refuse(masked)
-        return text if masked == given else encodable(str.__str__(masked))
+        # A subclass of `str` may show and compare itself in its own way.
+        exact = str.__str__(masked)
+        return text if exact == given else encodable(exact)
 
 
 def _refuse(result: object) -> NoReturn:
@@ -173,7 +173,7 @@ def _is_json(raw: bytes) -> bool:
 
 _skipping_decoder: Final = msgspec.json.Decoder(msgspec.Raw)
 
-_TOKENS: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:)?')
+_TOKENS: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:\s*)?')
 """A text of a JSON document, and whether it is a name."""
 
 # What the vendor's types stand on, and no more: any other word may be content.
