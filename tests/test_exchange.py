@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._context import bind_caller
+from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import Reservation, in_use
 from kwai_middleware._outbound.exchange import Exchange
@@ -452,7 +453,10 @@ def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed
 
 def _exchange(calls: _Calls, body: bytes | None = b"{}", **options: Any) -> Exchange:
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
-    return Exchange(endpoint, attribute(endpoint, caller(), settings()), body, settings(**options), calls.deliver)
+    attribution = attribute(endpoint, caller(), settings())
+    return Exchange(
+        endpoint, attribution, body, settings(**options), calls.deliver, Attempt(call_id="0" * 32, number=1), "trace"
+    )
 
 
 def test_many_finishers_make_one_observation() -> None:
