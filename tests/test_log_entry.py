@@ -44,6 +44,9 @@ def test_a_record_makes_this_log() -> None:
             reported_cost=0.5,
             upstream_cost=1.0,
             is_byok=True,
+            trace_id="t1",
+            call_id="c1",
+            attempt=2,
             generation_id="gen-1",
             provider="OpenAI",
         )
@@ -80,6 +83,8 @@ def test_a_record_makes_this_log() -> None:
             "completion_tokens_details": {"reasoning_tokens": 3},
         },
         "temperature": 0.5,
+        "trace_unique_id": "t1",
+        "span_unique_id": "r1",
         "metadata": {
             "plan": "gold",
             "seats": "12",
@@ -92,6 +97,8 @@ def test_a_record_makes_this_log() -> None:
             "key_fingerprint": "0123abcd",
             "host": "openrouter.ai",
             "requested_model": "openai/gpt-5",
+            "call_id": "c1",
+            "attempt": "2",
             "generation_id": "gen-1",
             "provider": "OpenAI",
             "finish_reason": "stop",

@@ -60,10 +60,9 @@ def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool, secret
         if assembly.is_answer:
             assembly.finished = len(parts[0])
         else:
-            assembly.add(loose_chunk(beginning_of(parts[0], secrets)), None)
+            assembly.add_beginning(parts[0], secrets)
     else:
-        assembly.add(loose_chunk(beginning_of(parts[0], secrets)), None)
-        assembly.is_loose = True
+        assembly.add_beginning(parts[0], secrets)
         assembly.add_end(parts[-1])
     return assembly.answer(secrets)
 
@@ -82,17 +81,22 @@ def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
 
 
 _chunk_decoder: Final = msgspec.json.Decoder(Chunk)
+_NOTHING: Final = Chunk()
 
 
 def _chunk(data: bytes, assembly: _Assembly) -> Chunk:
     """Decode one chunk of a stream, or a whole answer; an empty one when it is not JSON."""
+    if not data.lstrip().startswith(b"{"):
+        # Two parsers would say the same by exceptions, and a stream may be a million of these.
+        assembly.is_answer = False
+        return _NOTHING
     try:
         chunk = _chunk_decoder.decode(data)
     except _UNREADABLE:
         value = tolerant.loads(data)
         assembly.is_answer = isinstance(value, dict)
-        assembly.is_loose = True
-        return loose_chunk(value)
+        assembly.is_loose = assembly.is_loose or assembly.is_answer
+        return loose_chunk(value) if assembly.is_answer else _NOTHING
     assembly.is_answer = True
     return chunk
 
@@ -141,6 +145,11 @@ class _Assembly:
         self._is_skipped = True
         for message in self._messages.values():
             message.skip()
+
+    def add_beginning(self, beginning: bytes, secrets: tuple[Secret, ...]) -> None:
+        """Add the beginning of an answer that should have come at once, and is not whole."""
+        self.is_loose = True
+        self.add(loose_chunk(beginning_of(beginning, secrets)), None)
 
     def add_end(self, end: bytes) -> None:
         """Add the end of an answer that came at once, and whose middle is missing."""

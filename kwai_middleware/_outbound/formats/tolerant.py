@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import msgspec
@@ -65,10 +66,15 @@ def fitting(value: object, type_: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the members of a decoded object that fit the fields of `type_`, converted."""
     members = members_of(value)
     found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(type_):
-        if field.name in members:
-            try:
-                found[field.name] = msgspec.convert(members[field.name], field.type)
-            except (msgspec.ValidationError, RecursionError):
-                continue
+    for name in members.keys() & _field_types(type_).keys():
+        try:
+            found[name] = msgspec.convert(members[name], _field_types(type_)[name])
+        except (msgspec.ValidationError, RecursionError):
+            continue
     return found
+
+
+@cache
+def _field_types(type_: type[msgspec.Struct]) -> dict[str, Any]:
+    # Finding them out takes longer than all the rest: a stream of nothing but odd chunks must not pay it for each.
+    return {field.name: field.type for field in msgspec.structs.fields(type_)}
