@@ -60,8 +60,8 @@ class Settings:
         mask: A function that takes each text of content that would be recorded, and returns what may
             be: prompts, answers, arguments of tools, parameters, messages of errors and the values
             of `Caller.metadata`; no names, numbers or ids. It runs on the recording thread, so it
-            delays records and no call; it must not call a model itself. When it fails, that record
-            has metadata only [KWAI_MASK: `package.module:function`].
+            delays records and no call; should it call a model itself, that call is not recorded.
+            When it fails, that record has metadata only [KWAI_MASK: `package.module:function`].
         spool: Where records wait: `memory:` [KWAI_SPOOL].
         max_call_bytes: Kept of one answer; beyond it only its last 64 KiB [KWAI_MAX_CALL_BYTES].
         max_open_bytes: Kept of all answers and requests not yet recorded, in this process; beyond

@@ -355,6 +355,24 @@ class TestDelivery:
         assert [] == redactor.seen
         assert [] == entries
 
+    def test_a_model_that_it_asks_is_not_recorded(self, api: LogsAPI, entries: list[dict[str, Any]]) -> None:
+        """A mask that asks a model would make a record with each record, for ever."""
+        released: list[Pending] = []
+
+        def mask(text: str) -> str:
+            call = Pending()
+            assert not asyncio.run(asyncio.to_thread(delivery.submit, call))
+            released.append(call)
+            return text
+
+        before = _notices.counts().get("called_by_mask", 0)
+        with Delivery(api.settings(mask=mask)) as delivery:
+            assert delivery.submit(completed())
+            assert delivery.flush(DEADLINE)
+            stats = delivery.stats()
+        assert 1 == len(entries) == stats.accepted == stats.delivered
+        assert len(released) == sum(call.released for call in released) == stats.notices["called_by_mask"] - before > 0
+
     def test_the_event_has_no_text_that_it_masks(self, caplog: pytest.LogCaptureFixture, api: LogsAPI) -> None:
         """The words of an error are in the record, masked, and not in the event."""
         caplog.set_level(logging.INFO)

@@ -58,7 +58,7 @@ class Delivery:
 
         Returns:
             False when the call was dropped at once: the delivery is closed, or more calls wait
-            than `Settings.max_waiting_calls`. `stats` counts it.
+            than `Settings.max_waiting_calls`, or it was made by `Settings.mask`. `stats` counts it.
         """
         engine = self._engines.get(os.getpid())
         return (self._engine if engine is None else engine).submit(call)

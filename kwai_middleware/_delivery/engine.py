@@ -12,6 +12,7 @@ from typing import Final, Literal
 from kwai_middleware import _guard, _notices
 from kwai_middleware._delivery import ledger, live
 from kwai_middleware._delivery.ledger import Call, Ledger
+from kwai_middleware._delivery.masking import is_masking
 from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.recorder import Recorder, release
 from kwai_middleware._delivery.sender import Sender
@@ -72,6 +73,11 @@ class Engine:
         """Let a call wait for the recording thread. Takes no lock."""
         if self.is_closed:
             return self._refused(call, ledger.CLOSED)
+        if is_masking():
+            # Masking its record would call the model again, and so on for ever.
+            _notices.count("called_by_mask")
+            release(call)
+            return False
         if self._calls.waiting >= self._most_waiting:
             # The recording thread tells the operator: to log is to take locks and to write.
             self._calls.has_overflowed = True

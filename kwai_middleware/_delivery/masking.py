@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from contextvars import ContextVar
 from typing import Final, NoReturn
 
 import msgspec
@@ -17,9 +18,15 @@ from kwai_middleware._redaction import mask_text
 from kwai_middleware._redaction.mask_function import MaskFunction, name_of
 from kwai_middleware._secret import Secret
 
-__all__ = ["ContentMask"]
+__all__ = ["ContentMask", "is_masking"]
 
+_is_masking: Final = ContextVar("kwai_middleware_is_masking", default=False)
 _LONGEST_MESSAGE: Final = 4000
+
+
+def is_masking() -> bool:
+    """Say whether this is code that an app's mask runs."""
+    return _is_masking.get()
 
 
 class _Failed(Exception):
@@ -128,10 +135,13 @@ class ContentMask:
         if not text:
             return text
         given = encodable(text)
+        token = _is_masking.set(True)
         try:
             masked = self._function(given)
         except BaseException as error:  # noqa: BLE001 - a SystemExit here would end the thread that records
             raise _Failed(type(error).__name__) from None
+        finally:
+            _is_masking.reset(token)
         if not isinstance(masked, str):
             _refuse(masked)
         # A subclass of `str` may show and compare itself in its own way.
