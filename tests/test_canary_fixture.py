@@ -201,6 +201,65 @@ def test_a_clean_suite_passes(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+APPS = """
+import fastapi, flask, openai
+from fastapi.testclient import TestClient
+from kwai_middleware import httpx2_transport
+
+ASKED = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello?"}]}
+
+def clients(vendor, kind, client):
+    return kind(
+        base_url=vendor.openrouter_url, api_key="app", max_retries=0, http_client=client(settings=vendor.settings())
+    )
+
+def test_fastapi(canary, kwai_sandbox):
+    llm = clients(kwai_sandbox, openai.AsyncOpenAI, httpx2_transport.async_client)
+    app = fastapi.FastAPI()
+    app.add_middleware(kwai.ASGIMiddleware)
+
+    @app.post("/chat")
+    async def chat(request: fastapi.Request, fails: bool = False):
+        completion = await llm.chat.completions.create(**ASKED)
+        if fails:
+            raise RuntimeError(f"{kwai.current_caller()}, {dict(request.headers)}, {completion.id}")
+        return completion.choices[0].message.content
+
+    client = TestClient(app)
+    canary.check("the answer", client.post("/chat", headers=canary.headers("acme")))
+    with pytest.raises(RuntimeError) as caught:
+        client.post("/chat?fails=yes", headers=canary.headers("acme"))
+    assert canary.check("the exception", caught.value) == []
+
+def test_flask(canary, kwai_sandbox):
+    llm = clients(kwai_sandbox, openai.OpenAI, httpx2_transport.client)
+    app = flask.Flask("app")
+    app.wsgi_app = kwai.WSGIMiddleware(app.wsgi_app)
+
+    @app.post("/chat")
+    def chat():
+        environ, completion = flask.request.environ, llm.chat.completions.create(**ASKED)
+        raise RuntimeError(f"{environ}, {completion.id}")
+
+    answer = app.test_client().post("/chat", headers=canary.headers("acme"))
+    assert (answer.status_code, canary.check("the answer", answer)) == (500, [])
+
+@pytest.mark.parametrize("model", ["error-401", "error-500", "cut", "hang"])
+def test_calls_that_fail(canary, kwai_sandbox, model):
+    llm = clients(kwai_sandbox, openai.OpenAI, httpx2_transport.client)
+    with kwai.bind_caller(canary.caller("acme")), pytest.raises(openai.OpenAIError) as caught:
+        llm.with_options(timeout=0.3).chat.completions.create(**(ASKED | {"model": f"sandbox/{model}"}))
+    assert canary.check("the exception", caught.value) == []
+"""
+
+
+def test_apps_in_the_process_of_the_suite(run: Run) -> None:
+    """Apps behind their frameworks' test clients, and calls that fail, give nothing to complain about."""
+    result, _ = run(APPS)
+
+    result.assert_outcomes(passed=6)
+
+
 SHOWN = """
 def test_it(canary):
     headers = canary.headers("acme")

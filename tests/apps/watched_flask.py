@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -85,5 +86,7 @@ if os.environ["ORDER"] == "outermost":
     application = kwai.WSGIMiddleware(example.app)
 
 if __name__ == "__main__":
+    # An end at which everything that waits is still reported and delivered.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     example.app.debug = True
     run_simple("127.0.0.1", int(sys.argv[1]), application, use_debugger=True, threaded=True)
