@@ -33,6 +33,9 @@ class ASGIMiddleware:
     its caller. When the server shuts the app down, records that wait for delivery are given the time
     that `Settings.exit_timeout` allows.
 
+    The calls of a request share a trace id: that of its `traceparent`, else its `x-request-id`, else a
+    new one. Neither header is believed to be more than that, and a malformed one is ignored.
+
     A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
 
     Args:

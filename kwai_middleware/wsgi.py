@@ -35,6 +35,9 @@ class WSGIMiddleware:
     whatever thread the server takes them on; the thread itself never holds a caller. Lists, tuples
     and the server's own file wrappers are handed on untouched.
 
+    The calls of a request share a trace id: that of its `traceparent`, else its `x-request-id`, else a
+    new one. Neither header is believed to be more than that, and a malformed one is ignored.
+
     A browser's preflight request is nobody's; no callable is asked about it, and it always passes.
     A WSGI app that a bridge (a2wsgi, say) serves below an `ASGIMiddleware` needs none of these: wrap
     the outer one. If it has one, that leaves everything to the outer one, as it does inside another

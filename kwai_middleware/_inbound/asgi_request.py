@@ -43,10 +43,9 @@ class HeaderNames:
 
         A value of None stands for a header that was sent more than once and is no list.
         """
-        is_list = isinstance(scope["headers"], list)
-        if not is_list:
-            scope["headers"] = [*scope["headers"]]
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        received: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        headers = received if isinstance(received, list) else [*received]
+        scope["headers"] = headers
         sent: dict[str, bytes | None] = {}
         gone: list[tuple[bytes, bytes]] | None = None
         names, others = self._names, self._others
