@@ -69,14 +69,22 @@ def _further(source: Reading, chain: str) -> Iterator[Reading]:
         return
     # JSON inside JSON is undone at one go.
     if not chain.endswith("J") and ("\\u00" in source.text or "\\/" in source.text) and _JSON.search(source.text):
-        reading = Reading(_JSON.sub(_meant, source.text), source, _JSON)
+        reading = Reading(_undone(_JSON, source.text), source, _JSON)
         yield reading
         yield from _further(reading, chain + "J")
     if not chain.endswith("UU") and "%" in source.text and _URL.search(source.text):
-        reading = Reading(_URL.sub(_meant, source.text), source, _URL)
+        reading = Reading(_undone(_URL, source.text), source, _URL)
         yield reading
         yield from _further(reading, chain + "U")
 
 
-def _meant(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else "/"
+def _undone(escapes: re.Pattern[str], text: str) -> str:
+    pieces = escapes.split(text)
+    pieces[1::2] = map(_MEANT.__getitem__, pieces[1::2])
+    return "".join(pieces)
+
+
+# What two digits stand for; an escaped slash has none.
+_MEANT: Final[dict[str | None, str]] = {None: "/"} | {
+    digits: chr(int(digits, 16)) for high in "234567" for low in "0123456789abcdefABCDEF" for digits in (high + low,)
+}
