@@ -162,6 +162,38 @@ def test_only_at_the_anthropic_endpoint_is_refused(flavour: Flavour) -> None:
         wired(flavour, None, url=ANTHROPIC, byok="only")
 
 
+# --- what the gateway may log
+
+
+@pytest.mark.parametrize("url", [GATEWAY, RELAY, ANTHROPIC], ids=["gateway", "relay", "anthropic"])
+@pytest.mark.parametrize("capture", ["metadata", "none"])
+def test_content_that_is_not_recorded_is_not_logged_by_the_gateway(flavour: Flavour, url: str, capture: Any) -> None:
+    """The vendor's `disable_log` goes along, whoever calls, and no request undoes it."""
+    forged = {"model": "m", "disable_log": False, "respan_params": {"disable_log": False}}
+    for who, options in (
+        (caller(capture=capture), {}),
+        (caller(credentials=(), capture=capture), {}),
+        (None, {"capture": capture}),
+        (caller(capture=capture), {"on_conflict": "error"}),
+        (caller(capture=capture), {"on_conflict": "body"}),
+    ):
+        sent = wired(flavour, who, forged, url, **options).content
+        assert 1 == sent.count(b'"disable_log":true')
+        assert b"false" not in sent
+    assert b"disable_log" not in wired(flavour, caller(), url=url).content
+    assert b"disable_log" not in wired(flavour, caller(capture=capture), url=OPENROUTER).content
+
+
+def test_content_that_is_not_recorded_has_the_header_beside_other_bodies(flavour: Flavour) -> None:
+    """Also a body of another kind is not logged; where no header is documented it passes as it is."""
+    header = wired(flavour, None, b"text", capture="none").headers["x-data-respan-params"]
+    assert {"disable_log": True} == json.loads(base64.b64decode(header))
+    before = counts().get("unattributed", 0)
+    assert b"text" == wired(flavour, None, b"text", RELAY, capture="none").content
+    assert b"text" == wired(flavour, caller(identifier=None), b"text", RELAY, capture="none").content
+    assert before == counts().get("unattributed", 0)
+
+
 # --- the relay
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._slot import Slot
 
 __all__ = ["RETRY_COUNT", "Attempt", "attempt_at"]
 
@@ -28,24 +29,30 @@ class Attempt(NamedTuple):
 
 
 class _Call:
-    __slots__ = ("endpoint", "identifier", "number", "size")
+    __slots__ = ("_slot", "endpoint", "identifier", "number", "size")
 
-    def __init__(self, endpoint: Endpoint, size: int | None) -> None:
+    def __init__(self, endpoint: Endpoint, size: int | None, slot: Slot) -> None:
         self.identifier = os.urandom(16).hex()
         self.number = 0
         self.endpoint = endpoint
         self.size = size
+        self._slot = ref(slot)  # what outlives the unit of work must not keep its caller's keys
+
+    def is_of(self, slot: Slot) -> bool:
+        """Say whether it was made for this unit of work: calls of two callers are never attempts of one."""
+        return self._slot() is slot
 
 
 # A request that is sent again has the body it had: after a challenge, a redirect that keeps the body, and by
-# whoever repeats the same request object.
-_sent_before: Final[WeakKeyDictionary[object, _Call]] = WeakKeyDictionary()
+# whoever repeats the same request object. By its identity, since an app's own stream may equal another one, or
+# have no hash.
+_sent_before: Final[dict[int, tuple[ref[object], _Call]]] = {}
 
 # An SDK repeats a call as a new request, in the same task or on the same thread.
 _latest: Final[ContextVar[_Call | None]] = ContextVar("kwai_middleware_latest_call", default=None)
 
 
-def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count: bytes) -> Attempt:
+def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count: bytes, slot: Slot) -> Attempt:
     """Say which call the request that is about to leave belongs to.
 
     Args:
@@ -53,15 +60,29 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
         stream: The request's body.
         size: Bytes of that; None when it is not known.
         retry_count: Value of the header `RETRY_COUNT`; empty without one.
+        slot: The unit of work that the call is part of.
     """
-    call = _sent_before.get(stream)
+    call = _sent_with(stream)
     if call is None and retry_count not in (b"", b"0"):
         latest = _latest.get()
         if latest is not None and latest.endpoint == endpoint and latest.size == size:
             call = latest
-    if call is None:
-        call = _Call(endpoint, size)
-    _sent_before[stream] = call
+    if call is None or not call.is_of(slot):
+        call = _Call(endpoint, size, slot)
+    _remember(stream, call)
     _latest.set(call)
     call.number += 1
     return Attempt(call.identifier, call.number)
+
+
+def _sent_with(stream: object) -> _Call | None:
+    found = _sent_before.get(id(stream))
+    return found[1] if found is not None and found[0]() is stream else None
+
+
+def _remember(stream: object, call: _Call) -> None:
+    place = id(stream)
+    try:
+        _sent_before[place] = (ref(stream, lambda _: _sent_before.pop(place, None)), call)
+    except TypeError:
+        return  # nothing can tell when it ends: then sending it again is a call of its own

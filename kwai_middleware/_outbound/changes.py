@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from email.message import Message
 from typing import Final, NamedTuple
 
 import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, DoorKind, Inspection, mentions_door
+from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, DoorKind, Inspection
+from kwai_middleware._outbound.hidden_bodies import is_form, refuse_what_is_hidden
 from kwai_middleware._outbound.json_members import Changed, Members, joined, read_object, read_text
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS, parameters_from, parameters_to
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute
 
-__all__ = ["READ_HEADERS", "Changes", "changes_to"]
+__all__ = ["READ_HEADERS", "ROUTE_PROVIDER", "Changes", "changes_to", "looks_into_body"]
 
 READ_HEADERS: Final = ("content-type", "content-encoding", *PARAMETER_HEADERS)
 """Headers of a request whose values have a say here."""
 
-_ROUTE_PROVIDER: Final = "x-respan-route-provider"
+ROUTE_PROVIDER: Final = "x-respan-route-provider"
+"""The header that pins a call to one provider."""
+
 _IDENTITY: Final = ("customer_identifier", "name", "email", "group_identifier", "metadata")
 """Members of `customer_params` that say who the customer is; the others set limits and stay."""
-
-_HARMLESS_CHARSETS: Final = ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252")
-"""A structure in ASCII reads the same in all of these."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,15 +85,18 @@ def changes_to(
     """
     closed = _closed(attribution, settings)
     in_headers = _inspected_headers(headers, closed)
-    read = None if body is None else read_object(body)
+    looks = looks_into_body(endpoint, attribution, settings)
+    # The vendor reads by the declared type, so an object may be a form to it.
+    is_hidden = body is None or (endpoint.kind != "direct" and is_form(headers.get("content-type", b"")))
+    read = None if body is None or is_hidden else read_object(body)
     in_body = Inspection(*(read or (b"{}", {})), closed)
     inspections = [*in_headers.inspections, in_body]
     if settings.on_conflict == "error":
         _refuse_contradiction(inspections, in_headers.unreadable, closed)
     if attribution.pinned:
         _refuse_other_payers(inspections)
-    if body is not None and endpoint.kind != "direct" and settings.on_conflict != "body":
-        _refuse_what_is_hidden(body, headers, is_object=read is not None)
+    if body is not None and looks:
+        refuse_what_is_hidden(body, headers, is_object=read is not None, pinned=attribution.pinned)
 
     brought = {door.kind for inspection in inspections for door in inspection.doors}
     has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
@@ -104,9 +106,11 @@ def changes_to(
     added: dict[str, bytes] = {}
     if endpoint.kind != "direct" and ("identity" in closed or "identity" not in brought):
         added |= _params(attribution.caller, inspections)
+    if attribution.capture != "full" and endpoint.kind != "direct":
+        added["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
     if attribution.pinned:
         added["disable_fallback"] = b"true"
-        in_headers.changes[_ROUTE_PROVIDER] = attribution.credentials[0].provider
+        in_headers.changes[ROUTE_PROVIDER] = attribution.credentials[0].provider
     changes = Changes(
         attribution=attribution, changed=in_body.changes, headers=in_headers.changes, added=added, sends_key=sends_key
     )
@@ -114,6 +118,11 @@ def changes_to(
         nest = _nest(endpoint, {**read[1], **in_body.changes}) if added or sends_key else ()
         return msgspec.structs.replace(changes, body=read[0], members=read[1], nest=nest)
     return _beside_any_body(changes, endpoint, in_headers.kept)
+
+
+def looks_into_body(endpoint: Endpoint, attribution: Attribution, settings: Settings) -> bool:
+    """Say whether a body must not reach `endpoint` before it has been looked into."""
+    return endpoint.kind != "direct" and (settings.on_conflict != "body" or attribution.pinned)
 
 
 def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind]:
@@ -125,6 +134,8 @@ def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind
             closed.add("key")
     if attribution.pinned:
         closed.update(("key", "payer"))
+    if attribution.capture != "full":
+        closed.add("log")
     return closed
 
 
@@ -146,6 +157,11 @@ class _InspectedHeaders(NamedTuple):
 
 def _inspected_headers(headers: Mapping[str, bytes], closed: Collection[DoorKind]) -> _InspectedHeaders:
     found = _InspectedHeaders([], {}, {}, None)
+    for name in headers:
+        if "_" in name:
+            found = found._replace(unreadable=name)
+            if closed:
+                found.changes[name] = None
     for name in PARAMETER_HEADERS:
         if name not in headers:
             continue
@@ -165,8 +181,9 @@ def _inspected_headers(headers: Mapping[str, bytes], closed: Collection[DoorKind
 
 
 def _refuse_contradiction(inspections: list[Inspection], unreadable: str | None, closed: Collection[DoorKind]) -> None:
-    found = [door for inspection in inspections for kind in closed if (door := inspection.found(kind))]
-    names = [door.name for door in found if door.kind != "payer"] + ([unreadable] if unreadable else [])
+    kinds = [kind for kind in ("key", "identity") if kind in closed]
+    found = [inspection.found(kind) for inspection in inspections for kind in kinds]
+    names = [door.name for door in found if door is not None] + ([unreadable] if unreadable else [])
     if names:
         raise CannotAttribute(
             f"the request brings {names[0]} of its own, and on_conflict='error' refuses that; leave it out: the bound"
@@ -178,37 +195,12 @@ def _refuse_other_payers(inspections: list[Inspection]) -> None:
     for inspection in inspections:
         for door in inspection.doors:
             last = door.name.rpartition(".")[2].rpartition(" ")[2]
-            if door.kind == "identity" or last in (CREDENTIALS, "disable_fallback"):
+            if door.kind in ("identity", "log") or last in (CREDENTIALS, "disable_fallback"):
                 continue  # replaced by the caller's
             raise CannotAttribute(
                 f"the request has {door.name}, so that another key than the caller's could pay, and byok='only'"
                 " refuses that; leave it out"
             )
-
-
-def _refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_object: bool) -> None:
-    """Refuse a body in which the vendor might read a key or a customer that cannot be seen from here."""
-    encoding = headers.get("content-encoding", b"").strip().lower()
-    if encoding not in (b"", b"identity"):
-        reason = "is compressed"
-    elif not _is_harmless(headers.get("content-type", b"")):
-        reason = "has a charset that is not UTF-8"
-    elif not is_object and mentions_door(body):
-        reason = "is not one JSON object, but names a parameter of the gateway's that says whose call it is"
-    else:
-        return
-    raise CannotAttribute(
-        f"the request's body {reason}, so it could name another customer or key than the bound one; send a JSON"
-        " object as json= or as UTF-8 bytes"
-    )
-
-
-def _is_harmless(content_type: bytes) -> bool:
-    if b"charset" not in content_type.lower():
-        return True
-    message = Message()
-    message["content-type"] = content_type.decode("latin-1")
-    return str(message.get_content_charset("")).lower() in _HARMLESS_CHARSETS
 
 
 def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, bytes]:
@@ -253,9 +245,10 @@ def _beside_any_body(changes: Changes, endpoint: Endpoint, kept: Members) -> Cha
     if endpoint.takes_header:
         others: Mapping[str, str | None] = dict.fromkeys(PARAMETER_HEADERS, None)
         return msgspec.structs.replace(changes, headers={**changes.headers, **others}, in_header=kept)
-    if changes.attribution.credential is not None:
+    is_named = PARAMS in changes.added
+    if changes.attribution.credential is not None and (is_named or changes.sends_key):
         raise CannotAttribute(
             "the request's body is not one JSON object, so the call cannot carry whose it is, and the vendor takes it"
             " from nowhere else at this endpoint; send it as json= or as bytes"
         )
-    return msgspec.structs.replace(changes, added={}, is_anonymous=True)
+    return msgspec.structs.replace(changes, added={}, is_anonymous=is_named)

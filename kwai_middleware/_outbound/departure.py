@@ -33,8 +33,8 @@ class Departure:
     """
 
     __slots__ = (
-        "_body", "_changes", "_copy", "_exchange", "_inner_is_real", "_is_gathered", "_key_headers", "_library",
-        "_request", "received",
+        "_body", "_changes", "_copies", "_copy", "_exchange", "_inner_is_real", "_is_gathered", "_key_headers",
+        "_library", "_request", "received",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,7 @@ class Departure:
         self._changes = changes
         self._key_headers = key_headers
         self._inner_is_real = inner_is_real
+        self._copies = False
         self._copy: weakref.ref[Any] | None = None
         self._exchange = exchange
         self.received: Callable[[bytes], None] = exchange.received
@@ -70,6 +71,7 @@ class Departure:
         changes_body = changes.touches_body or self._is_gathered
         if not (changes_body or changes.headers or changes.in_header is not None or self._key_headers):
             return request
+        self._copies = True
         headers = request.headers.copy()
         stream = request.stream
         if changes_body and self._body is not None:
@@ -118,7 +120,8 @@ class Departure:
     def failed(self, error: BaseException) -> None:
         """The request or the answer ended with `error`, which the app will get."""
         self._exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)
-        if self._copy is not None:
+        if self._copies:
+            # Also when the copy could not be made: an interrupt finds the key in the frames that make it.
             with _guard.never_raise:
                 drop_inner_frames(error)
             with _guard.never_raise:

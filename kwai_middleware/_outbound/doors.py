@@ -18,8 +18,8 @@ __all__ = ["CREDENTIALS", "PARAMS", "Door", "DoorKind", "Inspection", "mentions_
 CREDENTIALS: Final = "customer_credentials"
 PARAMS: Final = "customer_params"
 
-DoorKind = Literal["key", "identity", "payer"]
-"""What a member brings: a key · who the customer is · a way to end on yet another bill."""
+DoorKind = Literal["key", "identity", "payer", "log"]
+"""What a member brings: a key · who the customer is · a way to end on yet another bill · what the gateway logs."""
 
 _OWN: Final[dict[str, DoorKind]] = {
     CREDENTIALS: "key",
@@ -34,6 +34,7 @@ _OWN: Final[dict[str, DoorKind]] = {
     "models": "payer",
     "disable_fallback": "payer",
     "route_provider_override": "payer",
+    "disable_log": "log",
 }
 """Members that are a door themselves."""
 
@@ -55,7 +56,10 @@ _DEEPEST: Final = 4
 _MENTIONS: Final = re.compile(
     "customer_|credential_override|respan_params|keywordsai_params|load_?balance_|group_identifier|extra_headers"
 )
-_ESCAPES: Final = re.compile(r"\\+u00([2-7][0-9A-Fa-f])|%([2-7][0-9A-Fa-f])")
+_MENTIONS_PAYER: Final = re.compile(f"{_MENTIONS.pattern}|models|fallback|route_provider")
+# From the first of several backslashes on, or each of them would be tried with all that follow.
+_ESCAPES: Final = re.compile(r"(?<!\\)\\+u00([2-7][0-9A-Fa-f])|%([2-7][0-9A-Fa-f])")
+_NOT_VISIBLE: Final = bytes(each for each in range(256) if not 0x20 <= each < 0x7F)
 
 
 class Door(NamedTuple):
@@ -162,7 +166,7 @@ def _without_balanced_keys(value: bytes) -> tuple[bytes | None, bool]:
     try:
         read: object = json.loads(value.decode("utf-8", "surrogatepass"), strict=False)
         kept = _without_credentials(read)
-        return json.dumps(kept, separators=(",", ":")).encode(), kept != read
+        return json.dumps(kept, separators=(",", ":"), allow_nan=False).encode(), kept != read
     except (ValueError, RecursionError):
         return None, True
 
@@ -176,10 +180,16 @@ def _without_credentials(value: object) -> object:
     return value
 
 
-def mentions_door(body: bytes) -> bool:
-    """Say whether a body that is no JSON object names one of the doors, however it is encoded."""
-    text = body.replace(b"\0", b"").decode("latin-1")
-    return bool(_MENTIONS.search(text) or _MENTIONS.search(_ESCAPES.sub(_meant, text)))
+def mentions_door(body: bytes, *, payers: bool = False) -> bool:
+    """Say whether a body that is no JSON object names one of the doors, however it is encoded.
+
+    Args:
+        body: All of it.
+        payers: Ways to end on yet another bill count too.
+    """
+    text = body.translate(None, _NOT_VISIBLE).decode("ascii")  # UTF-16 too, and what a careless decoder skips
+    mentions = _MENTIONS_PAYER if payers else _MENTIONS
+    return bool(mentions.search(text) or mentions.search(_ESCAPES.sub(_meant, text)))
 
 
 def _meant(escape: re.Match[str]) -> str:

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import itertools
+from collections.abc import Container, Iterator
 from typing import Final
 
 from kwai_middleware._outbound.attempts import RETRY_COUNT
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.changes import READ_HEADERS
+from kwai_middleware._outbound.changes import READ_HEADERS, ROUTE_PROVIDER
 from kwai_middleware._outbound.library import RequestLike
+from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS
 from kwai_middleware._outbound.routes import Endpoint
 
 __all__ = ["headers_of", "key_headers"]
 
 _AUTHORIZATION: Final = "authorization"
-_API_KEY: Final = "x-api-key"
+_API_KEYS: Final = ("x-api-key", "api-key", "x-goog-api-key")
+"""Where Anthropic's, Azure's and Google's own APIs take the key."""
 _RELAYED_KEY: Final = "x-openrouter-api-key"
+
+
+def _with_underscores(name: str) -> Iterator[str]:
+    """Each spelling of a name in which a blank of it is an underscore: CGI and WSGI servers read them all alike."""
+    for marks in itertools.product("-_", repeat=name.count("-")):
+        words = zip(name.split("-"), (*marks, ""), strict=True)
+        if "_" in marks:
+            yield "".join(itertools.chain.from_iterable(words))
+
+
+_MISSPELLED: Final = (
+    each for name in (*PARAMETER_HEADERS, ROUTE_PROVIDER, _RELAYED_KEY, *_API_KEYS) for each in _with_underscores(name)
+)
 _OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT)}
-_OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, _API_KEY)}
+_OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, *_API_KEYS, *_MISSPELLED)}
 
 
 def headers_of(request: RequestLike) -> dict[str, bytes]:
-    """Return the headers that have a say in what becomes of a request, without the keys in them."""
+    """Return the headers that have a say in what becomes of a request, without the keys in them.
+
+    One of the vendor's with an underscore in its name is there under that name.
+    """
     found: dict[str, bytes] = {}
     for raw_name, value in request.headers.raw:
         raw_name = raw_name.lower()
@@ -39,7 +58,6 @@ def key_headers(endpoint: Endpoint, attribution: Attribution, headers: Container
         return ()
     if endpoint.kind == "relay":
         return (_RELAYED_KEY,)
-    if _API_KEY not in headers:
-        return (_AUTHORIZATION,)
-    # Anthropic's SDK has the key here, and some send both: neither may be the app's.
-    return (_AUTHORIZATION, _API_KEY) if _AUTHORIZATION in headers else (_API_KEY,)
+    # Anthropic's SDK has the key in another header, and some send both: none of them may be the app's.
+    found = tuple(name for name in _API_KEYS if name in headers)
+    return (_AUTHORIZATION, *found) if _AUTHORIZATION in headers or not found else found

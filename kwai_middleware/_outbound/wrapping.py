@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from kwai_middleware import _notices
-from kwai_middleware._context import current_caller, current_slot
+from kwai_middleware._context import Slot, current_caller, current_slot
 from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
-from kwai_middleware._outbound.attribution import attribute
-from kwai_middleware._outbound.changes import changes_to
+from kwai_middleware._outbound.attribution import Attribution, attribute
+from kwai_middleware._outbound.changes import changes_to, looks_into_body
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver, watching
 from kwai_middleware._outbound.gathering import gathered, gathered_async
@@ -69,6 +69,8 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         if request.method == "POST" and not url.userinfo:
             # The extension `target` puts another path on the wire than the URL has.
             target = request.extensions.get("target", url.raw_path)
+            if not isinstance(target, bytes):
+                target = str(target).encode("ascii", "replace")
             endpoint = self._routes.find(scheme, host, port, target)
             if endpoint is not None:
                 return endpoint
