@@ -17,6 +17,7 @@ RouteKind = Literal["gateway", "relay", "direct"]
 
 # So that a vendor listed without a word is never sent the keys of another.
 _VENDORS: Final[Mapping[str, str]] = {
+    "openrouter.ai": "openrouter",
     "api.openai.com": "openai",
     "api.anthropic.com": "anthropic",
     "api.groq.com": "groq",
@@ -54,7 +55,7 @@ class Route:
 
     Raises:
         ConfigurationError: The URL is not `https` (or `http` to loopback), or has credentials, a
-            query or a fragment.
+            query or a fragment; or a well-known vendor's own API is called a gateway.
     """
 
     url: str
@@ -66,8 +67,13 @@ class Route:
         if self.kind not in get_args(RouteKind):
             raise ConfigurationError(f"Route.kind: one of {', '.join(get_args(RouteKind))}")
         checked_base_url("Route.url", self.url, insecure=self.insecure)
+        host = urlsplit(self.url).hostname or ""
+        if self.kind != "direct" and host in _VENDORS:
+            raise ConfigurationError(
+                f"Route.kind: {host} is no gateway (nor a base_url), and hands on what it does not know, keys included;"
+                " for calls that go straight there use kind='direct', or openrouter_base_url"
+            )
         if not self.provider:
-            host = urlsplit(self.url).hostname or ""
             object.__setattr__(self, "provider", _VENDORS.get(host, "openrouter"))
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,10 +19,11 @@ from kwai_middleware import httpx_transport
 from kwai_middleware._context import bind_caller, carry_caller
 from kwai_middleware._delivery.call_event import emit
 from kwai_middleware._delivery.log_entry import encode
+from kwai_middleware._outbound import attempts
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._route import Route
-from tests.support.callers import OPENROUTER, caller, settings
-from tests.support.flavours import Flavour
+from tests.support.callers import GATEWAY, OPENROUTER, caller, settings
+from tests.support.flavours import SYNC_FLAVOURS, Flavour
 
 HEX = set("0123456789abcdef")
 
@@ -136,16 +140,16 @@ def test_retries_on_another_thread_or_task_are_not_mixed_up(flavour: Flavour) ->
     posts = [(str(number), count) for number in range(100) for count in ("0", "1")]
 
     async def call(number: str) -> None:
-        for count in ("0", "1"):
-            with bind_caller(caller(number)):
+        with bind_caller(caller(number)):
+            for count in ("0", "1"):
                 await client.post(OPENROUTER, content=b"{}", headers={"x-stainless-retry-count": count})
 
     async def all_calls() -> None:
         await asyncio.gather(*(call(number) for number, count in posts if count == "0"))
 
     def call_on_thread(number: str) -> None:
-        for count in ("0", "1"):
-            with bind_caller(caller(number)):
+        with bind_caller(caller(number)):
+            for count in ("0", "1"):
                 client.post(OPENROUTER, content=b"{}", headers={"x-stainless-retry-count": count})
 
     if flavour.asynchronous:
@@ -163,6 +167,67 @@ def test_retries_on_another_thread_or_task_are_not_mixed_up(flavour: Flavour) ->
         ids[str(record.caller.identifier)] = str(record.call_id)
     assert 100 == len(first_ids) == len(set(first_ids.values()))
     assert first_ids == second_ids
+
+
+def test_calls_of_two_callers_are_never_attempts_of_one(flavour: Flavour) -> None:
+    """Neither a request object that is sent for each of them nor a count that a client sends along joins them."""
+    vendor = _Answers(flavour, *[(200, {})] * 4)
+    client = vendor.client()
+    request = client.build_request("POST", OPENROUTER, content=b"{}", headers={"x-stainless-retry-count": "1"})
+
+    async def both() -> None:
+        for _ in range(2):
+            for customer in ("acme", "globex"):
+                with bind_caller(caller(customer)):
+                    sent = client.send(request)
+                    if flavour.asynchronous:
+                        await sent
+
+    flavour.run(both())
+    flavour.close(client)
+    assert 4 == len({record.call_id for record in vendor.records})
+    assert [1] * 4 == [record.attempt for record in vendor.records]
+
+
+@pytest.mark.parametrize("flavour", SYNC_FLAVOURS, indirect=True)
+def test_a_stream_of_the_apps_own_may_equal_another_and_have_no_hash(flavour: Flavour) -> None:
+    """Streams are told apart by what they are, not by what they say of themselves."""
+    stream_class: Any = flavour.library.SyncByteStream
+
+    @dataclasses.dataclass
+    class Upload(stream_class):
+        parts: list[bytes]
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(self.parts)
+
+    vendor = _Answers(flavour, *[(200, {})] * 4)
+    client = vendor.client()
+    first, second = (flavour.library.Request("POST", OPENROUTER, stream=Upload([b"{}"])) for _ in range(2))
+    for request in (first, second, first):
+        client.send(request)
+    # One of which nothing can tell when it ends is sent all the same.
+    transport = flavour.transport_class(
+        flavour.library.MockTransport(vendor), settings=settings(), deliver=vendor.calls.append
+    )
+    transport.handle_request(flavour.library.Request("POST", GATEWAY, stream=(b"{}",))).read()
+    flavour.close(client)
+    one, other, again, untold = vendor.records
+    assert one.call_id == again.call_id != other.call_id
+    assert [1, 1, 2, 1] == [record.attempt for record in (one, other, again, untold)]
+
+
+def test_what_was_sent_is_forgotten_with_its_request(flavour: Flavour) -> None:
+    """Nothing is kept of a call when its request is gone."""
+    vendor = _Answers(flavour, *[(200, {})] * 50)
+    client = vendor.client()
+    gc.collect()
+    before = len(attempts._sent_before)
+    for _ in range(50):
+        flavour.post(client, OPENROUTER, content=b"{}")
+    flavour.close(client)
+    gc.collect()
+    assert before == len(attempts._sent_before)
 
 
 def test_calls_of_nobody_outside_of_any_work_share_no_trace(flavour: Flavour) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import httpx
 import pytest
 
 from kwai_middleware._route import Route, checked_base_url, is_loopback
+from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError
+from kwai_middleware.httpx_transport import KwaiTransport
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,15 @@ def test_a_vendor_is_never_sent_the_keys_of_another(url: str, provider: str) -> 
 def test_this_machine_is_known_by_its_names(host: str, expected: bool) -> None:
     """Loopback is the name, what ends in it, and its addresses; no name is looked up."""
     assert expected is is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["openrouter.ai", "OpenRouter.ai", "api.openai.com", "api.anthropic.com"])
+def test_a_models_own_api_is_no_gateway(host: str) -> None:
+    """Customers' keys stand in what a gateway is sent, and a model's API hands on what it does not know."""
+    kinds: tuple[Literal["gateway", "relay"], ...] = ("gateway", "relay")
+    for kind in kinds:
+        with pytest.raises(ConfigurationError, match="no gateway"):
+            Route(f"https://{host}/api/v1", kind=kind)
+    assert "direct" == Route(f"https://{host}/api/v1").kind
+    with pytest.raises(ConfigurationError, match="base_url"):
+        KwaiTransport(httpx.HTTPTransport(), settings=Settings(base_url=f"https://{host}/api/v1"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from kwai_middleware import _notices
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import bind_caller
 from kwai_middleware._route import Route
-from tests.support.callers import caller, settings
+from kwai_middleware._secret import Secret
+from tests.support.callers import caller, key_of, settings
 from tests.support.flavours import Flavour
+from tests.support.wired import wired
 
 BODY = b'{"model":"m","messages":[]}'
 
@@ -116,6 +120,47 @@ def test_listed_endpoints_are_attributed(flavour: Flavour, url: str) -> None:
     assert b"sk-or-v1-acme" in sent.read() + str(sent.headers.raw).encode()
     assert BODY == request.read()
     assert "Bearer app" == request.headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "place"),
+    [
+        ("https://gw.example/api/openrouter/v1", "https://gw.example/api/openrouter/v1/chat/completions", "relay"),
+        ("https://gw.example/openrouter/", "https://gw.example/openrouter/v1/chat/completions/", "relay"),
+        ("https://gw.example/api/anthropic/", "https://gw.example/api/anthropic/v1/messages", "metadata"),
+        ("https://gw.example/api/anthropic/v1", "https://gw.example/api/anthropic/v1/messages", "metadata"),
+        ("https://gw.example/v1", "https://gw.example/v1/chat/completions", "body"),
+    ],
+)
+def test_what_an_sdk_is_given_for_an_endpoint_of_the_gateway_is_that_endpoint(
+    flavour: Flavour, base: str, url: str, place: str
+) -> None:
+    """Below the relay's base URL no key is put into the body: OpenRouter hands on what it does not know."""
+    sent = wired(flavour, caller(), url=url, routes=(Route(base, kind="gateway"),))
+    body, header = json.loads(sent.content), sent.headers.get("x-openrouter-api-key")
+    assert (key_of("acme") if place == "relay" else None) == header
+    assert ("customer_credentials" in body) == (place == "body")
+    assert ("metadata" in body) == (place == "metadata")
+    assert (key_of("acme") in sent.content.decode()) == (place != "relay")
+
+
+def test_the_relay_gets_a_key_for_openrouter_and_no_other(flavour: Flavour) -> None:
+    """Whichever provider's keys the gateway prefers, what it relays goes to OpenRouter."""
+    credentials = (Credential(provider="openai", api_key=Secret("sk-openai-1")),)
+    routes = (Route("https://gw.example/api", kind="gateway", provider="openai"),)
+    url = "https://gw.example/api/openrouter/v1/chat/completions"
+    sent = wired(flavour, caller(credentials=credentials), url=url, routes=routes)
+    assert "sk-openai-1" not in str(sent.headers.raw) + sent.content.decode()
+    sent = wired(flavour, caller(), url=url, routes=routes)
+    assert key_of("acme") == sent.headers["x-openrouter-api-key"]
+
+
+@pytest.mark.parametrize("target", ["/api/chat/completions", b"/api/chat/completions"])
+def test_another_target_than_the_urls_may_be_text(flavour: Flavour, target: str | bytes) -> None:
+    """What is put on the wire in place of the URL's path decides, as text too, as the HTTP libraries take it."""
+    request = {"content": b"{}", "extensions": {"target": target}}
+    sent = wired(flavour, caller(), url="https://api.keywordsai.co/other", request=request)
+    assert key_of("acme") in sent.content.decode()
 
 
 @pytest.mark.parametrize("url", UNTOUCHED)

@@ -22,7 +22,7 @@ _RELAYED_KEY: Final = "x-openrouter-api-key"
 
 
 def _with_underscores(name: str) -> Iterator[str]:
-    """Each spelling of a name in which a blank of it is an underscore: CGI and WSGI servers read them all alike."""
+    """Each spelling of a name with underscores in place of dashes: CGI and WSGI servers read them all alike."""
     for marks in itertools.product("-_", repeat=name.count("-")):
         words = zip(name.split("-"), (*marks, ""), strict=True)
         if "_" in marks:

@@ -52,11 +52,17 @@ class _Listed(NamedTuple):
     takes_header: bool = False
     provider: str | None = None
 
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """What of its path an SDK may have in the base URL, from the longest on; none for the gateway's own."""
+        words = self.path.removesuffix("/chat/completions").removesuffix("/messages").strip("/").split("/")
+        return tuple("/" + "/".join(words[:count]) for count in range(len(words), 0, -1) if words[0])
+
 
 # Only `X-Data-Respan-Params` on chat completions is documented; see the vendor's gateway reference.
 _LISTED: Final[Mapping[RouteKind, tuple[_Listed, ...]]] = {
     "gateway": (
-        _Listed("/openrouter/v1/chat/completions", "chat", "relay", "respan_params"),
+        _Listed("/openrouter/v1/chat/completions", "chat", "relay", "respan_params", provider="openrouter"),
         _Listed("/anthropic/v1/messages", "messages", "gateway", "metadata", provider="anthropic"),
         _Listed("/chat/completions", "chat", "gateway", takes_header=True),
     ),
@@ -131,6 +137,10 @@ def _endpoints_of(route: Route, base: str) -> list[tuple[str, _Listed]]:
     for each in listed:
         if base.endswith(each.path):
             return [(base, each)]
+        for base_of_sdk in each.bases:
+            # What an SDK is given for the relay or for Anthropic's endpoint is below the gateway, not another one.
+            if base.endswith(base_of_sdk):
+                return [(base.removesuffix(base_of_sdk) + each.path, each)]
     bases = [base]
     if route.kind == "gateway":
         # The vendor's samples use the gateway with and without /api.

@@ -78,28 +78,35 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             note_unrouted(host, current_caller())
         return None
 
-    def _depart(self, request: RequestT, endpoint: Endpoint, gathered_body: bytes | None = None) -> Departure:
-        """Decide what goes to the wire for the caller of this moment.
+    def _depart(
+        self,
+        request: RequestT,
+        endpoint: Endpoint,
+        slot: Slot,
+        attribution: Attribution,
+        gathered_body: bytes | None = None,
+    ) -> Departure:
+        """Decide what goes to the wire.
 
         Args:
             request: The app's own.
             endpoint: Where it goes.
+            slot: The unit of work that it is part of.
+            attribution: Who it is for and who pays, as far as that does not hang on the request.
             gathered_body: What was read of a body that came in pieces.
 
         Raises:
             OutboundRefused: The call must not go out.
         """
-        slot = current_slot()
         headers = headers_of(request)
         body = self._body(request) if gathered_body is None else gathered_body
-        attribution = attribute(endpoint, slot.caller, self._settings)
         changes = changes_to(endpoint, attribution, self._settings, body, headers)
         if changes.is_anonymous:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata":
             note_unconfirmed_payer(endpoint)
         size = None if body is None else len(body)
-        attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""))
+        attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""), slot)
         exchange = watching(endpoint, changes.attribution, body, self._settings, self._deliver, attempt, slot.trace_id)
         return Departure(
             self.library,
@@ -118,10 +125,10 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         stream = request.stream
         return b"".join(stream) if type(stream) is self.library.byte_stream else None
 
-    def _must_gather(self, request: RequestT, endpoint: Endpoint) -> bool:
+    def _must_gather(self, request: RequestT, endpoint: Endpoint, attribution: Attribution) -> bool:
         """Say whether a body that comes in pieces has to be read before the gateway may get it."""
         is_held = type(request.stream) is self.library.byte_stream
-        return not is_held and endpoint.kind != "direct" and self._settings.on_conflict != "body"
+        return not is_held and looks_into_body(endpoint, attribution, self._settings)
 
     def _refused(self, refusal: OutboundRefused, request: RequestT, endpoint: Endpoint) -> ResponseT:
         _notices.count(f"refused_{refusal.code}")
@@ -142,9 +149,12 @@ class Transport(_Wrapper[RequestT, ResponseT]):
         if endpoint is None:
             untouched: ResponseT = self._inner.handle_request(request)
             return untouched
+        slot = current_slot()
         try:
-            body = gathered(request.stream, self._settings) if self._must_gather(request, endpoint) else None
-            departure = self._depart(request, endpoint, body)
+            attribution = attribute(endpoint, slot.caller, self._settings)
+            gathers = self._must_gather(request, endpoint, attribution)
+            body = gathered(request.stream, self._settings) if gathers else None
+            departure = self._depart(request, endpoint, slot, attribution, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         try:
@@ -183,10 +193,12 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
         if endpoint is None:
             untouched: ResponseT = await self._inner.handle_async_request(request)
             return untouched
+        slot = current_slot()
         try:
-            gathers = self._must_gather(request, endpoint)
+            attribution = attribute(endpoint, slot.caller, self._settings)
+            gathers = self._must_gather(request, endpoint, attribution)
             body = await gathered_async(request.stream, self._settings) if gathers else None
-            departure = self._depart(request, endpoint, body)
+            departure = self._depart(request, endpoint, slot, attribution, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         try:
