@@ -207,7 +207,10 @@ class Canary(Unsearched):
     def _check_sandbox(self, where: str, sandbox: Sandbox) -> None:
         report = journal_report(sandbox, self.key.fingerprint, self._customers)
         self.was_used = self.was_used or report.paid > 0
-        self.sightings += [Sighting(f"{where}: {place}", "fingerprint", text) for place, text in report.misplaced]
+        masked = self._spellings.masked
+        self.sightings += [
+            Sighting(masked(f"{where}: {place}"), "fingerprint", masked(text)) for place, text in report.misplaced
+        ]
         self._see((f"{where}: {place}", text) for place, text in report.texts)
 
 
