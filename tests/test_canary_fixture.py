@@ -258,7 +258,7 @@ def test_calls_that_fail(canary, kwai_sandbox, model):
 
 def test_apps_in_the_process_of_the_suite(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Apps behind their frameworks' test clients, and calls that fail, give nothing to complain about."""
-    # In a child that coverage traces, anyio cannot connect, with the canary or without it; others reach what is measured.
+    # In a child that coverage traces, anyio cannot connect, with the canary or without; others reach what is measured.
     for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
         monkeypatch.delenv(name)
     result, _ = run(APPS)
