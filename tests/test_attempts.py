@@ -204,8 +204,9 @@ def test_a_stream_of_the_apps_own_may_equal_another_and_have_no_hash(flavour: Fl
     vendor = _Answers(flavour, *[(200, {})] * 4)
     client = vendor.client()
     first, second = (flavour.library.Request("POST", OPENROUTER, stream=Upload([b"{}"])) for _ in range(2))
-    for request in (first, second, first):
-        client.send(request)
+    with bind_caller(caller()):
+        for request in (first, second, first):
+            client.send(request)
     # One of which nothing can tell when it ends is sent all the same.
     transport = flavour.transport_class(
         flavour.library.MockTransport(vendor), settings=settings(), deliver=vendor.calls.append
