@@ -57,6 +57,7 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         status_code: Of the HTTP answer; None when none came.
         error_code: The vendor's code inside the answer, as text; else the HTTP status that was an error,
             or the exception's name. `invalid_answer` for a 200 that is no JSON object.
+        error_type: The vendor's word for the kind of error, such as `context_length_exceeded`.
         error_message: One sentence of what went wrong.
         model: The model that answered; the requested one when no answer said.
         requested_model: The model that was asked for.
@@ -101,6 +102,7 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     time_to_first_token: float | None = None
     status_code: int | None = None
     error_code: str | None = None
+    error_type: str | None = None
     error_message: str | None = None
     model: str | None = None
     requested_model: str | None = None

@@ -18,9 +18,9 @@ from kwai_middleware._outbound.formats.failures import failure_in, failure_of_st
         pytest.param({"code": 429, "message": "slow"}, Failure("429", "slow"), id="OpenRouter"),
         pytest.param(
             {"message": "m", "type": "invalid_request_error", "param": None, "code": None},
-            Failure("invalid_request_error", "m"), id="OpenAI without code",
+            Failure("invalid_request_error", "m", "invalid_request_error"), id="OpenAI without code",
         ),
-        pytest.param({"code": True, "type": "t", "message": ""}, Failure("t", None), id="odd types"),
+        pytest.param({"code": True, "type": "t", "message": ""}, Failure("t", None, "t"), id="odd types"),
         pytest.param(
             {"code": 400, "message": "Provider returned error", "metadata": {"raw": "too long"}},
             Failure("400", "Provider returned error: too long"), id="the provider's own words",
@@ -43,10 +43,14 @@ from kwai_middleware._outbound.formats.failures import failure_in, failure_of_st
         ),
         pytest.param(
             {"message": "m", "metadata": {"error_type": "context_length_exceeded"}},
-            Failure("context_length_exceeded", "m"), id="a type in place of a code",
+            Failure("context_length_exceeded", "m", "context_length_exceeded"), id="a type in place of a code",
+        ),
+        pytest.param(
+            {"code": 400, "message": "m", "metadata": {"error_type": "context_length_exceeded"}},
+            Failure("400", "m", "context_length_exceeded"), id="a type beside the code",
         ),
         pytest.param("text", Failure(None, "text"), id="a text"),
-        pytest.param([{"msg": "required", "type": "missing"}], Failure("missing", "required"), id="a list"),
+        pytest.param([{"msg": "required", "type": "missing"}], Failure("missing", "required", "missing"), id="a list"),
         pytest.param(7, Failure(None, None), id="a number"),
         pytest.param({"message": "x" * 5000}, Failure(None, "x" * 5000), id="long"),
     ],

@@ -66,6 +66,8 @@ def test_every_status_is_recorded(recording: Recording, flavour: Flavour, status
     assert (status, "error", call.error_message, str(status)) == (
         log["status_code"], log["status"], log["error_message"], log["metadata"]["error_code"],
     )  # fmt: skip
+    assert call.error_type
+    assert call.error_type == log["metadata"]["error_type"]
     assert (None, None, (), stream) == (call.cost, call.usage, call.completions, call.stream)
     assert f"sandbox/error-{status}" == call.model == log["model"]
     assert json.loads(json.dumps(QUESTION)) == log["prompt_messages"]

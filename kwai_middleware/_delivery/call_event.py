@@ -59,6 +59,7 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "outcome": call.outcome,
         "status_code": call.status_code,
         "error_code": call.error_code,
+        "error_type": call.error_type,
         "stream": call.stream,
         "billed_to": call.billed_to,
         "key_fingerprint": call.key_fingerprint,

@@ -33,6 +33,7 @@ def bounded(call: CompletedCall, most: Capture = "full") -> CompletedCall:
         messages=None,
         completions=(),
         error_code=code,
+        error_type=_word(call.error_type),
         error_message=None if call.error_message is None else code,
         finish_reason=_word(call.finish_reason),
         usage=None if call.usage is None else _numbers(call.usage),

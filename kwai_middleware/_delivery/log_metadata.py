@@ -63,6 +63,7 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
         "provider": call.provider,
         "finish_reason": call.finish_reason,
         "error_code": call.error_code,
+        "error_type": call.error_type,
         "is_byok": call.is_byok,
         "reported_cost": call.reported_cost,
         "upstream_cost": call.upstream_cost,

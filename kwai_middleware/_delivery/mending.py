@@ -13,12 +13,13 @@ from kwai_middleware._record import CompletedCall
 __all__ = ["encodable", "mended"]
 
 _TEXTS: Final = (
-    "record_id", "host", "endpoint", "key_fingerprint", "error_code", "error_message", "model", "requested_model",
-    "finish_reason", "generation_id", "provider", "provider_id", "gateway_log_id",
+    "record_id", "trace_id", "call_id", "host", "endpoint", "key_fingerprint", "error_code", "error_type",
+    "error_message", "model", "requested_model", "finish_reason", "generation_id", "provider", "provider_id",
+    "gateway_log_id",
 )  # fmt: skip
 _COUNTS: Final = (
     "status_code", "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "cache_write_tokens",
-    "reasoning_tokens",
+    "reasoning_tokens", "attempt",
 )  # fmt: skip
 _NUMBERS: Final = ("duration", "time_to_first_token", "cost", "reported_cost", "upstream_cost")
 _MOST: Final = 2**53

@@ -60,6 +60,7 @@ def completed(observation: Observation) -> CompletedCall:
         time_to_first_token=None if first is None else (first - observation.started) / _NANOSECONDS,
         status_code=observation.status,
         error_code=_bounded(failure.code, _LONGEST_CODE, secrets) if failure else None,
+        error_type=_bounded(failure.type, _LONGEST_CODE, secrets) if failure else None,
         error_message=_bounded(failure.message, _LONGEST_MESSAGE, secrets) if failure else None,
         model=_bounded(answer.model, _LONGEST_NAME, secrets) or requested_model,
         requested_model=requested_model,
@@ -139,7 +140,7 @@ def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: 
 def _failure_of_status(status: int, body: _Body, secrets: tuple[Secret, ...]) -> Failure:
     failure = failure_of_status(status, body.parts[0])
     if body.is_shortened and failure.message:
-        return Failure(failure.code, mask_end(failure.message, secrets))
+        return Failure(failure.code, mask_end(failure.message, secrets), failure.type)
     return failure
 
 

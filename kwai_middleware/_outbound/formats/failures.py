@@ -26,7 +26,8 @@ def failure_in(error: object) -> Failure:
     message = _first(members, "message", "msg", "detail")
     # OpenRouter's own message is mostly "Provider returned error"; then the provider's is in here.
     details = (_provider_words(metadata.get("raw")), _moderation_reasons(metadata.get("reasons")))
-    return Failure(code, ": ".join(filter(None, (message, *details))) or None)
+    kind = _first(metadata, "error_type") or _first(members, "error_type", "type")
+    return Failure(code, ": ".join(filter(None, (message, *details))) or None, kind)
 
 
 def provider_in(error: object) -> str | None:
@@ -49,7 +50,7 @@ def _moderation_reasons(reasons: object) -> str:
 def failure_of_status(status: int, body: bytes) -> Failure:
     """Describe an answer with an HTTP status that is no success."""
     failure = _failure_in_body(body[:_MOST_BYTES])
-    return Failure(failure.code or str(status), failure.message or f"HTTP status {status}")
+    return Failure(failure.code or str(status), failure.message or f"HTTP status {status}", failure.type)
 
 
 def _failure_in_body(body: bytes) -> Failure:
@@ -60,7 +61,7 @@ def _failure_in_body(body: bytes) -> Failure:
         if members.get(name):
             failure = failure_in(members[name])
             code = failure.code or _first(members, "error_code", "code")
-            return Failure(code, failure.message or _first(members, "message"))
+            return Failure(code, failure.message or _first(members, "message"), failure.type)
     if value is not None:
         return failure_in(members)
     text = body.decode(errors="replace").strip()

@@ -39,10 +39,12 @@ class Failure(msgspec.Struct, frozen=True):
     Attributes:
         code: The vendor's word or number for it, as text.
         message: A sentence.
+        type: The vendor's word for the kind of error, where it has one beside the code.
     """
 
     code: str | None
     message: str | None
+    type: str | None = None
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
