@@ -153,7 +153,9 @@ class _Notes(logging.Handler):
         self._notes = notes
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what was said, and how loud."""
+        """Keep what was said, and how loud; when the other side's settings arrive, is up to the network."""
+        if "receive_remote_settings" in record.getMessage():
+            return
         self._notes.append((record.name, record.levelname, plain_value(record.getMessage())))
 
 

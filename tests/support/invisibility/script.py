@@ -33,6 +33,8 @@ SCRIPT: Final[tuple[Step, ...]] = tuple(
 
 _ONLY_HTTP1: Final = (
     "a broken answer", "an upgraded", "reading an upgraded", "a streamed upload of", "an answer closed under",
+    "a connection that the server closed", "an upload of no bytes", "an upload that fails",
+    "calls at the same time",
 )  # fmt: skip
 _FRAMED: Final = [
     step

@@ -132,6 +132,8 @@ class ScriptServer:
         with contextlib.suppress(OSError):
             while True:
                 sock, peer = listener.accept()
+                # Else an answer in several parts waits for the other side's acknowledgement, which takes its time.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._changed:
                     self._accepted.add(peer)
                     self._open += 1

@@ -54,6 +54,11 @@ class Steps(list[Step]):
         self.append(Step(_name(run), run, ordered=False))
         return run
 
+    def asynchronous_unordered(self, run: Callable[[Stage], Awaitable[Any]]) -> Callable[[Stage], Awaitable[Any]]:
+        """Add a step with several calls at a time that only asynchronous clients can do."""
+        self.append(Step(_name(run), run, asynchronous=True, ordered=False))
+        return run
+
     def each(self, cases: Iterable[Any], *, gateway: bool = True) -> Callable[[Callable[[Stage, Any], Any]], Any]:
         """Add one step for each case; the case is the second argument."""
 
