@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import threading
@@ -17,6 +18,7 @@ from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.exposure import exposures
 from tests.support.flavours import Flavour
 from tests.support.raw_server import Connection, raw_server
+from tests.support.wired import RELAY
 
 KEY = key_of("acme")
 BODY = b'{"model":"m"}'
@@ -321,6 +323,29 @@ def test_layers_inside_can_read_the_request(flavour: Flavour, url: str, size: in
         flavour.post(client, url, content=body)
     assert bytes is type(seen[0])
     assert seen[0].startswith(body[:-1])
+
+
+@pytest.mark.parametrize(
+    ("made", "url"), [("request", GATEWAY), ("request", RELAY), ("request", OPENROUTER), ("wire_body", GATEWAY)]
+)
+def test_an_interrupt_while_the_copy_is_made_does_not_show_the_key(flavour: Flavour, made: str, url: str) -> None:
+    """A worker's time-out or Ctrl-C may come at any moment, also before there is a copy."""
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    transport_class: Any = flavour.transport_class
+
+    class Interrupted(transport_class):
+        library = dataclasses.replace(transport_class.library, **{made: interrupted})
+
+    inner = flavour.library.MockTransport(lambda request: flavour.library.Response(200))
+    transport = Interrupted(inner, settings=settings(), deliver=lambda call: None)
+    request = flavour.library.Request("POST", url, content=BODY, headers={"authorization": "Bearer app"})
+    below = "handle_async_request" if flavour.asynchronous else "handle_request"
+    with bind_caller(caller()), pytest.raises(KeyboardInterrupt) as caught:
+        flavour.run(getattr(transport, below)(request))
+    assert [] == exposures(caught.value, KEY, below=below, attributes=False)
 
 
 def test_a_close_that_fails_does_not_show_the_key(flavour: Flavour) -> None:
