@@ -222,13 +222,15 @@ def test_the_block_about_jobs(vendor: Sandbox) -> None:
     assert ["acme", "globex"] == [caller.identifier for caller in seen if caller is not None]
 
 
-def test_the_pytest_fixture(tmp_path: Path) -> None:
-    """The README's test passes in a suite of its own."""
+def test_the_pytest_fixtures(tmp_path: Path) -> None:
+    """The README's tests pass in a suite of their own."""
     imports = (
-        "import kwai_middleware as kwai\nfrom kwai_middleware import httpx2_transport\nfrom openai import OpenAI\n\n\n"
+        "import kwai_middleware as kwai\nimport openai\nimport pytest\n"
+        "from kwai_middleware import httpx2_transport\nfrom openai import OpenAI\n\n\n"
     )
+    tests = block("def test_the_customer_pays") + "\n\n" + block("def test_the_key_stays")
     (tmp_path / "conftest.py").write_text(block("pytest_plugins"))
-    (tmp_path / "test_customers.py").write_text(imports + block("def test_the_customer_pays"))
+    (tmp_path / "test_customers.py").write_text(imports + tests)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
         cwd=tmp_path,
@@ -238,7 +240,7 @@ def test_the_pytest_fixture(tmp_path: Path) -> None:
         timeout=DEADLINE,
     )
 
-    assert "1 passed" in done.stdout, done.stdout
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_the_table_of_settings() -> None:
