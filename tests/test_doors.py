@@ -62,10 +62,16 @@ PLACES: dict[str, Place] = {
     "metadata": lambda door: ({"metadata": {"user_id": "u", "respan_params": {**door, "kept": 1}}}, {}),
     "old metadata": lambda door: ({"metadata": {"user_id": "u", "keywordsai_params": door}}, {}),
     "metadata text": lambda door: ({"metadata": {"user_id": "u", "respan_params": _text(door)}}, {}),
+    "prompt": lambda door: ({"prompt": {"prompt_id": "p", "override_params": {**door, "kept": 1}}}, {}),
+    "nested prompt": lambda door: ({"respan_params": {"prompt": {"override_params": door}, "kept": 1}}, {}),
     "twice nested": lambda door: ({"respan_params": {"keywordsai_params": _text({"respan_params": door})}}, {}),
     "header": lambda door: ({}, {"X-Data-Respan-Params": _encoded({**door, "kept": 1})}),
     "old header": lambda door: ({}, {"x-data-keywordsai-params": _encoded(door)}),
     "plain header": lambda door: ({}, {"X-Data-Respan-Params": _text(door)}),
+    "prompt in a header": lambda door: (
+        {},
+        {"X-Data-Respan-Params": _encoded({"prompt": {"override_params": {**door, "kept": 1}}})},
+    ),
     "nested header": lambda door: ({}, {"X-Data-Respan-Params": _encoded({"respan_params": door})}),
     "both headers": lambda door: (
         {},

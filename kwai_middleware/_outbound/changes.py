@@ -25,8 +25,10 @@ READ_HEADERS: Final = ("content-type", "content-encoding", *PARAMETER_HEADERS)
 ROUTE_PROVIDER: Final = "x-respan-route-provider"
 """The header that pins a call to one provider."""
 
-_IDENTITY: Final = ("customer_identifier", "name", "email", "group_identifier", "metadata")
-"""Members of `customer_params` that say who the customer is; the others set limits and stay."""
+_LIMITS: Final = (
+    "period_start", "period_end", "budget_duration", "period_budget", "total_budget", "markup_percentage", "rate_limit"
+)  # fmt: skip
+"""Members of `customer_params` that stay; the others say, or may one day say, who the customer is."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,9 +182,11 @@ def _inspected_headers(headers: Mapping[str, bytes], closed: Collection[DoorKind
     return found
 
 
+_CONTRADICTING: Final[tuple[DoorKind, ...]] = ("key", "identity")
+
+
 def _refuse_contradiction(inspections: list[Inspection], unreadable: str | None, closed: Collection[DoorKind]) -> None:
-    kinds = [kind for kind in ("key", "identity") if kind in closed]
-    found = [inspection.found(kind) for inspection in inspections for kind in kinds]
+    found = [inspection.found(kind) for inspection in inspections for kind in _CONTRADICTING if kind in closed]
     names = [door.name for door in found if door is not None] + ([unreadable] if unreadable else [])
     if names:
         raise CannotAttribute(
@@ -222,7 +226,7 @@ def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, b
     for door in sorted(door for inspection in inspections for door in inspection.doors):
         if door.name.endswith(PARAMS):
             limits = read_text(door.value)
-            params.update((name, value) for name, value in limits.items() if name not in _IDENTITY)
+            params.update((name, value) for name, value in limits.items() if name in _LIMITS)
     return {PARAMS: msgspec.json.encode(params)}
 
 

@@ -46,10 +46,16 @@ _MAY_BE_TEXT: Final = "respan_params"
 _HEADERS: Final = "extra_headers"
 _METADATA: Final = "metadata"
 """On the Anthropic endpoint the vendor's parameters and headers stand in here."""
+_PROMPT: Final = "prompt"
+_OVERRIDES: Final = "override_params"
+"""Beside a stored prompt: parameters of the model, headers among them."""
 
-_INTERESTING: Final = frozenset((*_OWN, *_BALANCED, *_PARAMETERS, _HEADERS, _METADATA))
-_IN_METADATA: Final = frozenset((*_PARAMETERS, _HEADERS))
-_KEY_MEMBERS: Final = re.compile("credential|api_?key|_key$|^key$|secret|token$|passw|auth", re.IGNORECASE)
+_INTERESTING: Final = frozenset((*_OWN, *_BALANCED, *_PARAMETERS, _HEADERS, _METADATA, _PROMPT))
+_INTERESTING_IN: Final = {
+    _METADATA: frozenset((*_PARAMETERS, _HEADERS)),
+    _PROMPT: frozenset((_OVERRIDES,)),
+}
+_KEY_MEMBERS: Final = re.compile("credential|api_?key|access_key|_key$|^key$|secret|token$|passw|auth", re.IGNORECASE)
 _KEY_HEADERS: Final = re.compile("auth|key|token|secret|cookie|credential|x-data-", re.IGNORECASE)
 
 _DEEPEST: Final = 4
@@ -83,6 +89,9 @@ class Inspection:
         body: The object.
         members: Its members.
         closed: Kinds of doors to close; when there are none, nothing is changed.
+        path: What comes before the names of its doors.
+        within: The member that the object is the value of.
+        depth: How many objects it is in.
 
     Attributes:
         doors: All that were found, open or closed.
@@ -90,14 +99,22 @@ class Inspection:
     """
 
     def __init__(
-        self, body: bytes, members: Members, closed: Collection[DoorKind], *, path: str = "", depth: int = 0
+        self,
+        body: bytes,
+        members: Members,
+        closed: Collection[DoorKind],
+        *,
+        path: str = "",
+        within: str = "",
+        depth: int = 0,
     ) -> None:
         self.doors: list[Door] = []
         self.changes: dict[str, bytes | None] = {}
         self._closed = closed
         self._path = path
         self._depth = depth
-        interesting = _IN_METADATA if path.endswith(f"{_METADATA}.") else _INTERESTING
+        self._within = within
+        interesting = _INTERESTING_IN.get(within, _INTERESTING)
         if members.keys().isdisjoint(interesting):
             return
         names = members.keys() & interesting
@@ -117,6 +134,9 @@ class Inspection:
             self._note(_OWN[name], name, value)
         elif name in _PARAMETERS or name == _METADATA:
             self._enter(name, value)
+        elif name in (_PROMPT, _OVERRIDES):
+            if value.startswith(b"{"):  # else it is what the model is asked
+                self._enter(name, value)
         elif name == _HEADERS:
             self._take_keys_out(name, value, *_without_key_headers(value))
         else:
@@ -136,11 +156,11 @@ class Inspection:
             self._note("key", name, value)
             self._note("identity", name, value)
         elif read is not None:
-            inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", depth=self._depth + 1)
+            inner = Inspection(*read, self._closed, path=f"{self._path}{name}.", within=name, depth=self._depth + 1)
             self.doors += inner.doors
             kept = joined(read[1], inner.changes)
             # As an object it is read by everyone in the same way; but OpenAI's own metadata is texts only.
-            stays_text = is_text and self._path.endswith(f"{_METADATA}.")
+            stays_text = is_text and self._within == _METADATA
             if inner.changes or (self._closed and is_text and not stays_text):
                 self.changes[name] = None if kept == b"{}" else _quoted(kept) if stays_text else kept
         if self._closed and name in _PARAMETERS and (read is None or (is_text and name != _MAY_BE_TEXT)):
@@ -156,6 +176,9 @@ class Inspection:
 
 
 def _without_key_headers(value: bytes) -> tuple[bytes | None, bool]:
+    """Take keys out of the headers for the provider; what should be no text goes as a whole."""
+    if value.startswith(b'"'):
+        return None, True
     read = read_object(value)
     changes: Changed = {} if read is None else {name: None for name in read[1] if _KEY_HEADERS.search(name)}
     return (joined(read[1], changes), True) if read and changes else (value, False)
@@ -165,6 +188,8 @@ def _without_balanced_keys(value: bytes) -> tuple[bytes | None, bool]:
     """Take credentials out of a choice of models, at any depth; what cannot be read goes as a whole."""
     try:
         read: object = json.loads(value.decode("utf-8", "surrogatepass"), strict=False)
+        if isinstance(read, str):
+            return None, True
         kept = _without_credentials(read)
         return json.dumps(kept, separators=(",", ":"), allow_nan=False).encode(), kept != read
     except (ValueError, RecursionError):
