@@ -181,11 +181,11 @@ def _maker(kind: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> Itera
 
 
 def _base(vendors: Sandbox, route: str) -> str:
-    return vendors.gateway_url if route == "gateway" else vendors.openrouter_url
+    return {"gateway": vendors.gateway_url, "relay": vendors.relay_url, "openrouter": vendors.openrouter_url}[route]
 
 
 @every_sdk
-@pytest.mark.parametrize("route", ["gateway", "openrouter"])
+@pytest.mark.parametrize("route", ["gateway", "relay", "openrouter"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "streamed"])
 def test_a_call_of_every_sdk(
     sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox, route: str, streamed: bool
@@ -197,8 +197,9 @@ def test_a_call_of_every_sdk(
     assert "one two three" == answer
     [call] = vendors.calls(wait=1)
     assert Secret(key_of("acme")).fingerprint == call["paid_by"]["fingerprint"]
-    if route == "gateway":
-        assert "acme" == call["customer"]
+    assert route == call["route"]
+    assert ("acme" if route != "openrouter" else None) == call["customer"]
+    assert ([], []) == (call["doors_disagree"], call["forwarded"])
     record = calls.next()
     assert ("complete", 200, streamed) == (record.outcome, record.status_code, record.stream)
     assert "openai/gpt-4o" == record.model
@@ -206,16 +207,17 @@ def test_a_call_of_every_sdk(
     assert () == record.caller.credentials  # type: ignore[union-attr]
     assert "one two three" == record.completions[0]["content"]
     assert "stop" == record.finish_reason
-    if route == "openrouter" or not streamed:  # OpenAI's shape streams no usage unless asked
+    if route != "gateway" or not streamed:  # OpenAI's shape streams no usage unless asked
         assert record.prompt_tokens
         assert record.completion_tokens
     assert (record.time_to_first_token is not None) == streamed
-    if route == "openrouter":
-        assert ("caller", Secret(key_of("acme")).fingerprint) == (record.billed_to, record.key_fingerprint)
+    billed_to = "unknown" if route == "gateway" else "caller"
+    assert (route, billed_to) == (record.route.replace("direct", "openrouter"), record.billed_to)
+    assert Secret(key_of("acme")).fingerprint == record.key_fingerprint
+    if route != "gateway":
         assert record.cost
         assert record.generation_id
-    else:
-        assert record.gateway_log_id
+    assert (route != "openrouter") == bool(record.gateway_log_id)
     assert calls.none_left()
 
 
@@ -393,7 +395,7 @@ def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, calls: Calls, vendo
     ("ending", "error"),
     [("dead", openai.AuthenticationError), ("broke", openai.APIStatusError), ("slow", openai.RateLimitError)],
 )
-@pytest.mark.parametrize("route", ["gateway", "openrouter"])
+@pytest.mark.parametrize("route", ["gateway", "relay", "openrouter"])
 def test_a_callers_key_that_fails_is_not_replaced(
     openai_sdk: Any, vendors: Sandbox, calls: Calls, ending: str, error: type[Exception], route: str
 ) -> None:
