@@ -197,6 +197,27 @@ def test_other_endpoints_of_a_listed_host_are_no_cause_for_a_warning(flavour: Fl
     assert before == _notices.counts().get("unrouted", 0)
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/api//chat/completions/", "/api/v2/v1/messages", "/api/responses?x=1"]
+)
+def test_another_path_to_the_models_of_a_listed_host_is_warned_of(
+    flavour: Flavour, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A base URL that is off by one part would put every call on the app's own bill without a word."""
+    host = f"{flavour.name}{len(path)}.listed.example"
+    options = {"settings": settings(routes=(Route(f"https://{host}/api", kind="gateway"),))}
+    client = flavour.answering(lambda request: flavour.library.Response(200), deliver=lambda call: None, **options)
+    before = _notices.counts().get("unrouted", 0)
+    with bind_caller(caller()):
+        flavour.post(client, f"https://{host}{path}")
+        flavour.post(client, f"https://{host}/api/request-logs/")
+    flavour.post(client, f"https://{host}{path}")
+    flavour.close(client)
+    assert before + 1 == _notices.counts()["unrouted"]
+    assert 1 == caplog.text.count(host)
+    assert "sk-or-v1" not in caplog.text
+
+
 def test_nobody_at_a_look_alike_host_is_not_counted(flavour: Flavour) -> None:
     """Without a bound key nothing is missing from the call."""
     before = _notices.counts().get("unrouted", 0)

@@ -32,7 +32,7 @@ def note_unconfirmed_payer(endpoint: Endpoint) -> None:
 
 
 def note_unrouted(host: bytes, caller: Caller | None) -> None:
-    """A caller's key is bound, and the call goes to a host that only looks like the vendor's."""
+    """A caller's key is bound, and the call goes to what only looks like an endpoint that is listed."""
     if caller is None or not caller.credentials:
         return
     name = host.decode("ascii", "replace")
@@ -40,6 +40,6 @@ def note_unrouted(host: bytes, caller: Caller | None) -> None:
     _notices.warn_once(
         "unrouted",
         name,
-        f"a call to {name!r} was not touched although a caller's key is bound: the host looks like a vendor's"
-        " but is not on the list; if it is yours, add a Route for it",
+        f"a call to {name!r} was not touched although a caller's key is bound: it looks like a model call, but its host"
+        " or path is not on the list; check the base URL, and if it is meant, add a Route for it",
     )

@@ -105,10 +105,13 @@ class RouteTable:
         path = target.partition(b"?")[0]
         return self._endpoints.get((scheme, host, port, path))
 
-    def resembles(self, scheme: bytes, host: bytes, port: int | None) -> bool:
-        """Say whether an origin looks like one of the vendors' but is not on the list."""
+    def resembles(self, scheme: bytes, host: bytes, port: int | None, target: bytes) -> bool:
+        """Say whether a call that is not on the list looks as if it were meant to be.
+
+        Its origin looks like one of the vendors', or is on the list with another path to its models.
+        """
         if (scheme, host, port) in self._origins:
-            return False
+            return target.partition(b"?")[0].rstrip(b"/").endswith(_MODEL_CALLS)
         return any(mark in host.lower() for mark in _MARKS)
 
     def _add(self, route: Route) -> None:
@@ -130,6 +133,7 @@ class RouteTable:
 
 
 _MARKS: Final = (b"keywordsai", b"respan.ai", b"openrouter")
+_MODEL_CALLS: Final = (b"/chat/completions", b"/v1/messages", b"/responses")
 
 
 def _endpoints_of(route: Route, base: str) -> list[tuple[str, _Listed]]:

@@ -66,15 +66,15 @@ class _Wrapper(Generic[RequestT, ResponseT]):
     def _endpoint(self, request: RequestT) -> Endpoint | None:
         url = request.url
         scheme, host, port = url.raw_scheme, url.raw_host, url.port
+        # The extension `target` puts another path on the wire than the URL has.
+        target = request.extensions.get("target", url.raw_path)
+        if not isinstance(target, bytes):
+            target = str(target).encode("ascii", "replace")
         if request.method == "POST" and not url.userinfo:
-            # The extension `target` puts another path on the wire than the URL has.
-            target = request.extensions.get("target", url.raw_path)
-            if not isinstance(target, bytes):
-                target = str(target).encode("ascii", "replace")
             endpoint = self._routes.find(scheme, host, port, target)
             if endpoint is not None:
                 return endpoint
-        if self._routes.resembles(scheme, host, port):
+        if self._routes.resembles(scheme, host, port, target):
             note_unrouted(host, current_caller())
         return None
 
