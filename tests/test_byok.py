@@ -11,6 +11,7 @@ import pytest
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import bind_caller
 from kwai_middleware._notices import counts
+from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
@@ -205,6 +206,19 @@ def test_the_relay_gets_the_key_in_its_header_and_the_customer_in_the_body(flavo
     assert {
         "model": "m",
         "respan_params": {"note": "n", "customer_params": {"customer_identifier": "acme", "name": "Acme"}},
+    } == json.loads(sent.content)
+
+
+def test_a_relay_that_the_app_lists_gets_both_in_the_same_places(flavour: Flavour) -> None:
+    """Wherever a gateway is served: what its relay does not know of a body's members, it hands on to OpenRouter."""
+    url = "https://relay.example/any/path"
+    body = {"model": "m", "customer_identifier": "other"}
+    sent = wired(flavour, caller(), body, f"{url}/chat/completions", routes=(Route(url, kind="relay"),))
+    assert key_of("acme") == sent.headers["x-openrouter-api-key"]
+    assert "Bearer app" == sent.headers["authorization"]
+    assert {
+        "model": "m",
+        "respan_params": {"customer_params": {"customer_identifier": "acme"}},
     } == json.loads(sent.content)
 
 
