@@ -133,11 +133,12 @@ def test_no_key_of_the_caller_leaves(api: LogsAPI, delivery: Delivery) -> None:
     "call",
     [
         completed(route="gateway"),
+        completed(route="relay"),
         completed(capture="none"),
         Pending(logged_by_vendor=True),
         Pending(lambda: completed(capture="none")),
     ],
-    ids=["gateway", "no capture", "pending, gateway", "pending, no capture"],
+    ids=["gateway", "relay", "no capture", "pending, gateway", "pending, no capture"],
 )
 def test_what_is_not_to_be_posted_is_observed(
     api: LogsAPI, delivery: Delivery, caplog: pytest.LogCaptureFixture, call: Any

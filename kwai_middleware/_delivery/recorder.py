@@ -123,7 +123,7 @@ class Recorder:
 
     def _record(self, call: Call) -> str:
         if isinstance(call, CompletedCall):
-            completed, is_logged_by_vendor = call, call.route == "gateway"
+            completed, is_logged_by_vendor = call, call.route != "direct"
             secrets: tuple[Secret, ...] = ()
         else:
             completed, is_logged_by_vendor = call.build(), call.logged_by_vendor
