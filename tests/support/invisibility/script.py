@@ -15,6 +15,7 @@ from tests.support.invisibility import (
     steps_requests,
     steps_sessions,
     steps_transports,
+    steps_uploads,
 )
 from tests.support.invisibility.cells import Cell
 from tests.support.invisibility.steps import Step
@@ -24,7 +25,7 @@ __all__ = ["HTTP2_SCRIPT", "SCRIPT", "for_cell"]
 SCRIPT: Final[tuple[Step, ...]] = tuple(
     step
     for part in (
-        steps_answers, steps_keeping, steps_requests, steps_redirects, steps_sessions, steps_failures,
+        steps_answers, steps_keeping, steps_requests, steps_uploads, steps_redirects, steps_sessions, steps_failures,
         steps_transports, steps_clients, steps_cancelling,
     )
     for step in part.STEPS
@@ -38,7 +39,15 @@ _ONLY_HTTP1: Final = (
 )  # fmt: skip
 _FRAMED: Final = [
     step
-    for part in (steps_answers, steps_keeping, steps_requests, steps_redirects, steps_sessions, steps_cancelling)
+    for part in (
+        steps_answers,
+        steps_keeping,
+        steps_requests,
+        steps_uploads,
+        steps_redirects,
+        steps_sessions,
+        steps_cancelling,
+    )
     for step in part.STEPS
     if not step.name.startswith(_ONLY_HTTP1)
 ]
