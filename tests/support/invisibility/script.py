@@ -50,7 +50,7 @@ _FRAMED: Final = [
     )
     for step in part.STEPS
     if not step.name.startswith(_ONLY_HTTP1)
-]
+]  # fmt: skip
 HTTP2_SCRIPT: Final[tuple[Step, ...]] = (*steps_http2.STEPS, *_FRAMED[::2])
 """What only HTTP/2 has, and every second of the steps that make sense there too: each has a connection to encrypt."""
 
