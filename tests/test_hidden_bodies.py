@@ -164,3 +164,15 @@ def test_of_the_customers_params_the_limits_stay_and_nothing_else(flavour: Flavo
     others = {"customer_name": "forged", "customer_params": {"customer_identifier": "forged"}, "id": "forged"}
     sent = wired(flavour, caller(), {"customer_params": {**others, **limits, "customer_identifier": "forged"}})
     assert {"customer_identifier": "acme", **limits} == json.loads(sent.content)["customer_params"]
+
+
+@pytest.mark.parametrize("name", ["respan_params", "keywordsai_params", "extra_body"])
+@pytest.mark.parametrize("value", [None, 1, [], "no object", '"a text in a text"'])
+def test_parameters_that_are_no_object_shut_nobody_out(flavour: Flavour, name: str, value: Any) -> None:
+    """The vendor ignores them, and the parameters in the header with them."""
+    for url, place in ((GATEWAY, ()), (RELAY, ("respan_params",))):
+        sent = json.loads(wired(flavour, caller(), {"model": "m", name: value}, url).content)
+        assert name not in sent or name in place
+        for each in place:
+            sent = sent[each]
+        assert {"customer_identifier": "acme"} == sent["customer_params"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 
 from kwai_middleware._caller import Caller
+from kwai_middleware._context import bind_caller
 from kwai_middleware.errors import CannotAttribute
-from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of
+from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.wired import RELAY, wired
 
@@ -51,3 +53,43 @@ def test_the_apps_key_does_not_stay_in_another_header(flavour: Flavour, app: Any
     assert ["house"] * len(app) == [sent.headers[name] for name in app]
     sent = wired(flavour, caller(), url=GATEWAY, headers=client_headers)
     assert ["house"] * len(app) == [sent.headers[name] for name in app]
+
+
+UNREADABLE = {
+    "no base64": "!!!",
+    "base64 for URLs": base64.urlsafe_b64encode(b'{"customer_identifier":"~~~???>>>"}').decode(),
+    "without its padding": FORGED.rstrip("=") + "A",
+    "of a text": base64.b64encode(json.dumps(json.dumps({"customer_identifier": "forged"})).encode()).decode(),
+    "of a list": base64.b64encode(b'["customer_identifier"]').decode(),
+    "plain, cut off": '{"customer_identifier":"forged"',
+}
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("name", ["x-data-respan-params", "X-Data-Keywordsai-Params"])
+@pytest.mark.parametrize("who", [caller(), caller(credentials=()), None], ids=["a key", "no key", "nobody"])
+def test_parameters_that_nobody_reads_go(flavour: Flavour, who: Caller | None, name: str, value: str) -> None:
+    """A more lenient reader could find a customer in them, and the vendor then ignores what stands elsewhere."""
+    for url in (GATEWAY, RELAY, OPENROUTER):
+        assert name not in wired(flavour, who, url=url, headers={name: value}).headers
+        with pytest.raises(CannotAttribute, match=name.lower()) as caught:
+            wired(flavour, who, url=url, headers={name: value}, on_conflict="error")
+        assert value not in str(caught.value)
+        assert value == wired(flavour, who, url=url, headers={name: value}, on_conflict="body").headers[name]
+
+
+def test_a_header_that_comes_twice_is_read_by_nobody(flavour: Flavour) -> None:
+    """Some take the first of two and some the last."""
+    headers: Any = [("x-data-respan-params", FORGED), ("X-Data-Respan-Params", base64.b64encode(b"{}").decode())]
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request)
+        return flavour.library.Response(200)
+
+    client = flavour.answering(handler, settings=settings(), deliver=lambda call: None)
+    for who in (caller(), None):
+        with bind_caller(who):
+            flavour.post(client, GATEWAY, content=b"{}", headers=headers)
+    flavour.close(client)
+    assert ["x-data-respan-params" in request.headers for request in sent] == [False, False]
