@@ -77,7 +77,7 @@ class Departure:
         if changes_body and self._body is not None:
             stream = self._library.wire_body(wire_parts(changes, self._body, whole=not self._inner_is_real))
             if "content-length" in headers:
-                headers["content-length"] = str(stream.size)
+                headers["Content-Length"] = str(stream.size)
         self._write_headers(headers)
         copy = self._library.request(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
