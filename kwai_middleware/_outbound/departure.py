@@ -76,7 +76,8 @@ class Departure:
         stream = request.stream
         if changes_body and self._body is not None:
             stream = self._library.wire_body(wire_parts(changes, self._body, whole=not self._inner_is_real))
-            if "content-length" in headers:
+            # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
+            if headers.get("content-length") == str(len(self._body)):
                 headers["Content-Length"] = str(stream.size)
         self._write_headers(headers)
         copy = self._library.request(

@@ -51,6 +51,8 @@ class _Held:
         return b"".join(self._pieces)
 
     def add(self, piece: bytes) -> None:
+        if type(piece) is not bytes:
+            piece = memoryview(piece).tobytes()  # a copy: uploads that fill one buffer again and again hand out views
         self._size += len(piece)
         if self._size > MOST_BYTES or not self._reservation.grow(len(piece)):
             raise CannotAttribute(

@@ -29,9 +29,8 @@ def _with_underscores(name: str) -> Iterator[str]:
             yield "".join(itertools.chain.from_iterable(words))
 
 
-_MISSPELLED: Final = (
-    each for name in (*PARAMETER_HEADERS, ROUTE_PROVIDER, _RELAYED_KEY, *_API_KEYS) for each in _with_underscores(name)
-)
+_OURS: Final = (*PARAMETER_HEADERS, ROUTE_PROVIDER, _RELAYED_KEY, *_API_KEYS)
+_MISSPELLED: Final = tuple(each for name in _OURS for each in _with_underscores(name))
 _OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT)}
 _OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, *_API_KEYS, *_MISSPELLED)}
 
