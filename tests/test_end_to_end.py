@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from kwai_middleware import CompletedCall, Delivery, bind_caller, default_delivery, httpx2_transport
+from kwai_middleware import CompletedCall, Delivery, WSGIMiddleware, bind_caller, default_delivery, httpx2_transport
 from kwai_middleware.sandbox import Sandbox
-from tests.support.callers import caller
+from tests.support.callers import caller, key_of
 from tests.support.examples import sandbox_process
 from tests.support.vendor_logs import taken_whole
 
@@ -27,6 +28,7 @@ TOOL: Any = {
 IMAGE: Any = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 AUDIO: Any = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 TEXT: Any = {"type": "text", "text": "what is this?"}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 STATUSES = (400, 402, 403, 404, 408, 413, 422, 429, 502, 503, 524, 529)
 CALLED: Any = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -121,19 +123,60 @@ def test_what_reached_the_logs_api(
         assert log["generation_time"] < 0.3
 
 
-def test_a_call_through_the_gateway_is_not_posted_again(vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]) -> None:
-    """The gateway logs its own calls; for us each is an event and nothing more."""
+@pytest.mark.parametrize("route", ["gateway", "relay"])
+def test_a_call_through_the_gateway_is_not_posted_again(
+    vendors: Sandbox, app: tuple[openai.OpenAI, Delivery], route: str
+) -> None:
+    """The gateway logs its own calls, relayed ones too; for us each is an event and nothing more."""
     client, delivery = app
     vendors.reset()
     before = delivery.stats()
     with bind_caller(caller()):
-        client.with_options(base_url=vendors.gateway_url).chat.completions.create(
+        base_url = vendors.gateway_url if route == "gateway" else vendors.relay_url
+        client.with_options(base_url=base_url).chat.completions.create(
             model="sandbox/echo", messages=[{"role": "user", "content": "hi"}]
         )
     assert delivery.flush(30)
-    assert 1 == len(vendors.calls(route="gateway"))
+    assert 1 == len(vendors.calls(route=route))
     assert [] == vendors.log_requests()
     assert before.observed + 1 == delivery.stats().observed
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "one"}, TRACE),
+        ({"x-request-id": "req-7"}, "req-7"),
+        ({}, None),
+    ],
+    ids=["traceparent", "request id", "made"],
+)
+def test_the_calls_of_a_request_are_one_trace_at_the_vendor(
+    vendors: Sandbox, app: tuple[openai.OpenAI, Delivery], headers: dict[str, str], trace: str | None
+) -> None:
+    """From the header of the request to the member of the log; with the conversation that it names."""
+    client, delivery = app
+    vendors.reset()
+
+    def chat(environ: Any, start_response: Any) -> list[bytes]:
+        for _ in range(2):
+            client.chat.completions.create(model="sandbox/echo", messages=[{"role": "user", "content": "hi"}])
+        start_response("204 No Content", [])
+        return []
+
+    sent = {"x-customer-id": "acme", "x-openrouter-key": key_of("acme"), "x-thread-id": "t-1", **headers}
+    with httpx.Client(transport=httpx.WSGITransport(WSGIMiddleware(chat)), base_url="http://app") as browser:
+        assert [204, 204] == [browser.get("/", headers=sent).status_code for _ in range(2)]
+    assert delivery.flush(30)
+    logs = [entry["log"] for entry in vendors.logs(wait=4)]
+    assert {"t-1"} == {log["thread_identifier"] for log in logs}
+    assert 4 == len({log["metadata"]["call_id"] for log in logs})
+    traces = [log["trace_unique_id"] for log in logs]
+    if trace is None:
+        assert (traces[0], traces[2]) == (traces[1], traces[3])
+        assert 2 == len(set(traces))
+    else:
+        assert [trace] * 4 == traces
 
 
 def test_a_record_of_the_apps_own_making_is_delivered(vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]) -> None:
