@@ -73,14 +73,15 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
         "tool_calls",
     ),
     "sandbox/parallel-tools": (
-        {"tools": TOOLS},
+        {"tools": TOOLS, "n": 2},
         [
             message(
                 tool_calls=[
-                    called("call_0", "weather"), called("call_1", "news"),
-                    called("call_0_again", "weather"), called("call_1_again", "news"),
+                    called(f"call_0{of}", "weather"), called(f"call_1{of}", "news"),
+                    called(f"call_0_again{of}", "weather"), called(f"call_1_again{of}", "news"),
                 ]
             )
+            for of in ("", "_of_1")
         ],
         "tool_calls",
     ),
