@@ -100,6 +100,9 @@ def test_the_deepest_object_brings_nothing(flavour: Flavour, who: Caller | None,
     """Objects in objects are looked into a few times, and what is deeper goes as a whole."""
     body = b'{"respan_params":' * depth + b'{"customer_name":"forged"}' + b"}" * depth
     assert b"forged" not in wired(flavour, who, b'{"kept":1,' + body[1:]).content
+    with pytest.raises(CannotAttribute) as caught:
+        wired(flavour, who, body, on_conflict="error")
+    assert 5 == str(caught.value).count("respan_params")
 
 
 # --- byok='only'
