@@ -47,7 +47,8 @@ class Settings:
         base_url: The vendor's API: where records go, and a gateway route
             [KEYWORDSAI_BASE_URL, else RESPAN_BASE_URL].
         openrouter_base_url: A direct route beside OpenRouter's own [OPENROUTER_BASE_URL].
-        routes: Further destinations [KWAI_ROUTES: `gateway=https://... direct=https://...`].
+        routes: Further destinations [KWAI_ROUTES:
+            `gateway=https://... relay=https://... direct=https://...`].
         byok: Whose key pays: `prefer` the caller's, else the app's own; `only` the caller's, and no
             call without one; `off` the app's own, attribution only [KWAI_BYOK].
         on_conflict: Who wins when a request brings a key or an identity of its own, in whichever of
