@@ -7,11 +7,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
 
-from kwai_middleware import CompletedCall, Delivery, WSGIMiddleware, bind_caller, default_delivery, httpx2_transport
+from kwai_middleware import (
+    CompletedCall,
+    Delivery,
+    Secret,
+    WSGIMiddleware,
+    bind_caller,
+    default_delivery,
+    httpx2_transport,
+)
 from kwai_middleware.sandbox import Sandbox
 from tests.support.callers import caller, key_of
 from tests.support.examples import sandbox_process
@@ -140,6 +149,33 @@ def test_a_call_through_the_gateway_is_not_posted_again(
     assert 1 == len(vendors.calls(route=route))
     assert [] == vendors.log_requests()
     assert before.observed + 1 == delivery.stats().observed
+
+
+def test_a_call_in_anthropics_format_is_logged_without_its_content(
+    vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]
+) -> None:
+    """Straight to OpenRouter the caller pays, the SDK reads its answer, and the log says whose call it was."""
+    _, delivery = app
+    vendors.reset()
+    question: Any = {"model": "sandbox/echo", "max_tokens": 9, "messages": [{"role": "user", "content": "the prompt"}]}
+    with httpx2_transport.client(settings=vendors.settings()) as http_client, bind_caller(caller()):
+        base_url = vendors.openrouter_anthropic_url
+        llm = anthropic.Anthropic(base_url=base_url, api_key="house", http_client=http_client, max_retries=0)
+        answer: Any = llm.messages.create(**question)
+        with llm.messages.stream(**question) as stream:
+            streamed = stream.get_final_text()
+    assert "the prompt" == answer.content[0].text == streamed
+    assert delivery.flush(30)
+    paid = {call["paid_by"]["fingerprint"] for call in vendors.calls(wait=2, route="openrouter")}
+    assert {Secret(key_of("acme")).fingerprint} == paid
+    entries = vendors.logs(wait=2)
+    assert [(None, [], [])] * 2 == [(entry["lost"], entry["dropped"], entry["keys_seen"]) for entry in entries]
+    for log, is_stream in zip((entry["log"] for entry in entries), (False, True), strict=True):
+        assert ("acme", "sandbox/echo", 200, is_stream) == (
+            log["customer_identifier"], log["model"], log["status_code"], log["stream"],
+        )  # fmt: skip
+        assert "caller" == log["metadata"]["billed_to"]
+        assert "the prompt" not in json.dumps(log)
 
 
 @pytest.mark.parametrize(
