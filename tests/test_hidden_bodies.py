@@ -179,3 +179,18 @@ def test_parameters_that_are_no_object_shut_nobody_out(flavour: Flavour, name: s
         for each in place:
             sent = sent[each]
         assert {"customer_identifier": "acme"} == sent["customer_params"]
+
+
+def test_metadata_stays_a_map_of_texts(flavour: Flavour) -> None:
+    """OpenAI's own takes nothing else: what is taken out of a text in it leaves a text."""
+    body = {"metadata": {"respan_params": '{"note":1,"customer_name":"forged"}', "keywordsai_params": '{"note":2}'}}
+    sent = json.loads(wired(flavour, None, body).content)
+    assert '{"note":1}' == sent["metadata"]["respan_params"]
+    assert isinstance(sent["metadata"].get("keywordsai_params", ""), str)
+
+
+def test_of_a_choice_of_models_no_half_of_a_key_stays(flavour: Flavour) -> None:
+    """Amazon's keys have two halves under names of their own."""
+    model = {"model": "m", "weight": 1, "aws_access_key_id": "forged", "aws_secret_access_key": "forged"}
+    sent = json.loads(wired(flavour, caller(), {"load_balance_models": [model]}).content)
+    assert [{"model": "m", "weight": 1}] == sent["load_balance_models"]
