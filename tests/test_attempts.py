@@ -231,6 +231,18 @@ def test_what_was_sent_is_forgotten_with_its_request(flavour: Flavour) -> None:
     assert before == len(attempts._sent_before)
 
 
+def test_a_counted_retry_elsewhere_is_another_call(flavour: Flavour) -> None:
+    """SDKs repeat a call where they made it."""
+    vendor = _Answers(flavour, *[(200, {})] * 2)
+    client = vendor.client()
+    with bind_caller(caller()):
+        for url, count in ((OPENROUTER, "0"), ("https://llm.example/v1/chat/completions", "1")):
+            flavour.post(client, url, content=b"{}", headers={"x-stainless-retry-count": count})
+    flavour.close(client)
+    first, second = vendor.records
+    assert first.call_id != second.call_id
+
+
 def test_calls_of_nobody_outside_of_any_work_share_no_trace(flavour: Flavour) -> None:
     """Without a request and a block around them, two calls have nothing in common."""
     vendor = _Answers(flavour, (200, {}), (200, {}))

@@ -93,3 +93,18 @@ def test_a_header_that_comes_twice_is_read_by_nobody(flavour: Flavour) -> None:
             flavour.post(client, GATEWAY, content=b"{}", headers=headers)
     flavour.close(client)
     assert ["x-data-respan-params" in request.headers for request in sent] == [False, False]
+
+
+def test_plain_json_in_the_header_is_read_too(flavour: Flavour) -> None:
+    """Some of the vendor's samples have it there: what is no door of it stays."""
+    sent = wired(flavour, None, headers={"x-data-respan-params": '{"note":1,"customer_name":"forged"}'})
+    assert {"note": 1} == json.loads(base64.b64decode(sent.headers["x-data-respan-params"]))
+
+
+@pytest.mark.parametrize("url", [RELAY, OPENROUTER], ids=["relay", "direct"])
+def test_only_pins_nothing_where_no_other_key_can_pay(flavour: Flavour, url: str) -> None:
+    """There the caller's key is the only one: OpenRouter's own choice of models is the caller's to make."""
+    sent = wired(flavour, caller(), {"model": "m", "models": ["a", "b"]}, url, byok="only")
+    assert ["a", "b"] == json.loads(sent.content)["models"]
+    assert b"disable_fallback" not in sent.content
+    assert "x-respan-route-provider" not in sent.headers

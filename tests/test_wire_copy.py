@@ -348,6 +348,31 @@ def test_an_interrupt_while_the_copy_is_made_does_not_show_the_key(flavour: Flav
     assert [] == exposures(caught.value, KEY, below=below, attributes=False)
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["an answer", "an exception"])
+def test_layers_outside_are_told_of_the_apps_own_request(flavour: Flavour, fails: bool) -> None:
+    """No client is around to say which request it was: what names the wire copy names the app's own."""
+
+    def handler(request: Any) -> Any:
+        if fails:
+            raise flavour.library.ReadError("cut", request=request)
+        return flavour.library.Response(200, json={}, request=request)
+
+    transport = flavour.transport_class(
+        flavour.library.MockTransport(handler), settings=settings(), deliver=lambda call: None
+    )
+    request = flavour.library.Request("POST", OPENROUTER, content=BODY, headers={"authorization": "Bearer app"})
+    send = transport.handle_async_request if flavour.asynchronous else transport.handle_request
+    with bind_caller(caller()):
+        if fails:
+            with pytest.raises(flavour.library.ReadError) as caught:
+                flavour.run(send(request))
+            assert request is caught.value.request
+        else:
+            response = flavour.run(send(request))
+            assert request is response.request
+            flavour.read(response)
+
+
 def test_a_close_that_fails_does_not_show_the_key(flavour: Flavour) -> None:
     """Closing is the transport's work too, and its frames hold what it holds."""
 
