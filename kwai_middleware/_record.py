@@ -45,7 +45,7 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         route: What the destination was: `gateway`, `relay` or `direct`.
         host: Host it went to.
         endpoint: Path of the request.
-        format: The shape of request and answer; `chat` is chat completions.
+        format: The shape of request and answer: `chat` (chat completions), `messages`, `responses`, `embeddings`, ...
         caller: Who it was for when it started, without keys; None for nobody.
         billed_to: Whose key paid.
         key_fingerprint: Which of the caller's keys was sent (`Secret.fingerprint`).

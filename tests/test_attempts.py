@@ -16,12 +16,14 @@ import openai
 import pytest
 
 from kwai_middleware import httpx_transport
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import bind_caller, carry_caller
 from kwai_middleware._delivery.call_event import emit
 from kwai_middleware._delivery.log_entry import encode
 from kwai_middleware._outbound import attempts
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._route import Route
+from kwai_middleware._secret import Secret
 from tests.support.callers import GATEWAY, OPENROUTER, caller, settings
 from tests.support.flavours import SYNC_FLAVOURS, Flavour
 
@@ -302,3 +304,27 @@ def test_ids_reach_the_log_and_the_event(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.INFO, "kwai_middleware.calls"):
         emit(call)
     assert f"trace_id={'t' * 32} call_id={'c' * 32} attempt=2" in caplog.text
+
+
+@pytest.mark.parametrize("url", [GATEWAY, OPENROUTER])
+def test_each_attempt_is_paid_by_the_same_key(flavour: Flavour, url: str) -> None:
+    """Of several keys one is chosen for a call; another call may be another key's."""
+    keys = tuple(Credential(api_key=Secret(f"sk-or-v1-acme-{number:020}")) for number in range(50))
+    vendor = _Answers(flavour, *[(500, {})] * 60)
+    client = vendor.client()
+    counts = [{"x-stainless-retry-count": str(count)} for _ in range(20) for count in range(3)]
+
+    async def all_at_once() -> None:
+        for headers in counts:
+            await client.post(url, content=b"{}", headers=headers)
+
+    with bind_caller(caller(credentials=keys)):
+        if flavour.asynchronous:
+            flavour.run(all_at_once())
+        else:
+            for headers in counts:
+                client.post(url, content=b"{}", headers=headers)
+    flavour.close(client)
+    paid = [record.key_fingerprint for record in vendor.records]
+    assert paid[0::3] == paid[1::3] == paid[2::3]
+    assert 1 < len(set(paid))

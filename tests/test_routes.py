@@ -29,6 +29,10 @@ TOUCHED = [
     "https://API.respan.ai/api/chat/completions",
     "https://openrouter.ai/api/v1/chat/completions",
     "https://openrouter.ai/api/v1/chat/completions/",
+    "https://openrouter.ai/api/v1/responses",
+    "https://openrouter.ai/api/v1/embeddings",
+    "https://api.keywordsai.co/api/responses",
+    "https://api.respan.ai/api/audio/transcription/",
     "https://llm.example/v1/chat/completions",
     "http://127.0.0.1:8700/api/chat/completions",
     "http://127.0.0.1:8700/chat/completions",
@@ -198,7 +202,7 @@ def test_other_endpoints_of_a_listed_host_are_no_cause_for_a_warning(flavour: Fl
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/api//chat/completions/", "/api/v2/v1/messages", "/api/responses?x=1"]
+    "path", ["/v1/chat/completions", "/api//chat/completions/", "/api/v2/v1/messages", "/api/v1/responses?x=1"]
 )
 def test_another_path_to_the_models_of_a_listed_host_is_warned_of(
     flavour: Flavour, path: str, caplog: pytest.LogCaptureFixture

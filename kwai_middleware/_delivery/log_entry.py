@@ -99,7 +99,7 @@ def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried
     members: dict[str, Any] = {
         # The reference calls it required, and a failed call may name none.
         "model": call.model or call.requested_model or "unknown",
-        "log_type": "chat",
+        "log_type": _LOG_TYPES.get(call.format),
         "provider_id": call.provider_id,
         "trace_unique_id": call.trace_id,
         "span_unique_id": call.record_id if call.trace_id else None,
@@ -132,6 +132,18 @@ def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried
         call, secrets, parameters=carried.parameters, caller_metadata=carried.extras, shortened=shortened
     )
     return {name: value for name, value in members.items() if value is not None}
+
+
+# The words that both the vendor's reference and its types have; what is none of these has its default.
+_LOG_TYPES: Final = {
+    "chat": "chat",
+    "messages": "chat",
+    "responses": "response",
+    "completions": "completion",
+    "embeddings": "embedding",
+    "speech": "speech",
+    "transcription": "transcription",
+}
 
 
 def _moment(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,9 +13,11 @@ from kwai_middleware._record import BilledTo
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 
-__all__ = ["Attribution", "attribute", "credentials_member"]
+__all__ = ["Attribution", "attribute", "credentials_member", "with_one_key_each"]
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
+_DIGITS: Final = 13
+"""Hexadecimal digits that a float holds exactly."""
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -26,7 +27,8 @@ class Attribution(msgspec.Struct, frozen=True):
         caller: Who it is for; None for nobody.
         credential: The caller's key that pays, of the route's own provider first; None when the
             app's own key pays.
-        credentials: All of the caller's keys that are sent, one for each provider.
+        credentials: All of the caller's keys that may be sent; once the call is known, one for each
+            provider.
         billed_to: Whose bill it goes on, as far as this side can know.
         capture: How much of it may be logged.
         pinned: The gateway may use the caller's key and nothing else.
@@ -48,12 +50,12 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         CannotAttribute: Only the caller's key may pay, and this endpoint takes none.
     """
     policy = _policy(caller, settings)
-    credentials = () if caller is None or policy == "off" else _one_of_each(caller.credentials)
+    credentials = () if caller is None or policy == "off" else caller.credentials
     credential = next((each for each in credentials if each.provider == endpoint.provider), None)
     if endpoint.kind == "gateway":
         credential = credential or next(iter(credentials), None)
     else:
-        credentials = () if credential is None else (credential,)
+        credentials = _of_provider(credentials, credential)
     if policy == "only" and credential is None:
         raise MissingCredential(
             f"no key of the caller for {endpoint.host}, and byok='only' lets no other key pay;"
@@ -65,8 +67,8 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
             f"the vendor documents no way by which only the caller's key pays at {endpoint.path}, and byok='only'"
             " lets no other key pay; call its chat completions, or the provider itself"
         )
-    if pinned and credential is not None:
-        credentials = (credential,)
+    if pinned:
+        credentials = _of_provider(credentials, credential)
     return Attribution(
         caller=caller,
         credential=credential,
@@ -74,6 +76,28 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         billed_to=_billed_to(endpoint, credential, pinned=pinned),
         capture=_capture(caller, settings),
         pinned=pinned,
+    )
+
+
+def with_one_key_each(attribution: Attribution, call_id: str) -> Attribution:
+    """Choose one key of each provider, by weight.
+
+    Args:
+        attribution: With all keys that may be sent.
+        call_id: What the choice is drawn from, so that each attempt at one call is paid by the same key.
+    """
+    if len(attribution.credentials) < 2:
+        return attribution
+    draw = int(call_id[:_DIGITS], 16) / 16**_DIGITS
+    by_provider: dict[str, list[Credential]] = {}
+    for each in attribution.credentials:
+        by_provider.setdefault(each.provider, []).append(each)
+    credentials = {provider: _drawn(several, draw) for provider, several in by_provider.items()}
+    credential = attribution.credential
+    return msgspec.structs.replace(
+        attribution,
+        credential=None if credential is None else credentials[credential.provider],
+        credentials=tuple(credentials.values()),
     )
 
 
@@ -102,15 +126,14 @@ def _billed_to(endpoint: Endpoint, credential: Credential | None, *, pinned: boo
     return "unknown"  # the gateway may fall back to another key, and does not say so
 
 
-def _one_of_each(credentials: tuple[Credential, ...]) -> tuple[Credential, ...]:
-    """One key of each provider, chosen by weight."""
-    if len(credentials) < 2:
-        return credentials
-    by_provider: dict[str, list[Credential]] = {}
-    for credential in credentials:
-        by_provider.setdefault(credential.provider, []).append(credential)
-    return tuple(
-        # Spreading load is no secret: the quick generator will do.
-        random.choices(several, [each.weight for each in several])[0]  # noqa: S311
-        for several in by_provider.values()
-    )
+def _of_provider(credentials: tuple[Credential, ...], credential: Credential | None) -> tuple[Credential, ...]:
+    return tuple(each for each in credentials if credential is not None and each.provider == credential.provider)
+
+
+def _drawn(several: list[Credential], draw: float) -> Credential:
+    left = draw * sum(each.weight for each in several)
+    for each in several[:-1]:
+        left -= each.weight
+        if left < 0:
+            return each
+    return several[-1]

@@ -9,7 +9,7 @@ import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, DoorKind, Inspection
+from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, THREAD, DoorKind, Inspection
 from kwai_middleware._outbound.hidden_bodies import is_form, refuse_what_is_hidden
 from kwai_middleware._outbound.json_members import Changed, Members, joined, read_object, read_text
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS, parameters_from, parameters_to
@@ -108,6 +108,8 @@ def changes_to(
     added: dict[str, bytes] = {}
     if endpoint.kind != "direct" and ("identity" in closed or "identity" not in brought):
         added |= _params(attribution.caller, inspections)
+    if endpoint.kind != "direct" and ("thread" in closed or "thread" not in brought):
+        added |= _thread(attribution.caller)
     if attribution.capture != "full" and endpoint.kind != "direct":
         added["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
     if attribution.pinned:
@@ -138,6 +140,8 @@ def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind
         closed.update(("key", "payer"))
     if attribution.capture != "full":
         closed.add("log")
+    if settings.on_conflict != "body" and attribution.caller is not None and attribution.caller.thread is not None:
+        closed.add("thread")
     return closed
 
 
@@ -199,7 +203,7 @@ def _refuse_other_payers(inspections: list[Inspection]) -> None:
     for inspection in inspections:
         for door in inspection.doors:
             last = door.name.rpartition(".")[2].rpartition(" ")[2]
-            if door.kind in ("identity", "log") or last in (CREDENTIALS, "disable_fallback"):
+            if door.kind in ("identity", "thread", "log") or last in (CREDENTIALS, "disable_fallback"):
                 continue  # replaced by the caller's
             raise CannotAttribute(
                 f"the request has {door.name}, so that another key than the caller's could pay, and byok='only'"
@@ -228,6 +232,11 @@ def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, b
             limits = read_text(door.value)
             params.update((name, value) for name, value in limits.items() if name in _LIMITS)
     return {PARAMS: msgspec.json.encode(params)}
+
+
+def _thread(caller: Caller | None) -> dict[str, bytes]:
+    """Return the caller's conversation as the vendor's `thread_identifier`."""
+    return {} if caller is None or caller.thread is None else {THREAD: msgspec.json.encode(caller.thread)}
 
 
 def _nest(endpoint: Endpoint, members: Mapping[str, bytes | msgspec.Raw | None]) -> tuple[tuple[str, Members], ...]:

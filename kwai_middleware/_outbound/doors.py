@@ -13,13 +13,15 @@ from typing import Final, Literal, NamedTuple, cast
 
 from kwai_middleware._outbound.json_members import Changed, Members, has_each_once, joined, read_object, string_in
 
-__all__ = ["CREDENTIALS", "PARAMS", "Door", "DoorKind", "Inspection", "mentions_door"]
+__all__ = ["CREDENTIALS", "PARAMS", "THREAD", "Door", "DoorKind", "Inspection", "mentions_door"]
 
 CREDENTIALS: Final = "customer_credentials"
 PARAMS: Final = "customer_params"
+THREAD: Final = "thread_identifier"
 
-DoorKind = Literal["key", "identity", "payer", "log"]
-"""What a member brings: a key · who the customer is · a way to end on yet another bill · what the gateway logs."""
+DoorKind = Literal["key", "identity", "payer", "thread", "log"]
+"""What a member brings: a key · who the customer is · a way to end on yet another bill · the conversation · what the
+gateway logs."""
 
 _OWN: Final[dict[str, DoorKind]] = {
     CREDENTIALS: "key",
@@ -35,6 +37,7 @@ _OWN: Final[dict[str, DoorKind]] = {
     "disable_fallback": "payer",
     "route_provider_override": "payer",
     "disable_log": "log",
+    THREAD: "thread",
 }
 """Members that are a door themselves."""
 

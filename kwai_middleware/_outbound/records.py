@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, tolerant
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, Request, tolerant, unread
 from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._record import CompletedCall, Outcome
@@ -31,7 +31,7 @@ def completed(observation: Observation) -> CompletedCall:
     way. An answer with an error status or an error inside is an error, whatever came before it.
     """
     endpoint = observation.endpoint
-    format_ = FORMATS[endpoint.format]
+    format_: Format = FORMATS.get(endpoint.format, unread)
     request = format_.request(observation.request_body) if observation.request_body else Request()
     body = _Body(observation)
     streamed = _is_stream(observation, request, body.parts)

@@ -55,19 +55,39 @@ class _Listed(NamedTuple):
     @property
     def bases(self) -> tuple[str, ...]:
         """What of its path an SDK may have in the base URL, from the longest on; none for the gateway's own."""
+        if not self.path.endswith(("/chat/completions", "/messages")):
+            return ()
         words = self.path.removesuffix("/chat/completions").removesuffix("/messages").strip("/").split("/")
         return tuple("/" + "/".join(words[:count]) for count in range(len(words), 0, -1) if words[0])
 
 
-# Only `X-Data-Respan-Params` on chat completions is documented; see the vendor's gateway reference.
+# Where the vendor's gateway reference says that an endpoint reads its parameters, and whether it documents
+# `X-Data-Respan-Params` there. Its guides write `transcription`, OpenAI's SDK asks for `transcriptions`.
 _LISTED: Final[Mapping[RouteKind, tuple[_Listed, ...]]] = {
     "gateway": (
         _Listed("/openrouter/v1/chat/completions", "chat", "relay", "respan_params", provider="openrouter"),
         _Listed("/anthropic/v1/messages", "messages", "gateway", "metadata", provider="anthropic"),
         _Listed("/chat/completions", "chat", "gateway", takes_header=True),
+        _Listed("/responses", "responses", "gateway", "respan_params", takes_header=True),
+        _Listed("/embeddings", "embeddings", "gateway"),
+        _Listed("/audio/speech", "speech", "gateway"),
+        _Listed("/audio/transcription", "transcription", "gateway", takes_header=True),
+        _Listed("/audio/transcriptions", "transcription", "gateway", takes_header=True),
     ),
     "relay": (_Listed("/chat/completions", "chat", "relay", "respan_params"),),
-    "direct": (_Listed("/chat/completions", "chat", "direct"), _Listed("/messages", "messages", "direct")),
+    "direct": (
+        _Listed("/chat/completions", "chat", "direct"),
+        _Listed("/messages", "messages", "direct"),
+        _Listed("/responses", "responses", "direct"),
+        _Listed("/completions", "completions", "direct"),
+        _Listed("/embeddings", "embeddings", "direct"),
+        _Listed("/rerank", "rerank", "direct"),
+        _Listed("/images", "images", "direct"),
+        _Listed("/images/generations", "images", "direct"),
+        _Listed("/videos", "videos", "direct"),
+        _Listed("/audio/speech", "speech", "direct"),
+        _Listed("/audio/transcriptions", "transcription", "direct"),
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 from kwai_middleware import _notices
 from kwai_middleware._context import Slot, current_caller, current_slot
 from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
-from kwai_middleware._outbound.attribution import Attribution, attribute
+from kwai_middleware._outbound.attribution import Attribution, attribute, with_one_key_each
 from kwai_middleware._outbound.changes import changes_to, looks_into_body
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver, watching
@@ -100,13 +100,14 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         """
         headers = headers_of(request)
         body = self._body(request) if gathered_body is None else gathered_body
+        size = None if body is None else len(body)
+        attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""), slot)
+        attribution = with_one_key_each(attribution, attempt.call_id)
         changes = changes_to(endpoint, attribution, self._settings, body, headers)
         if changes.is_anonymous:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata":
             note_unconfirmed_payer(endpoint)
-        size = None if body is None else len(body)
-        attempt = attempt_at(endpoint, request.stream, size, headers.get(RETRY_COUNT, b""), slot)
         exchange = watching(endpoint, changes.attribution, body, self._settings, self._deliver, attempt, slot.trace_id)
         return Departure(
             self.library,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat, unread
+from kwai_middleware._outbound.formats import chat
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
 
 __all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,
-    "messages": unread,
 }
-"""By the name that `Endpoint.format` has for it."""
+"""By the name that `Endpoint.format` has for it. All others are `unread`."""
