@@ -127,7 +127,7 @@ def test_the_context_replaces_what_the_body_brings(flavour: Flavour) -> None:
     assert b"ictim" not in sent.content
 
 
-@pytest.mark.parametrize("who", [None, caller(credentials=(), identifier=None, thread="t")], ids=["nobody", "no key"])
+@pytest.mark.parametrize("who", [None, caller(credentials=(), identifier=None, name="n")], ids=["nobody", "no key"])
 def test_nobody_can_bring_neither_key_nor_identity(flavour: Flavour, who: Caller | None) -> None:
     """A pass-through of a user's own JSON does not borrow another's name or key."""
     assert {"model": "m"} == json.loads(wired(flavour, who, FORGED).content)

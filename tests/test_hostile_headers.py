@@ -229,15 +229,15 @@ def keys_of(values: Sequence[bytes], *, lists: bool) -> dict[str, float]:
     return keys
 
 
-def expected(way: Way, sent: Sent, *, lists: bool) -> tuple[dict[str, str], dict[str, float]]:
-    """The `customer_params` that a call must have, and the keys that may pay for it."""
+def expected(way: Way, sent: Sent, *, lists: bool) -> tuple[dict[str, str], str | None, dict[str, float]]:
+    """The `customer_params` and the conversation that a call must have, and the keys that may pay for it."""
     texts = {
         name: text_of(way.values(sent, name), limit, commas=name == "x-customer-name")
         for name, (_, limit) in READ.items()
     }
     parameters = {PARAMETERS[name][0]: text for name, text in texts.items() if text is not None and name in PARAMETERS}
     keys = keys_of(way.values(sent, KEY_HEADER), lists=lists)
-    return parameters if "customer_identifier" in parameters else {}, keys
+    return parameters if "customer_identifier" in parameters else {}, texts["x-thread-id"], keys
 
 
 def check(way: Way, sent: Sent, *, lists: bool) -> None:
@@ -245,7 +245,7 @@ def check(way: Way, sent: Sent, *, lists: bool) -> None:
     seen = way.ask(sent, credentials=HeaderCredentials(lists=lists))
     assert not re.search(r"'x-openrouter-key'|_OPENROUTER_KEY'", way.headers(seen), re.IGNORECASE)
     try:
-        parameters, keys = expected(way, sent, lists=lists)
+        parameters, thread, keys = expected(way, sent, lists=lists)
     except Refused:
         assert seen.status == 400
         assert not seen.app_ran
@@ -258,6 +258,7 @@ def check(way: Way, sent: Sent, *, lists: bool) -> None:
     body = json.loads(call, object_pairs_hook=once)
     assert body.pop("model") == "m"
     assert body.pop("customer_params", {}) == parameters
+    assert body.pop("thread_identifier", None) == thread
     if keys:
         [key] = [key for key in keys if {"openrouter": {"api_key": key}} == body["customer_credentials"]]
         assert key
