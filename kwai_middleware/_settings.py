@@ -11,15 +11,19 @@ from kwai_middleware._caller import Byok, Capture
 from kwai_middleware._redaction.mask_function import MaskFunction, checked_mask, imported_mask
 from kwai_middleware._route import Route, RouteKind, checked_base_url
 from kwai_middleware._secret import Secret
+from kwai_middleware._spool_place import AUTO, checked_place
 from kwai_middleware.errors import ConfigurationError
 
-__all__ = ["BodyCredentials", "OnConflict", "Settings"]
+__all__ = ["BodyCredentials", "Media", "OnConflict", "Settings"]
 
 OnConflict = Literal["context", "body", "error"]
 """Who wins when a request body brings an identity or key of its own."""
 
 BodyCredentials = Literal["remove", "allow"]
 """What happens to a key in a request body when the caller has none."""
+
+Media = Literal["digest", "keep"]
+"""What stands in a record for a picture, a sound or a file that a message holds in base64."""
 
 KEYWORDSAI_BASE_URL: Final = "https://api.keywordsai.co/api"
 RESPAN_BASE_URL: Final = "https://api.respan.ai/api"
@@ -63,17 +67,31 @@ class Settings:
             of `Caller.metadata`; no names, numbers or ids. It runs on the recording thread, so it
             delays records and no call; should it call a model itself, that call is not recorded.
             When it fails, that record has metadata only [KWAI_MASK: `package.module:function`].
-        spool: Where records wait: `memory:` [KWAI_SPOOL].
+        media: What a record holds of base64 media in messages: `digest` (its type, size and SHA-256)
+            or `keep` (all of it) [KWAI_MEDIA].
+        spool: Where records wait: `sqlite:///path` (an absolute path; one that ends in a slash is a
+            folder, and each destination has a file of its own in there), `memory:`, or `auto`: a
+            file in the user's state directory, memory where none can be written or the disk is one
+            of the network [KWAI_SPOOL].
         max_call_bytes: Kept of one answer; beyond it only its last 64 KiB [KWAI_MAX_CALL_BYTES].
         max_open_bytes: Kept of all answers and requests not yet recorded, in this process; beyond
             it only the tails of answers [KWAI_MAX_OPEN_BYTES].
         max_waiting_calls: Calls that may wait for the recording thread [KWAI_MAX_WAITING_CALLS].
-        max_spool_bytes: Records that may wait for the vendor [KWAI_MAX_SPOOL_BYTES].
+        max_spool_bytes: The spool's file with everything in it, and no more than that in memory
+            [KWAI_MAX_SPOOL_BYTES].
+        max_memory_bytes: Records that may wait in memory, where there is no disk or while it fails
+            [KWAI_MAX_MEMORY_BYTES].
         max_pending_age: After which a record that the vendor never took is given up
             [KWAI_MAX_PENDING_AGE].
+        bulk_per_minute: Requests with many records each, under load; the vendor allows an
+            organisation 30, so several hosts share them. 0 sends each record alone
+            [KWAI_BULK_PER_MINUTE].
+        serverless: Deliver at the end of each HTTP request, since the process may be frozen right
+            after it: `True`, `False`, or None to look whether AWS Lambda runs this
+            [KWAI_SERVERLESS: `true` or `false`].
         request_timeout: For one request to the logs API [KWAI_REQUEST_TIMEOUT].
-        exit_timeout: For delivering what is left when the process ends, or when an ASGI server
-            shuts the app down [KWAI_EXIT_TIMEOUT].
+        exit_timeout: For delivering what is left when the process ends, when an ASGI server shuts
+            the app down, or when a serverless request ends [KWAI_EXIT_TIMEOUT].
 
     Raises:
         ConfigurationError: A value is not allowed; the message names the field, or the environment
@@ -89,12 +107,16 @@ class Settings:
     body_credentials: BodyCredentials = _env("remove", "KWAI_BODY_CREDENTIALS")
     capture: Capture = _env("full", "KWAI_CAPTURE")
     mask: MaskFunction | None = _env(None, "KWAI_MASK", shown=False)
-    spool: str = _env("memory:", "KWAI_SPOOL")
+    media: Media = _env("digest", "KWAI_MEDIA")
+    spool: str = _env(AUTO, "KWAI_SPOOL")
     max_call_bytes: int = _env(8 * _MIB, "KWAI_MAX_CALL_BYTES")
     max_open_bytes: int = _env(256 * _MIB, "KWAI_MAX_OPEN_BYTES")
     max_waiting_calls: int = _env(10_000, "KWAI_MAX_WAITING_CALLS")
-    max_spool_bytes: int = _env(64 * _MIB, "KWAI_MAX_SPOOL_BYTES")
+    max_spool_bytes: int = _env(1024 * _MIB, "KWAI_MAX_SPOOL_BYTES")
+    max_memory_bytes: int = _env(32 * _MIB, "KWAI_MAX_MEMORY_BYTES")
     max_pending_age: float = _env(7 * _DAY, "KWAI_MAX_PENDING_AGE")
+    bulk_per_minute: int = _env(30, "KWAI_BULK_PER_MINUTE")
+    serverless: bool | None = _env(None, "KWAI_SERVERLESS")
     request_timeout: float = _env(10.0, "KWAI_REQUEST_TIMEOUT")
     exit_timeout: float = _env(3.0, "KWAI_EXIT_TIMEOUT")
 
@@ -162,13 +184,15 @@ def _check(settings: Any, label: Callable[[str], str]) -> None:
         ("on_conflict", OnConflict),
         ("body_credentials", BodyCredentials),
         ("capture", Capture),
+        ("media", Media),
     ):
         allowed = get_args(kind)
         if getattr(settings, name) not in allowed:
             raise ConfigurationError(f"{label(name)}: one of {', '.join(allowed)}")
     checked_mask(label("mask"), settings.mask)
-    if settings.spool != "memory:":
-        raise ConfigurationError(f"{label('spool')}: only 'memory:' is allowed")
+    object.__setattr__(settings, "spool", checked_place(label("spool"), settings.spool))
+    if settings.serverless is not None and not isinstance(settings.serverless, bool):
+        raise ConfigurationError(f"{label('serverless')}: True, False or None")
     for name, low, high in _SIZES:
         value = getattr(settings, name)
         if type(value) is not int or not low <= value <= high:
@@ -184,6 +208,8 @@ _SIZES: Final = (
     ("max_open_bytes", _MIB, 1024 * 1024 * _MIB),
     ("max_waiting_calls", 1, 10_000_000),
     ("max_spool_bytes", 64 * _KIB, 1024 * 1024 * _MIB),
+    ("max_memory_bytes", 64 * _KIB, 1024 * 1024 * _MIB),
+    ("bulk_per_minute", 0, 60_000),
 )
 _TIMES: Final = (
     ("max_pending_age", 1.0, 365 * _DAY),
@@ -217,6 +243,10 @@ def _parse(name: str, variable: str, text: str) -> Any:
             return float(text)
         except ValueError:
             raise ConfigurationError(f"{variable}: a number of seconds") from None
+    if name == "serverless":
+        if text.lower() not in ("true", "false"):
+            raise ConfigurationError(f"{variable}: true or false")
+        return text.lower() == "true"
     return text
 
 

@@ -44,7 +44,7 @@ class Engine:
         self.exit_timeout = settings.exit_timeout
         self._most_waiting = settings.max_waiting_calls
         self._calls = Ledger()
-        self._spool = MemorySpool(settings.max_spool_bytes, settings.max_pending_age)
+        self._spool = MemorySpool(min(settings.max_spool_bytes, settings.max_memory_bytes), settings.max_pending_age)
         self._shipper = Shipper(
             self._spool,
             Sender(settings.base_url, settings.api_key or _NOWHERE),
