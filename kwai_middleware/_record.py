@@ -151,6 +151,11 @@ class PendingCall(Protocol):
         """The caller's keys, to be masked in everything that is made of this call."""
         ...
 
+    @property
+    def size(self) -> int:
+        """About how many bytes there are to look into: what is small need not wait for what is not."""
+        ...
+
     def build(self) -> CompletedCall:
         """Look into it. Runs on the recording thread."""
         ...

@@ -207,7 +207,7 @@ _SIZES: Final = (
     ("max_call_bytes", 256 * _KIB, 1024 * _MIB),
     ("max_open_bytes", _MIB, 1024 * 1024 * _MIB),
     ("max_waiting_calls", 1, 10_000_000),
-    ("max_spool_bytes", 64 * _KIB, 1024 * 1024 * _MIB),
+    ("max_spool_bytes", 4 * _MIB, 1024 * 1024 * _MIB),
     ("max_memory_bytes", 64 * _KIB, 1024 * 1024 * _MIB),
     ("bulk_per_minute", 0, 60_000),
 )

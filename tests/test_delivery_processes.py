@@ -428,7 +428,7 @@ def turn():
         gevent.sleep(0.001)
 gevent.spawn(turn)
 class Slow:
-    secrets, logged_by_vendor = (), False
+    secrets, logged_by_vendor, size = (), False, 0
     def build(self):
         # A real sleep: on a greenlet it would stop the hub.
         gevent.monkey.get_original("time", "sleep")(0.5)

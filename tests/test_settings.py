@@ -41,7 +41,7 @@ VALID = {
     "KWAI_MAX_CALL_BYTES": ("1048576", "max_call_bytes", 1048576),
     "KWAI_MAX_OPEN_BYTES": ("2097152", "max_open_bytes", 2097152),
     "KWAI_MAX_WAITING_CALLS": ("5", "max_waiting_calls", 5),
-    "KWAI_MAX_SPOOL_BYTES": ("65536", "max_spool_bytes", 65536),
+    "KWAI_MAX_SPOOL_BYTES": ("4194304", "max_spool_bytes", 4194304),
     "KWAI_MAX_MEMORY_BYTES": ("65536", "max_memory_bytes", 65536),
     "KWAI_BULK_PER_MINUTE": ("0", "bulk_per_minute", 0),
     "KWAI_SERVERLESS": ("True", "serverless", True),

@@ -29,6 +29,11 @@ class Backoff:
         self._pauses = 0
         self._until = 0.0
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether the last attempt failed: the next one is to find out whether it is worth while to go on."""
+        return bool(self._failures or self._pauses)
+
     def remaining(self, now: float) -> float:
         """Seconds to wait still; 0 when it is time."""
         return max(0.0, self._until - now)

@@ -11,12 +11,13 @@ from typing import Final, Literal
 
 from kwai_middleware import _guard, _notices
 from kwai_middleware._delivery import ledger, live
+from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import is_masking
-from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.recorder import Recorder, release
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
+from kwai_middleware._delivery.spools import spool_for
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._delivery.worker import Worker
 from kwai_middleware._native import Doorbell
@@ -27,6 +28,7 @@ __all__ = ["Engine"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _NOWHERE: Final = Secret("none")
+_GLANCE: Final = 0.02
 
 
 class Engine:
@@ -44,12 +46,14 @@ class Engine:
         self.exit_timeout = settings.exit_timeout
         self._most_waiting = settings.max_waiting_calls
         self._calls = Ledger()
-        self._spool = MemorySpool(min(settings.max_spool_bytes, settings.max_memory_bytes), settings.max_pending_age)
+        self._spool = spool_for(settings)
         self._shipper = Shipper(
             self._spool,
-            Sender(settings.base_url, settings.api_key or _NOWHERE),
+            _sender_for(settings),
+            Crew(lambda: _sender_for(settings)),
             settings.request_timeout,
             self._progressed,
+            bulk=settings.bulk_per_minute > 0,
         )
         self._recorder = Recorder(
             self._calls,
@@ -102,17 +106,17 @@ class Engine:
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
             return False
-        position = self._spool.position()
-        if self._spool.is_settled(position):
+        mark = self._spool.position()
+        if self._spool.is_settled(mark):
             return True
         moment = self._shipper.hurry()
         self._wait_for(
-            lambda: self._shipper.is_refused_since(moment) or self._spool.is_settled(position),
+            lambda: self._shipper.is_refused_since(moment) or self._spool.is_settled(mark),
             deadline,
             self._shipping,
             self._shipper.drain,
         )
-        return self._spool.is_settled(position)
+        return self._spool.is_settled(mark)
 
     def close(self, deadline: float) -> bool:
         """Flush, end the threads, and count what is lost. True when nothing is."""
@@ -161,8 +165,8 @@ class Engine:
             purged=counters.purged,
             pending_bytes=counters.pending_bytes,
             oldest_pending=counters.oldest_pending,
-            last_success=self._shipper.last_success,
-            last_error=self._shipper.last_error,
+            last_success=self._shipper.weather.last_success,
+            last_error=self._shipper.weather.last_error,
             rejections=tuple(self._shipper.rejections.copy()),
             restarts={"recording": self._recording.restarts, "shipping": self._shipping.restarts},
             swallowed=_guard.swallowed(),
@@ -176,8 +180,9 @@ class Engine:
 
     def _give_up_the_rest(self) -> None:
         unrecorded = 0
-        while (call := self._calls.take()) is not None:
-            self._calls.finish(ledger.NOT_RECORDED)
+        while (taken := self._calls.take()) is not None:
+            number, call = taken
+            self._calls.finish((number,), ledger.NOT_RECORDED)
             release(call)
             unrecorded += 1
         undelivered = self._spool.close()
@@ -189,7 +194,7 @@ class Engine:
                 self.exit_timeout,
                 undelivered,
                 unrecorded,
-                self._shipper.last_error,
+                self._shipper.weather.last_error,
             )
 
     def _wait_for(
@@ -211,7 +216,8 @@ class Engine:
                     # No thread to be had, as in Python 3.12 and later while the interpreter shuts down.
                     worker.borrow(lambda: _bare(drain, deadline))
                     wait = 0.0
-                bell.wait_in_app(wait)
+                # Nobody rings for what another process has done.
+                bell.wait_in_app(wait if self._spool.poll is None else min(wait, _GLANCE))
             return True
         finally:
             self._watchers.remove(bell)
@@ -228,6 +234,10 @@ class Engine:
         if self._is_abandoned:
             self._shipper.finish()
         self._progressed()
+
+
+def _sender_for(settings: Settings) -> Sender:
+    return Sender(settings.base_url, settings.api_key or _NOWHERE)
 
 
 def _bare(drain: Callable[[float], None], deadline: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -61,7 +62,7 @@ class Ledger:
         self.has_overflowed = False
         """Calls were refused for want of room, which nobody has been told of yet."""
         self._taken = 0
-        self._finished = 0
+        self._in_hand: set[int] = set()
         self._outcomes = {SPOOLED: 0, OBSERVED: 0, SPOOL_FULL: 0, UNREADABLE: 0, NOT_CONFIGURED: 0, NOT_RECORDED: 0}
         self._refusals = {CLOSED: Tally(), QUEUE_FULL: Tally()}
 
@@ -87,19 +88,21 @@ class Ledger:
         except Empty:
             return None
 
-    def take(self) -> Call | None:
-        """Hand out the call that has waited longest, None when none waits. Each is to be finished."""
+    def take(self) -> tuple[int, Call] | None:
+        """Hand out the call that has waited longest with its number, None when none waits. Each is to be finished."""
         with self._lock:
             call = self.withdraw()
-            if call is not None:
-                self._taken += 1
-            return call
+            if call is None:
+                return None
+            self._taken += 1
+            self._in_hand.add(self._taken)
+            return self._taken, call
 
-    def finish(self, outcome: str) -> None:
-        """Say what became of a call that was taken."""
+    def finish(self, numbers: Sequence[int], outcome: str) -> None:
+        """Say what became of calls that were taken."""
         with self._lock:
-            self._outcomes[outcome] += 1
-            self._finished += 1
+            self._outcomes[outcome] += len(numbers)
+            self._in_hand.difference_update(numbers)
 
     def position(self) -> int:
         """How many calls were put so far."""
@@ -109,7 +112,7 @@ class Ledger:
     def is_finished(self, position: int) -> bool:
         """Whether the first `position` calls that were put are finished."""
         with self._lock:
-            return self._finished >= position
+            return self._taken >= position and min(self._in_hand, default=position + 1) > position
 
     def account(self) -> Account:
         """Return one consistent view."""
@@ -117,7 +120,7 @@ class Ledger:
             waiting = self._queue.qsize()
             refused = {reason: tally.value for reason, tally in self._refusals.items()}
             outcomes = dict(self._outcomes)
-            taken, in_hand = self._taken, self._taken - self._finished
+            taken, in_hand = self._taken, len(self._in_hand)
         dropped = refused | {reason: n for reason, n in outcomes.items() if reason not in (SPOOLED, OBSERVED)}
         return Account(
             accepted=taken + waiting + sum(refused.values()),

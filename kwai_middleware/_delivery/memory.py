@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.spool import Row, SpoolCounters
+from kwai_middleware._delivery.spool import Handout, Outcome, Record, Row, SpoolCounters
 
 __all__ = ["ROW_OVERHEAD", "MemorySpool"]
 
@@ -20,6 +21,7 @@ ROW_OVERHEAD: Final = 512
 @dataclass(slots=True)
 class _Waiting:
     row: Row
+    customer: str | None
     since: float
     due: float = 0.0
 
@@ -33,12 +35,22 @@ class MemorySpool:
     Args:
         max_bytes: For all waiting records together.
         max_age: Seconds after which a waiting record is given up.
+        bulk_spacing: Seconds between two bulk requests.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, max_bytes: int, max_age: float, clock: Callable[[], float] = time.monotonic) -> None:
+    poll: float | None = None
+
+    def __init__(
+        self,
+        max_bytes: int,
+        max_age: float,
+        bulk_spacing: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_bytes = max_bytes
         self._max_age = max_age
+        self._bulk_spacing = bulk_spacing
         self._clock = clock
         self._lock = native.lock()
         # Ordered dictionaries: a plain one becomes slow when its first entry is taken out again and again.
@@ -46,55 +58,68 @@ class MemorySpool:
         self._ready: OrderedDict[int, None] = OrderedDict()
         self._resting: dict[int, None] = {}
         self._bytes = 0
+        self._last = 0
+        self._bulk_at = 0.0
         self._is_closed = False
         self._appended = self._delivered = self._rejected = self._evicted = self._purged = 0
 
-    def append(self, record_id: str, entry: bytes) -> bool:
-        """Take a record in. False when it is full or closed."""
+    def append(self, records: Sequence[Record]) -> int:
+        """Take records in, as many as there is room for; returns how many, counted from the first."""
+        taken = 0
         with self._lock:
             self._evict()
-            if self._is_closed or self._bytes + len(entry) + ROW_OVERHEAD > self._max_bytes:
-                return False
-            self._appended += 1
-            self._waiting[self._appended] = _Waiting(Row(self._appended, record_id, entry, 0), self._clock())
-            self._ready[self._appended] = None
-            self._bytes += len(entry) + ROW_OVERHEAD
-            return True
+            for record in records:
+                size = len(record.entry) + ROW_OVERHEAD
+                if self._is_closed or self._bytes + size > self._max_bytes:
+                    break
+                taken += 1
+                self._last += 1
+                row = Row(self._last, record.record_id, record.entry)
+                self._waiting[self._last] = _Waiting(row, record.customer, self._clock())
+                self._ready[self._last] = None
+                self._bytes += size
+            self._appended += taken
+        return taken
 
-    def lease(self) -> Row | None:
-        """Hand out the record that is first in line."""
+    def backlog(self) -> int:
+        """How many records wait."""
+        return len(self._waiting)
+
+    def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        """Hand out the records that are first in line."""
         with self._lock:
             self._evict()
             self._wake_the_rested()
-            if not self._ready:
-                return None
-            position, _ = self._ready.popitem(last=False)
-            return self._waiting[position].row
+            chosen: list[Row] = []
+            for position in self._ready:
+                row = self._waiting[position].row
+                if chosen and (row.together != chosen[0].together or size < len(row.entry)):
+                    break
+                chosen.append(row)
+                size -= len(row.entry)
+                if len(chosen) >= rows or (bulk and 1 < row.together <= len(chosen)):
+                    break
+            for row in chosen:
+                del self._ready[row.position]
+            if bulk and len(chosen) > 1 and chosen[0].together > 1:
+                self._bulk_at = self._clock() + self._bulk_spacing
+            return Handout(tuple(chosen), None if chosen else self._next_due())
 
-    def delivered(self, row: Row) -> None:
-        """Settle: the vendor has it. A lease that is no longer valid is ignored."""
+    def settle(self, outcomes: Sequence[Outcome], error: str | None = None) -> None:
+        """Say what became of rows; a lease that is no longer valid is ignored."""
         with self._lock:
-            self._delivered += self._removed(row)
+            # From the last to the first: each that comes back goes to the front.
+            for outcome in sorted(outcomes, key=_place, reverse=True):
+                if self._is_leased(outcome.row):
+                    self._settle(outcome)
 
-    def rejected(self, row: Row) -> None:
-        """Settle: the vendor will never take it. A lease that is no longer valid is ignored."""
-        with self._lock:
-            self._rejected += self._removed(row)
+    def bulk_wait(self) -> float:
+        """Seconds until the next bulk request may be sent."""
+        return max(0.0, self._bulk_at - self._clock())
 
-    def returned(self, row: Row, rest: float | None) -> None:
-        """Give it back, to its place or behind the others. A lease that is no longer valid is ignored."""
-        with self._lock:
-            if not self._is_leased(row):
-                return
-            waiting = self._waiting[row.position]
-            # A new row each time: whoever still holds the old lease can settle nothing with it.
-            waiting.row = Row(row.position, row.record_id, row.entry, row.attempts + (rest is not None))
-            if rest:
-                waiting.due = self._clock() + rest
-                self._resting[row.position] = None
-            else:
-                self._ready[row.position] = None
-                self._ready.move_to_end(row.position, last=False)
+    def renew(self) -> bool:
+        """Say that nobody else is in a hurry: there is nobody else."""
+        return False
 
     def hasten(self) -> None:
         """Let all records rest no longer."""
@@ -102,24 +127,15 @@ class MemorySpool:
             for position in self._resting:
                 self._waiting[position].due = 0.0
 
-    def next_due(self) -> float | None:
-        """Seconds until `lease` has something; None when nothing waits that is not on lease."""
-        with self._lock:
-            if self._ready:
-                return 0.0
-            if not self._resting:
-                return None
-            return max(0.0, min(self._waiting[position].due for position in self._resting) - self._clock())
-
     def position(self) -> int:
         """Position of the record appended last."""
         with self._lock:
-            return self._appended
+            return self._last
 
-    def is_settled(self, position: int) -> bool:
+    def is_settled(self, position: object) -> bool:
         """Whether nothing up to `position` is pending."""
         with self._lock:
-            return not self._waiting or next(iter(self._waiting)) > position
+            return not self._waiting or next(iter(self._waiting)) > cast("int", position)
 
     def counters(self) -> SpoolCounters:
         """Return one consistent view of the ledger."""
@@ -137,6 +153,23 @@ class MemorySpool:
                 oldest_pending=None if oldest is None else self._clock() - oldest.since,
             )
 
+    def hold(self, most: int) -> list[tuple[Row, Record]]:
+        """Put up to `most` records on lease that are to go to another spool."""
+        with self._lock:
+            self._ready.update(self._resting)
+            self._resting.clear()
+            held = [self._waiting[position] for position in itertools.islice(self._ready, most)]
+            for waiting in held:
+                del self._ready[waiting.row.position]
+            return [(each.row, Record(each.row.record_id, each.row.entry, each.customer)) for each in held]
+
+    def moved(self, rows: Sequence[Row]) -> None:
+        """Forget records that another spool has taken, as if they had never come in here."""
+        with self._lock:
+            for row in rows:
+                self._forget(row.position)
+            self._appended -= len(rows)
+
     def close(self) -> int:
         """Throw away what waits, and take nothing in any more."""
         with self._lock:
@@ -149,22 +182,40 @@ class MemorySpool:
             self._bytes = 0
             return lost
 
+    def _settle(self, outcome: Outcome) -> None:
+        position = outcome.row.position
+        if outcome.end == "delivered":
+            self._delivered += 1
+            self._forget(position)
+        elif outcome.end == "rejected":
+            self._rejected += 1
+            self._forget(position)
+        else:
+            waiting = self._waiting[position]
+            # A new row each time: whoever still holds the old lease can settle nothing with it.
+            waiting.row = Row(position, outcome.row.record_id, outcome.row.entry, outcome.attempts, outcome.together)
+            if outcome.rest:
+                waiting.due = self._clock() + outcome.rest
+                self._resting[position] = None
+            else:
+                self._ready[position] = None
+                self._ready.move_to_end(position, last=False)
+
     def _is_leased(self, row: Row) -> bool:
         waiting = self._waiting.get(row.position)
         if waiting is None or waiting.row is not row:
             return False
         return row.position not in self._ready and row.position not in self._resting
 
-    def _removed(self, row: Row) -> int:
-        if not self._is_leased(row):
-            return 0
-        self._forget(row.position)
-        return 1
-
     def _forget(self, position: int) -> None:
         self._bytes -= len(self._waiting.pop(position).row.entry) + ROW_OVERHEAD
         self._ready.pop(position, None)
         self._resting.pop(position, None)
+
+    def _next_due(self) -> float | None:
+        if not self._resting:
+            return None
+        return max(0.0, min(self._waiting[position].due for position in self._resting) - self._clock())
 
     def _wake_the_rested(self) -> None:
         if self._resting:
@@ -185,3 +236,7 @@ class MemorySpool:
         for position in stale:
             self._forget(position)
         self._evicted += len(stale)
+
+
+def _place(outcome: Outcome) -> int:
+    return outcome.row.position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -13,7 +14,7 @@ from kwai_middleware._delivery import call_event, ledger, log_entry
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
-from kwai_middleware._delivery.spool import Spool
+from kwai_middleware._delivery.spool import Record, Spool
 from kwai_middleware._native import Doorbell
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
@@ -25,6 +26,12 @@ _BREATH: Final = 50e-6
 """Seconds of real sleep between two calls: a thread that only computes keeps the interpreter for
 milliseconds at a time, and the app's event loop waits."""
 
+_LARGE: Final = 256 * 1024
+"""Bytes from which a call is large: small ones are recorded in the middle of its recording."""
+
+_MOST_AT_ONCE: Final = 100
+_MOST_BYTES_AT_ONCE: Final = 1024 * 1024
+
 
 class Recorder:
     """What the recording thread does. One at a time calls `run`, `drain` or `step`.
@@ -35,7 +42,7 @@ class Recorder:
         is_configured: Whether there is anywhere to send them from there.
         capture: The most that may be recorded of any call.
         mask: The app's own, over all content that leaves; None for none.
-        appended: Called after each record that the spool took.
+        appended: Called after records that the spool took.
         progressed: Called after each call.
     """
 
@@ -57,6 +64,9 @@ class Recorder:
         self._mask = None if mask is None else ContentMask(mask)
         self._appended = appended
         self._progressed = progressed
+        self._batch: list[tuple[int, Record]] = []
+        self._batch_bytes = 0
+        self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
         self._in_a_hurry = False
         self._finishing = False
@@ -83,6 +93,7 @@ class Recorder:
 
     def run(self) -> None:
         """Record until told to end."""
+        self._commit()
         while not self._stopped:
             if self.step():
                 if not self._in_a_hurry:
@@ -94,23 +105,74 @@ class Recorder:
 
     def drain(self, until: float) -> None:
         """Record on this thread until no call waits, or until the monotonic clock shows `until`."""
+        self._commit()
         while time.monotonic() < until and self.step():
             pass
+        self._commit()
 
     def step(self) -> bool:
         """Record the call that has waited longest. False when none waits."""
-        call = self._calls.take()
-        if call is None:
+        taken = self._later.popleft() if self._later else self._calls.take()
+        if taken is None:
             return False
-        outcome = ledger.UNREADABLE
+        self._work_on(*taken)
+        if not self._calls.waiting or self._batch_is_large():
+            self._commit()
+        self._tell_of_overflow()
+        return True
+
+    def between(self) -> None:
+        """Record one small call, in the middle of a large one. Another large one has to wait for its turn."""
+        taken = self._calls.take()
+        if taken is None:
+            self._commit()
+        elif _size_of(taken[1]) > _LARGE:
+            self._later.append(taken)
+        else:
+            self._work_on(*taken)
+
+    def _work_on(self, number: int, call: Call) -> None:
+        made: Record | str = ledger.UNREADABLE
         try:
-            outcome = self._record(call)
+            made = self._record(call)
         except Exception as error:  # noqa: BLE001 - our bug, or a surprise in the answer: this record is lost, no other
             _guard.report(error)
         finally:
-            self._calls.finish(outcome)
+            if isinstance(made, Record):
+                self._batch.append((number, made))
+                self._batch_bytes += len(made.entry)
+            else:
+                self._calls.finish((number,), made)
             release(call)
             self._progressed()
+
+    def _batch_is_large(self) -> bool:
+        return len(self._batch) >= _MOST_AT_ONCE or self._batch_bytes >= _MOST_BYTES_AT_ONCE
+
+    def _commit(self) -> None:
+        """Put what is encoded into the spool: all that came together in one go."""
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if not batch:
+            return
+        numbers = [number for number, _ in batch]
+        taken = 0
+        try:
+            taken = self._spool.append([record for _, record in batch])
+        finally:
+            self._calls.finish(numbers[:taken], ledger.SPOOLED)
+            self._calls.finish(numbers[taken:], ledger.SPOOL_FULL)
+            self._progressed()
+        if taken:
+            self._appended()
+        if taken < len(batch):
+            _notices.warn_once(
+                "dropped",
+                ledger.SPOOL_FULL,
+                "the spool is full, since the logs API takes too few records or none; new ones are dropped and counted"
+                " (max_spool_bytes, max_memory_bytes)",
+            )
+
+    def _tell_of_overflow(self) -> None:
         if self._calls.has_overflowed:
             self._calls.has_overflowed = False
             _notices.warn_once(
@@ -119,9 +181,9 @@ class Recorder:
                 "calls end faster than they can be recorded; what is too much is dropped and counted"
                 " (max_waiting_calls)",
             )
-        return True
 
-    def _record(self, call: Call) -> str:
+    def _record(self, call: Call) -> Record | str:
+        """Return the record to be kept, or what else became of the call."""
         if isinstance(call, CompletedCall):
             completed, is_logged_by_vendor = call, call.route != "direct"
             secrets: tuple[Secret, ...] = ()
@@ -144,20 +206,14 @@ class Recorder:
             return ledger.NOT_CONFIGURED
         if self._mask is not None:
             completed = self._mask.masked(completed, secrets)
-        return self._spooled(completed, secrets)
+        caller = completed.caller
+        return Record(
+            completed.record_id, log_entry.encode(completed, secrets), None if caller is None else caller.identifier
+        )
 
-    def _spooled(self, completed: CompletedCall, secrets: tuple[Secret, ...]) -> str:
-        entry = log_entry.encode(completed, secrets)
-        if not self._spool.append(completed.record_id, entry):
-            _notices.warn_once(
-                "dropped",
-                ledger.SPOOL_FULL,
-                "the spool is full, since the logs API takes too few records or none; new ones are dropped and counted"
-                " (max_spool_bytes)",
-            )
-            return ledger.SPOOL_FULL
-        self._appended()
-        return ledger.SPOOLED
+
+def _size_of(call: Call) -> int:
+    return len(call.messages or b"") if isinstance(call, CompletedCall) else call.size
 
 
 def release(call: Call) -> None:

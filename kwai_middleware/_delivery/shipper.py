@@ -1,26 +1,35 @@
-"""Empties the spool: one record after the other, at the pace that the vendor bears."""
+"""Empties the spool at the pace that the vendor bears: alone, many together, or over a few connections."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from kwai_middleware import _notices
+from kwai_middleware._delivery import judgement
 from kwai_middleware._delivery.backoff import Backoff
+from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.sender import Sender
-from kwai_middleware._delivery.spool import Row, Spool
-from kwai_middleware._delivery.verdict import Fate, Verdict
+from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Row, Spool
+from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
+from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._native import Doorbell
 
 __all__ = ["Shipper"]
 
-_logger: Final = logging.getLogger("kwai_middleware")
-_ATTEMPTS_IN_FRONT: Final = 3
-_REJECTIONS_KEPT: Final = 20
 _SHORTEST_TIMEOUT: Final = 0.05
+_REJECTIONS_KEPT: Final = 20
+
+_FEW: Final = 10
+"""So many waiting records are sent one by one, each at once."""
+
+_MOST_BYTES: Final = 4 * 1024 * 1024
+"""Of the records in hand: they are in memory meanwhile."""
+
+_CREW_ROWS: Final = 64
+
+_Verdicts = Sequence[Verdict | None]
 
 
 class Shipper:
@@ -29,27 +38,37 @@ class Shipper:
     Args:
         spool: Where the records wait.
         sender: Who posts them.
+        crew: Who posts them when there are many, and no bulk request may be sent.
+        bulk: Whether bulk requests may be sent at all.
         request_timeout: Seconds for one request.
         progressed: Called after each attempt.
     """
 
-    def __init__(self, spool: Spool, sender: Sender, request_timeout: float, progressed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        sender: Sender,
+        crew: Crew,
+        request_timeout: float,
+        progressed: Callable[[], None],
+        *,
+        bulk: bool = True,
+    ) -> None:
         self._spool = spool
         self._sender = sender
+        self._crew = crew
+        self._bulk = bulk
         self._request_timeout = request_timeout
         self._progressed = progressed
         self._backoff = Backoff()
         self._bell = Doorbell()
         self._in_a_hurry = False
+        self._is_waited_for = False
         self._finishing = False
         self._stopped = False
-        self._refused_with: str | None = None
         self._attempts = 0
         self._refused_attempt = 0
-        self.last_success: float | None = None
-        """When a record was delivered last, in seconds since 1970."""
-        self.last_error: str | None = None
-        """What went wrong last; None when nothing did since the last success."""
+        self.weather = Weather()
         self.rejections: deque[str] = deque(maxlen=_REJECTIONS_KEPT)
         """Ids of the records rejected last, each with the reason."""
 
@@ -86,9 +105,9 @@ class Shipper:
                 if delay is None and self._finishing:
                     return
                 if delay != 0.0:
-                    self._bell.wait(delay)
+                    self._bell.wait(self._spool.poll if delay is None else delay)
         finally:
-            self._sender.close()
+            self._let_go()
 
     def drain(self, until: float) -> None:
         """Ship on this thread until nothing is pending, or until the monotonic clock shows `until`."""
@@ -102,86 +121,104 @@ class Shipper:
                 if delay:
                     self._bell.wait(min(delay, until - time.monotonic()))
         finally:
-            self._sender.close()
+            self._let_go()
 
     def step(self, timeout: float) -> float | None:
-        """Send one record, if one is due.
+        """Send what is due: one request, or a few at once.
 
         Returns:
             Seconds until there may be something to do; 0 when at once, None when nothing is pending.
         """
         if self._in_a_hurry:
             self._in_a_hurry = False
+            self._is_waited_for = True
             self._backoff.hasten()
             self._spool.hasten()
+        backlog = self._spool.backlog()
+        if not backlog:
+            self._is_waited_for = False
         delay = self._backoff.remaining(time.monotonic())
         if delay:
-            return delay if self._spool.next_due() is not None else None
-        row = self._spool.lease()
-        if row is None:
-            return self._spool.next_due()
+            if self._spool.renew():
+                self._in_a_hurry = True
+                return 0.0
+            return _sooner(delay, self._spool.poll) if backlog else None
+        return self._send_some(backlog, timeout)
+
+    def _send_some(self, backlog: int, timeout: float) -> float | None:
+        bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
+        # After a failure one record goes ahead and finds out whether the vendor is back.
+        if backlog <= _FEW or self._backoff.is_probing:
+            rows, bulk = 1, False
+        elif self._bulk and not bulk_wait:
+            rows, bulk = MOST_TOGETHER, True
+        elif backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
+            rows, bulk = _CREW_ROWS, False
+        else:
+            return bulk_wait
+        handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
+        if not handout.rows:
+            return None if handout.is_elsewhere and self._finishing else handout.wait
         self._attempts += 1
-        verdict = None
-        try:
-            verdict = self._sender.send(row.entry, timeout)
-        finally:
-            # Also when something unforeseen is on its way up: a lease that nobody settles is a record lost.
-            self._settle(row, verdict or Verdict(Fate.FAILED, "internal error"))
-            self._progressed()
+        if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
+            self._send_together(handout.rows, timeout)
+        elif len(handout.rows) == 1:
+            self._send_alone(handout.rows[0], timeout)
+        else:
+            self._send_each(handout.rows, timeout)
         return 0.0
 
-    def _settle(self, row: Row, verdict: Verdict) -> None:
+    def _send_alone(self, row: Row, timeout: float) -> None:
+        verdicts: _Verdicts = (judgement.UNFORESEEN,)
+        try:
+            verdicts = (self._sender.send(row.entry, timeout),)
+        finally:
+            # Also when something unforeseen is on its way up: a lease that nobody settles is a record held up.
+            self._settle_each((row,), verdicts)
+
+    def _send_each(self, rows: Sequence[Row], timeout: float) -> None:
+        verdicts: _Verdicts = (judgement.UNFORESEEN,) * len(rows)
+        try:
+            verdicts = self._crew.send_all([row.entry for row in rows], timeout)
+        finally:
+            self._settle_each(rows, verdicts)
+
+    def _send_together(self, rows: Sequence[Row], timeout: float) -> None:
+        verdict = BulkVerdict(Fate.FAILED, judgement.UNFORESEEN.reason)
+        try:
+            verdict = self._sender.send_bulk([row.entry for row in rows], timeout)
+        finally:
+            self._settle(judgement.of_bulk(rows, verdict), (verdict,))
+
+    def _settle_each(self, rows: Sequence[Row], verdicts: _Verdicts) -> None:
+        outcomes = [
+            judgement.of_one(row, verdict, self._backoff.rest_of_row)
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
+        self._settle(outcomes, [verdict for verdict in verdicts if verdict is not None])
+
+    def _settle(self, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict | BulkVerdict]) -> None:
+        self.rejections.extend(
+            f"{outcome.row.record_id}: {outcome.reason}" for outcome in outcomes if outcome.end == "rejected"
+        )
+        for verdict in verdicts:
+            self.weather.observe(verdict)
         now = time.monotonic()
-        if verdict.fate is not Fate.DELIVERED:
-            self.last_error = verdict.reason
-        match verdict.fate:
-            case Fate.DELIVERED:
-                self._spool.delivered(row)
-                self._succeeded()
-            case Fate.REJECTED:
-                self.rejections.append(f"{row.record_id}: {verdict.reason}")
-                self._spool.rejected(row)
-                self._backoff.succeeded()
-                _notices.warn_once(
-                    "rejected",
-                    verdict.reason[:8],
-                    f"the logs API refused a record for good ({verdict.reason[:8]});"
-                    " Delivery.stats().rejections tells more",
-                )
-            case Fate.BUSY:
-                self._spool.returned(row, None)
-                self._backoff.failed(now, verdict.after)
-            case Fate.FAILED:
-                # After some attempts a record makes way: if it is the one that the vendor trips over, the
-                # others need not wait for it.
-                attempts = row.attempts + 1
-                rest = self._backoff.rest_of_row(attempts) if attempts >= _ATTEMPTS_IN_FRONT else 0.0
-                self._spool.returned(row, rest)
-                self._backoff.failed(now, verdict.after)
-                _notices.warn_once(
-                    "delivery",
-                    "failed",
-                    f"the logs API cannot be reached or fails ({verdict.reason}); records wait and are sent again",
-                )
-            case _:
-                self._spool.returned(row, None)
-                self._backoff.refused(now)
-                self._refused(verdict.reason)
+        fates = {verdict.fate for verdict in verdicts}
+        if Fate.REFUSED in fates:
+            self._refused_attempt = self._attempts
+            self._backoff.refused(now)
+        elif Fate.BUSY in fates or Fate.FAILED in fates:
+            self._backoff.failed(now, max(verdict.after or 0.0 for verdict in verdicts))
+        elif fates:
+            self._backoff.succeeded()
+        self._spool.settle(outcomes, self.weather.last_error)
+        self._progressed()
 
-    def _succeeded(self) -> None:
-        self._backoff.succeeded()
-        self.last_success = time.time()
-        self.last_error = None
-        if self._refused_with is not None:
-            self._refused_with = None
-            _logger.warning("kwai_middleware: the logs API takes records again")
+    def _let_go(self) -> None:
+        self._sender.close()
+        self._crew.close()
 
-    def _refused(self, reason: str) -> None:
-        self._refused_attempt = self._attempts
-        if self._refused_with != reason:
-            self._refused_with = reason
-            _logger.error(
-                "kwai_middleware: the logs API refuses this app (%s); records wait and nothing is sent but a probe now"
-                " and then. Check the API key and base_url of the settings.",
-                reason,
-            )
+
+def _sooner(delay: float, poll: float | None) -> float:
+    return delay if poll is None else min(delay, poll)

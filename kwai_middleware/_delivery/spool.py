@@ -2,27 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
-__all__ = ["Row", "Spool", "SpoolCounters"]
+__all__ = ["MOST_TOGETHER", "Handout", "Outcome", "Record", "Row", "Spool", "SpoolCounters"]
+
+MOST_TOGETHER: Final = 500
+"""Rows that the vendor takes in one bulk request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An encoded record on its way into the spool.
+
+    Attributes:
+        record_id: Of the record.
+        entry: What the vendor gets.
+        customer: Whom it is about, so that an operator can find what is kept of one customer.
+    """
+
+    record_id: str
+    entry: bytes
+    customer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record on lease: nobody else gets it until it is settled.
+    """One record on lease: nobody else gets it until it is settled, or the lease has ended.
 
     Attributes:
         position: Its place in the order of appending; unique in its spool.
         record_id: Of the record.
         entry: The encoded record.
         attempts: How often it was sent before and held responsible for the failure.
+        together: With how many others, itself included, it may be sent: halved each time that a
+            request with it fails, down to 1.
+        lease: Whose lease this is; what that means is the spool's affair.
     """
 
     position: int
     record_id: str
     entry: bytes
-    attempts: int
+    attempts: int = 0
+    together: int = MOST_TOGETHER
+    lease: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row on lease.
+
+    Attributes:
+        row: The lease.
+        end: `delivered`: the vendor has it. `rejected`: the vendor will never take it. `returned`:
+            it waits on.
+        reason: Why it was rejected, in words for an operator.
+        attempts: Of one that waits on: how often it failed by now.
+        together: Of one that waits on: with how many others it may be sent.
+        rest: Of one that waits on: seconds for it to stand behind the others; 0 keeps its place.
+    """
+
+    row: Row
+    end: Literal["delivered", "rejected", "returned"]
+    reason: str = ""
+    attempts: int = 0
+    together: int = MOST_TOGETHER
+    rest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """What `Spool.lease` found.
+
+    Attributes:
+        rows: On lease now; all have the same `together`.
+        wait: When there are none: seconds after which it is worth asking again; None when nothing
+            waits.
+        is_elsewhere: Another process ships them.
+    """
+
+    rows: tuple[Row, ...] = ()
+    wait: float | None = None
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,60 +102,68 @@ class SpoolCounters:
         oldest_pending: Age of the oldest waiting one in seconds; None when nothing waits.
     """
 
-    appended: int
-    delivered: int
-    pending: int
-    rejected: int
-    evicted: int
-    purged: int
-    pending_bytes: int
-    oldest_pending: float | None
+    appended: int = 0
+    delivered: int = 0
+    pending: int = 0
+    rejected: int = 0
+    evicted: int = 0
+    purged: int = 0
+    pending_bytes: int = 0
+    oldest_pending: float | None = None
 
 
 class Spool(Protocol):
     """Keeps records from their encoding until they are settled. Thread-safe; never blocks on a network."""
 
-    def append(self, record_id: str, entry: bytes) -> bool:
-        """Take a record in. False when there is no room."""
+    poll: float | None
+    """Seconds after which to look for what other processes have done; None when there are no others."""
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Take records in, as many as there is room for; returns how many, counted from the first."""
         ...
 
-    def lease(self) -> Row | None:
-        """Hand out the next record whose time has come."""
+    def backlog(self) -> int:
+        """How many records wait, those on lease included."""
         ...
 
-    def delivered(self, row: Row) -> None:
-        """Settle: the vendor has it."""
-        ...
-
-    def rejected(self, row: Row) -> None:
-        """Settle: the vendor will never take it."""
-        ...
-
-    def returned(self, row: Row, rest: float | None) -> None:
-        """Give it back unsettled.
+    def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        """Hand out the next records whose time has come.
 
         Args:
-            row: The lease.
-            rest: None keeps its place and holds it blameless; seconds send it behind the others,
-                not to be tried again before they have passed, and count one attempt; 0 counts the
-                attempt and keeps its place.
+            rows: At most so many.
+            size: Bytes, at most, but one record at least.
+            bulk: They are for one request: no more than each of them may be sent with, and the
+                next such request has to wait its time.
         """
         ...
 
+    def settle(self, outcomes: Sequence[Outcome], error: str | None = None) -> None:
+        """Say what became of rows. One whose lease has ended meanwhile is left alone.
+
+        Args:
+            outcomes: Of each row.
+            error: What went wrong, in words for an operator; None when nothing did.
+        """
+        ...
+
+    def bulk_wait(self) -> float:
+        """Seconds until the next bulk request may be sent."""
+        ...
+
+    def renew(self) -> bool:
+        """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
+        ...
+
     def hasten(self) -> None:
-        """Let all records rest no longer."""
+        """Let no record rest any longer."""
         ...
 
-    def next_due(self) -> float | None:
-        """Seconds until `lease` has something; None when it never will by itself."""
+    def position(self) -> object:
+        """Return a mark behind what this process appended last, for `is_settled`."""
         ...
 
-    def position(self) -> int:
-        """Position of the record appended last."""
-        ...
-
-    def is_settled(self, position: int) -> bool:
-        """Whether nothing up to `position` is pending."""
+    def is_settled(self, position: object) -> bool:
+        """Whether nothing that this process appended before the mark is pending."""
         ...
 
     def counters(self) -> SpoolCounters:

@@ -100,6 +100,11 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             return ()
         return tuple(credential.api_key for credential in self.caller.credentials)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the request and of what was kept of the answer."""
+        return len(self.request_body or b"") + self.reservation.held
+
     def build(self) -> CompletedCall:
         """Look into it; see `records`."""
         from kwai_middleware._outbound import records

@@ -29,6 +29,7 @@ class Pending:
         look: What looking into it does.
         secrets: Keys of its caller.
         logged_by_vendor: It went through a gateway.
+        size: Of what there is to look into.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Pending:
         secrets: tuple[Secret, ...] = (),
         *,
         logged_by_vendor: bool = False,
+        size: int = 0,
     ) -> None:
         self._look = look
         self.secrets = secrets
         self.logged_by_vendor = logged_by_vendor
+        self.size = size
         self.released = 0
 
     def build(self) -> CompletedCall:

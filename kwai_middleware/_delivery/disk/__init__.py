@@ -1,0 +1,1 @@
+"""The spool in a SQLite file: shared by the processes of a host, and there again after a crash."""

@@ -1,0 +1,92 @@
+"""A new file in the place of one that is gone or damaged, with what can be saved of the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from kwai_middleware import _notices
+from kwai_middleware._delivery.destination import Destination
+from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk.database import Database
+from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
+from kwai_middleware._delivery.spool import Record
+
+__all__ = ["begin_anew"]
+
+_logger: Final = logging.getLogger("kwai_middleware")
+_AT_ONCE: Final = 100
+
+
+def begin_anew(
+    databases: Sequence[Database], error: SpoolUnavailable, destination: Destination, writer: str
+) -> Iterator[list[Record]]:
+    """Let these open a new file with their next use, and return what this process had in the old one.
+
+    What others had in it they save themselves; a damaged file stays there under another name.
+
+    Args:
+        databases: All that this process has open of the file; the first one is read from.
+        error: What is wrong with it.
+        destination: Of the records to be saved.
+        writer: Of the records to be saved.
+
+    Raises:
+        SpoolUnavailable: The damaged file cannot be renamed.
+    """
+    if isinstance(error, SpoolCorrupt):
+        _put_aside(databases, error)
+        _notices.count("spool_corrupt")
+    else:
+        _notices.count("spool_gone")
+        _logger.error("kwai_middleware: %s; going on in a new file, with the records of this process", error)
+    first, *others = [database.detach() for database in databases]
+    for connection in filter(None, others):
+        _close(connection)
+    return _saved(first, destination, writer)
+
+
+def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
+    path = databases[0].path
+    with files.exclusively(path):
+        # Of several processes that find out, the first one renames; the others find a new file in its place.
+        if files.identity(path) in {database.seen for database in databases}:
+            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            aside = files.put_aside(path, f"corrupt-{moment}")
+            _logger.error(
+                "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
+                error,
+                aside,
+            )
+
+
+def _saved(connection: sqlite3.Connection | None, destination: Destination, writer: str) -> Iterator[list[Record]]:
+    if connection is None:
+        return
+    last = 0
+    try:
+        while True:
+            found = connection.execute(
+                "SELECT position, record_id, customer, entry FROM records WHERE position > ? AND is_rejected = 0"
+                " AND writer = ? AND destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
+                " ORDER BY position LIMIT ?",
+                (last, writer, destination.base_url, destination.digest, _AT_ONCE),
+            ).fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield [Record(record_id, entry, customer) for _, record_id, customer, entry in found]
+    except sqlite3.Error:
+        # Damaged: what could be read is saved.
+        return
+    finally:
+        _close(connection)
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):
+        connection.close()

@@ -1,0 +1,199 @@
+"""A spool on disk with one in memory beside it, for as long as the disk fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
+
+from kwai_middleware import _native as native
+from kwai_middleware import _notices
+from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.spool import DiskSpool
+from kwai_middleware._delivery.memory import MemorySpool
+from kwai_middleware._delivery.spool import Handout, Outcome, Record, SpoolCounters
+
+__all__ = ["FallbackSpool"]
+
+_T = TypeVar("_T")
+_logger: Final = logging.getLogger("kwai_middleware")
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+_MOVED_AT_ONCE: Final = 100
+
+
+class FallbackSpool:
+    """Keeps records on disk; in bounded memory while the disk cannot be written, and then moves them there.
+
+    Args:
+        disk: Where they belong.
+        memory: Where they go meanwhile.
+        is_asked_for: Somebody has named the place on disk: that it fails is an error then, and
+            else a warning.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        disk: DiskSpool,
+        memory: MemorySpool,
+        *,
+        is_asked_for: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.poll = disk.poll
+        self._disk = disk
+        self._memory = memory
+        self._level = logging.ERROR if is_asked_for else logging.WARNING
+        self._clock = clock
+        self._lock = native.lock()
+        self._is_failing = False
+        self._pause = _FIRST_PAUSE
+        self._try_at = 0.0
+        self._moved_up_to: object = None
+        self._is_closed = False
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Take records in, on disk if it can be; returns how many, counted from the first."""
+        taken = self._appended(records) if self._moved_back() else None
+        return self._memory.append(records) if taken is None else taken
+
+    def backlog(self) -> int:
+        """How many records wait."""
+        return (self._on_disk(self._disk.backlog) or 0) + self._memory.backlog()
+
+    def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        """Hand out records of memory first: they are the ones that a crash would lose."""
+        self._moved_back()
+        handout = self._memory.lease(rows, size, bulk=bulk)
+        if handout.rows:
+            return handout
+        on_disk = self._on_disk(lambda: self._disk.lease(rows, size, bulk=bulk))
+        if on_disk is None:
+            return Handout(wait=_FIRST_PAUSE if handout.wait is None else min(handout.wait, _FIRST_PAUSE))
+        if on_disk.rows or handout.wait is None:
+            return on_disk
+        return Handout(wait=handout.wait if on_disk.wait is None else min(handout.wait, on_disk.wait))
+
+    def settle(self, outcomes: Sequence[Outcome], error: str | None = None) -> None:
+        """Say what became of rows, each to the spool it came from."""
+        of_memory = [outcome for outcome in outcomes if outcome.row.lease is None]
+        of_disk = [outcome for outcome in outcomes if outcome.row.lease is not None]
+        if of_memory:
+            self._memory.settle(of_memory, error)
+        if of_disk:
+            self._guarded(lambda: self._disk.settle(of_disk, error))
+
+    def bulk_wait(self) -> float:
+        """Seconds until the next bulk request may be sent."""
+        return max(self._on_disk(self._disk.bulk_wait) or 0.0, self._memory.bulk_wait())
+
+    def renew(self) -> bool:
+        """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
+        return bool(self._on_disk(self._disk.renew))
+
+    def hasten(self) -> None:
+        """Let no record rest any longer, and look whether the disk works again."""
+        self._try_at = 0.0
+        self._memory.hasten()
+        self._on_disk(self._disk.hasten)
+
+    def position(self) -> tuple[object, object]:
+        """Return a mark behind what this process appended last, for `is_settled`."""
+        return self._disk.position(), self._memory.position()
+
+    def is_settled(self, position: object) -> bool:
+        """Whether nothing that this process appended before the mark is pending."""
+        on_disk, in_memory = cast("tuple[object, object]", position)
+        if not self._memory.is_settled(in_memory):
+            return False
+        # What was in memory when the mark was made may lie on disk by now.
+        marks = (on_disk, self._moved_up_to)
+        return all(mark is None or self._is_settled_on_disk(mark) for mark in marks)
+
+    def counters(self) -> SpoolCounters:
+        """Return one view of both ledgers together."""
+        disk, memory = self._disk.counters(), self._memory.counters()
+        ages = [age for age in (disk.oldest_pending, memory.oldest_pending) if age is not None]
+        return SpoolCounters(
+            appended=disk.appended + memory.appended,
+            delivered=disk.delivered + memory.delivered,
+            pending=disk.pending + memory.pending,
+            rejected=disk.rejected + memory.rejected,
+            evicted=disk.evicted + memory.evicted,
+            purged=disk.purged + memory.purged,
+            pending_bytes=disk.pending_bytes + memory.pending_bytes,
+            oldest_pending=max(ages, default=None),
+        )
+
+    def close(self) -> int:
+        """Let go of the disk; what is still in memory is moved there, or lost."""
+        self._try_at = 0.0
+        self._moved_back()
+        self._is_closed = True
+        lost = self._memory.close()
+        return lost + self._disk.close()
+
+    def _is_settled_on_disk(self, mark: object) -> bool:
+        return bool(self._guarded(lambda: self._disk.is_settled(mark)))
+
+    def _moved_back(self) -> bool:
+        """Bring what is in memory to the disk; whether that is where new records belong."""
+        if not self._memory.backlog():
+            return not self._is_paused()
+        with self._lock:
+            while not self._is_paused():
+                # On lease, so that nobody sends them meanwhile.
+                held = self._memory.hold(_MOVED_AT_ONCE)
+                if not held:
+                    return True
+                taken = self._appended([record for _, record in held]) or 0
+                self._moved_up_to = self._disk.position()
+                self._memory.moved([row for row, _ in held[:taken]])
+                self._memory.settle(
+                    [Outcome(row, "returned", attempts=row.attempts, together=row.together) for row, _ in held[taken:]]
+                )
+                if taken < len(held):
+                    return False
+        return False
+
+    def _appended(self, records: Sequence[Record]) -> int | None:
+        taken = self._on_disk(lambda: self._disk.append(records))
+        if taken is not None and self._is_failing:
+            self._is_failing = False
+            _logger.warning("kwai_middleware: records are kept on disk again")
+        return taken
+
+    def _is_paused(self) -> bool:
+        return self._is_failing and self._clock() < self._try_at
+
+    def _on_disk(self, operation: Callable[[], _T]) -> _T | None:
+        """Do something with the disk; None when it fails, or has failed a moment ago."""
+        return None if self._is_paused() else self._guarded(operation)
+
+    def _guarded(self, operation: Callable[[], _T]) -> _T | None:
+        try:
+            return operation()
+        except SpoolUnavailable as error:
+            self._failed(error)
+            return None
+
+    def _failed(self, error: SpoolUnavailable) -> None:
+        if self._is_closed:
+            return
+        with self._lock:
+            is_news, self._is_failing = not self._is_failing, True
+            self._pause = _FIRST_PAUSE if is_news else min(2 * self._pause, _LONGEST_PAUSE)
+            self._try_at = self._clock() + self._pause
+        if is_news:
+            # Not repeated for each attempt that fails, nor for each record.
+            _notices.count("spool_unavailable")
+            _logger.log(
+                self._level,
+                "kwai_middleware: records cannot be kept on disk (%s); they wait in memory meanwhile, and what does not"
+                " fit there (max_memory_bytes) or is there when the process dies is lost. KWAI_SPOOL names another"
+                " place; memory: asks for this one.",
+                error,
+            )
