@@ -14,7 +14,7 @@ from kwai_middleware._redaction.shapes import MASK, shapes
 from kwai_middleware._redaction.spellings import Keys
 from kwai_middleware._secret import Secret
 
-__all__ = ["mask_json", "mask_text"]
+__all__ = ["is_json", "mask_json", "mask_text"]
 
 
 def mask_text(text: str, secrets: Iterable[Secret] | Keys = (), names: Iterable[str] = ()) -> str:
@@ -56,7 +56,7 @@ def mask_json(document: bytes, secrets: Iterable[Secret] | Keys = (), names: Ite
     if not spans:
         return document
     masked = _masked(text, spans).encode("latin-1")
-    if _is_json(masked) and not any(_BARE_QUOTE.search(text, *span) for span in spans):
+    if is_json(masked) and not any(_BARE_QUOTE.search(text, *span) for span in spans):
         return masked
     # A key such as `","model":"` or `17000000` has hit what is not text.
     texts = document.decode(errors="replace")
@@ -93,7 +93,8 @@ def _masked(text: str, spans: list[Span]) -> str:
     return "".join((*parts, text[position:]))
 
 
-def _is_json(document: bytes) -> bool:
+def is_json(document: bytes) -> bool:
+    """Say whether a document is one JSON value, of a depth that can be read."""
     try:
         _skipping_decoder.decode(document)
     except (msgspec.DecodeError, RecursionError):
