@@ -273,7 +273,8 @@ def test_a_full_queue_drops_the_new_call_and_counts_it(api: LogsAPI) -> None:
 
 def test_a_vendor_that_is_away_costs_bounded_memory(nothing_is_swallowed: list[BaseException]) -> None:
     """With nobody to take the records, the spool fills to its bound, and the rest is dropped and counted."""
-    settings = Settings(api_key=Secret(KEY), base_url=f"http://127.0.0.1:{free_port()}/api", max_spool_bytes=64 * 1024)
+    nobody = f"http://127.0.0.1:{free_port()}/api"
+    settings = Settings(api_key=Secret(KEY), base_url=nobody, spool="memory:", max_memory_bytes=64 * 1024)
     delivery = Delivery(settings)
     calls = [Pending(lambda: completed(messages=json.dumps(["x" * 2000]).encode())) for _ in range(200)]
     for call in calls:
@@ -715,7 +716,7 @@ def test_the_ledger_balances_through_every_fault(api: LogsAPI, nothing_is_swallo
             ]
         )()
 
-    delivery = Delivery(api.settings(max_spool_bytes=64 * 1024, max_waiting_calls=50))
+    delivery = Delivery(api.settings(spool="memory:", max_memory_bytes=64 * 1024, max_waiting_calls=50))
     views: list[Stats] = []
     done = threading.Event()
 

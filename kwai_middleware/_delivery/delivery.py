@@ -26,7 +26,7 @@ class Delivery:
     Two threads do the work. They begin with the first call, are no hindrance to the end of the
     process, and are there again in a forked child, which begins with nothing: what was submitted
     before the fork is delivered by the parent. When the process ends, what is left is delivered
-    within `Settings.exit_timeout`.
+    within `Settings.exit_timeout`, or stays on disk for the next one.
 
     As a context manager, plain or `async`, it closes itself.
 
@@ -88,9 +88,10 @@ class Delivery:
         return flushed
 
     def close(self, timeout: float | None = None) -> bool:
-        """Refuse further calls, flush, and end the threads. What is left after that is lost, counted and warned of.
+        """Refuse further calls, flush, and end the threads.
 
-        May be called again.
+        What is left after that waits on disk for the next process; where there is no disk it is lost, counted
+        and warned of. May be called again.
 
         Args:
             timeout: Seconds, for everything together; by default `Settings.exit_timeout`.

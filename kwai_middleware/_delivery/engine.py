@@ -185,6 +185,7 @@ class Engine:
             self._calls.finish((number,), ledger.NOT_RECORDED)
             release(call)
             unrecorded += 1
+        waiting = self._spool.counters().pending
         undelivered = self._spool.close()
         if unrecorded or undelivered:
             self._lost += unrecorded + undelivered
@@ -194,6 +195,13 @@ class Engine:
                 self.exit_timeout,
                 undelivered,
                 unrecorded,
+                self._shipper.weather.last_error,
+            )
+        if waiting > undelivered:
+            _logger.info(
+                "kwai_middleware: %d records wait on disk for the next process, or for"
+                " `python -m kwai_middleware spool drain`. Last error: %s",
+                waiting - undelivered,
                 self._shipper.weather.last_error,
             )
 

@@ -27,7 +27,8 @@ _FEW: Final = 10
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of the records in hand: they are in memory meanwhile."""
 
-_CREW_ROWS: Final = 64
+_CREW_ROWS: Final = 8
+"""Settled together: so many at most come twice when the process is killed meanwhile."""
 
 _Verdicts = Sequence[Verdict | None]
 
