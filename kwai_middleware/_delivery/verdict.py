@@ -30,7 +30,6 @@ class Fate(Enum):
     """The vendor asks for patience; the record is blameless."""
     FAILED = "failed"
     """It did not work, by the vendor's fault, the network's or the record's: try again."""
-    UNCLEAR = "unclear"
     REFUSED = "refused"
     """The vendor takes nothing from this app as it is set up: no use in hurrying."""
 
@@ -48,7 +47,6 @@ class Verdict:
     fate: Fate
     reason: str = ""
     after: float | None = None
-    is_connected: bool = True
 
 
 _BUSY: Final = (408, 425, 429)
@@ -116,13 +114,3 @@ def _seconds(value: Any) -> float | None:
         return 0.0
     # Compared before it is converted: a whole number may be too large for a float.
     return _LONGEST_DELAY if value >= _LONGEST_DELAY else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class BulkVerdict:
-    fate: Fate
-    reason: str = ""
-    after: float | None = None
-    is_connected: bool = True
-    refused: Any = None
-    is_connected: bool = True
