@@ -13,6 +13,7 @@ import msgspec
 from kwai_middleware import _notices
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.mending import encodable, mended
+from kwai_middleware._pace import breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction import mask_text
 from kwai_middleware._redaction.mask_function import MaskFunction, name_of
@@ -114,6 +115,7 @@ class ContentMask:
         position = name_end = 0
         name = ""
         for token in _TOKENS.finditer(text):
+            breathe()
             if token[2]:
                 name, name_end = token[1], token.end()
                 continue
@@ -174,7 +176,7 @@ def _readable(arguments: str) -> str:
         return arguments
 
 
-_TOKENS: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:\s*)?')
+_TOKENS: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:\s*)?')
 """A text of a JSON document, and whether it is a name."""
 
 # What the vendor's types stand on, and no more: any other word may be content.
