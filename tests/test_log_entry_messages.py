@@ -287,7 +287,7 @@ def without_places(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
     calls = [
-        {name: value for name, value in call.items() if (name, value) != ("index", place) or value is False}
+        {name: value for name, value in call.items() if (name, value) != ("index", place)}
         if isinstance(call, dict)
         else call
         for place, call in enumerate(message["tool_calls"])
