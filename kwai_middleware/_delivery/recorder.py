@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 from kwai_middleware import _guard, _notices
-from kwai_middleware import _native as native
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
 from kwai_middleware._delivery.capture import bounded
@@ -16,15 +15,12 @@ from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.spool import Record, Spool
 from kwai_middleware._native import Doorbell
+from kwai_middleware._pace import Pace, breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 
 __all__ = ["Recorder"]
-
-_BREATH: Final = 50e-6
-"""Seconds of real sleep between two calls: a thread that only computes keeps the interpreter for
-milliseconds at a time, and the app's event loop waits."""
 
 _LARGE: Final = 256 * 1024
 """Bytes from which a call is large: small ones are recorded in the middle of its recording."""
@@ -68,7 +64,7 @@ class Recorder:
         self._batch_bytes = 0
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
-        self._in_a_hurry = False
+        self._pace = Pace(self.between)
         self._finishing = False
         self._stopped = False
 
@@ -77,8 +73,8 @@ class Recorder:
         self._bell.ring()
 
     def hurry(self) -> None:
-        """Take no more rests between calls: the app has come to its end."""
-        self._in_a_hurry = True
+        """Take no more rests: the app has come to its end."""
+        self._pace.hurry()
         self._bell.ring()
 
     def finish(self) -> None:
@@ -92,16 +88,16 @@ class Recorder:
         self._bell.ring()
 
     def run(self) -> None:
-        """Record until told to end."""
-        self._commit()
-        while not self._stopped:
-            if self.step():
-                if not self._in_a_hurry:
-                    native.sleep(_BREATH)
-            elif self._finishing:
-                return
-            else:
-                self._bell.wait(None)
+        """Record until told to end, in the background of whatever the app does."""
+        with self._pace:
+            self._commit()
+            while not self._stopped:
+                if self.step():
+                    breathe()
+                elif self._finishing:
+                    return
+                else:
+                    self._bell.wait(None)
 
     def drain(self, until: float) -> None:
         """Record on this thread until no call waits, or until the monotonic clock shows `until`."""
