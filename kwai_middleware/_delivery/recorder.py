@@ -62,6 +62,7 @@ class Recorder:
         self._progressed = progressed
         self._batch: list[tuple[int, Record]] = []
         self._batch_bytes = 0
+        self._has_large_in_hand = False
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
         self._pace = Pace(self.between)
@@ -119,6 +120,9 @@ class Recorder:
 
     def between(self) -> None:
         """Record one small call, in the middle of a large one. Another large one has to wait for its turn."""
+        if not self._has_large_in_hand:
+            # Small ones are not worth it, and their records keep their order.
+            return
         taken = self._calls.take()
         if taken is None:
             self._commit()
@@ -129,11 +133,13 @@ class Recorder:
 
     def _work_on(self, number: int, call: Call) -> None:
         made: Record | str = ledger.UNREADABLE
+        is_inside, self._has_large_in_hand = self._has_large_in_hand, _size_of(call) > _LARGE
         try:
             made = self._record(call)
         except Exception as error:  # noqa: BLE001 - our bug, or a surprise in the answer: this record is lost, no other
             _guard.report(error)
         finally:
+            self._has_large_in_hand = is_inside
             if isinstance(made, Record):
                 self._batch.append((number, made))
                 self._batch_bytes += len(made.entry)
