@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from tests.support.logs_api import LogsAPI, answer, logs_api, taken
-from tests.support.processes import DEADLINE, PROJECT, free_port, running
+from tests.support.processes import DEADLINE, PROJECT, UNMEASURED, free_port, running
 from tests.support.raw_server import Connection, raw_server
 
 BEGINNING = """
@@ -249,7 +249,7 @@ assert delivery.flush(60)
 assert delivery is default_delivery()
 print(failed, len(submitted), delivery.stats().delivered)
 """
-    done = run(api, program, KWAI_EXIT_TIMEOUT="60")
+    done = run(api, program, KWAI_EXIT_TIMEOUT="60", **UNMEASURED)
     assert clean(done)
     failed, submitted, delivered = map(int, done.stdout.split())
     assert (0, submitted) == (failed, delivered)
