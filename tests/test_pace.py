@@ -29,7 +29,7 @@ def on_a_thread(work: Callable[[], object]) -> None:
 def nobody_is_interrupted() -> Iterator[None]:
     """A thread keeps the interpreter until it sleeps or waits."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(DEADLINE)
+    sys.setswitchinterval(2 * DEADLINE)
     yield
     sys.setswitchinterval(before)
 
@@ -56,19 +56,21 @@ class Counting(Pace):
 @pytest.mark.usefixtures("nobody_is_interrupted")
 def test_others_get_their_turn_while_a_thread_works() -> None:
     """A thread that computes without end lets others have the interpreter, for it really sleeps."""
-    had_a_turn = []
+    others: list[str] = []
+    saw: list[list[str]] = []
 
     def work() -> None:
-        until = time.monotonic() + DEADLINE
+        until = time.monotonic() + DEADLINE / 2
         with Pace():
-            while not had_a_turn and time.monotonic() < until:
+            while not others and time.monotonic() < until:
                 breathe()
+        saw.append(others.copy())
 
     worker = threading.Thread(target=work)
     worker.start()
-    had_a_turn.append(True)
+    others.append("had a turn")
     worker.join(DEADLINE)
-    assert not worker.is_alive()
+    assert [["had a turn"]] == saw
 
 
 @pytest.mark.usefixtures("nobody_is_interrupted")
