@@ -93,7 +93,8 @@ class Database:
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
         with contextlib.suppress(SpoolUnavailable), self.lock, self._errors_translated():
-            self._usable().execute(statement).fetchall()
+            # To its end: `execute` takes only the first step of one that goes page by page.
+            self._usable().executescript(statement)
 
     def close(self) -> None:
         """Close it for good."""

@@ -82,8 +82,10 @@ class DiskSpool:
             taken = self._append(records, partly=False)
             if taken is None:
                 self._upkeep.make_room(self._attached.appending)
-                taken = self._append(records, partly=True)
-            return taken or 0
+                taken = self._append(records, partly=True) or 0
+                if taken < len(records):
+                    self._upkeep.is_short_of_room()
+            return taken
 
         return self._attached.attempt(appended)
 

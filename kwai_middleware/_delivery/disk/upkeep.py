@@ -70,12 +70,15 @@ class Upkeep:
 
     def make_room(self, database: Database) -> None:
         """Let go of what is no pending record: rejected ones, the log."""
-        # To try for each record that does not fit would only cost.
         if self._is_time(self._next_room):
-            self._next_room = self._ticks() + _SOON
             with database.transaction() as connection:
                 ageing.forget_rejected(connection, self._clock())
             self._empty_log(database)
+
+    def is_short_of_room(self) -> None:
+        """Say that it did not help: to try again for each record that does not fit would only cost."""
+        if self._is_time(self._next_room):
+            self._next_room = self._ticks() + _SOON
 
     def now_and_then(self, database: Database, *, is_idle: bool) -> None:
         """Every few seconds, give up what is too old; when nothing waits, leave no trace of what was."""
