@@ -126,7 +126,9 @@ class Engine:
             self.flush(deadline)
         finally:
             self._recorder.stop()
+            self._recording.stop()
             self._shipper.stop()
+            self._shipping.stop()
             self._wait_for(lambda: not (self._recording.running or self._shipping.running), deadline)
             # From here on, whoever still puts a call takes one out again.
             self._has_ended = True
@@ -150,6 +152,9 @@ class Engine:
         """Look at both ledgers."""
         account = self._calls.account()
         counters = self._spool.counters()
+        weather = self._shipper.weather
+        # Another process may have had more luck since.
+        is_news = weather.last_error_at >= (counters.last_success or 0.0)
         return Stats(
             accepted=account.accepted,
             spooled=account.spooled,
@@ -165,12 +170,15 @@ class Engine:
             purged=counters.purged,
             pending_bytes=counters.pending_bytes,
             oldest_pending=counters.oldest_pending,
-            last_success=self._shipper.weather.last_success,
-            last_error=self._shipper.weather.last_error,
+            last_success=max(filter(None, (weather.last_success, counters.last_success)), default=None),
+            last_error=counters.last_error or (weather.last_error if is_news else None),
+            kept_in=counters.place,
+            disk_error=counters.disk_error,
             rejections=tuple(self._shipper.rejections.copy()),
             restarts={"recording": self._recording.restarts, "shipping": self._shipping.restarts},
             swallowed=_guard.swallowed(),
             notices=_notices.counts(),
+            taken_at=time.time(),
         )
 
     def _refused(self, call: Call, reason: Literal["closed", "queue full"]) -> bool:
@@ -179,7 +187,9 @@ class Engine:
         return False
 
     def _give_up_the_rest(self) -> None:
-        unrecorded = 0
+        left: list[int] = []
+        self._recording.borrow(lambda: left.append(self._recorder.give_up()))
+        unrecorded = sum(left)
         while (taken := self._calls.take()) is not None:
             number, call = taken
             self._calls.finish((number,), ledger.NOT_RECORDED)
@@ -215,6 +225,8 @@ class Engine:
         """Wait, and see to it that `worker` is at work on it: on its thread, or else right here."""
         bell = Doorbell()
         self._watchers.append(bell)
+        if worker is not None:
+            worker.hasten()
         try:
             while not condition():
                 wait = deadline - time.monotonic()
@@ -222,8 +234,8 @@ class Engine:
                     return False
                 if worker is not None and drain is not None and not worker.ensure():
                     # No thread to be had, as in Python 3.12 and later while the interpreter shuts down.
-                    worker.borrow(lambda: _bare(drain, deadline))
-                    wait = 0.0
+                    has_worked = worker.borrow(lambda: _bare(drain, deadline))
+                    wait = 0.0 if has_worked else min(wait, _GLANCE)
                 # Nobody rings for what another process has done.
                 bell.wait_in_app(wait if self._spool.poll is None else min(wait, _GLANCE))
             return True

@@ -50,6 +50,7 @@ class FallbackSpool:
         self._clock = clock
         self._lock = native.lock()
         self._is_failing = False
+        self._reason = ""
         self._pause = _FIRST_PAUSE
         self._try_at = 0.0
         self._moved_up_to: object = None
@@ -133,6 +134,10 @@ class FallbackSpool:
             purged=disk.purged + memory.purged,
             pending_bytes=disk.pending_bytes + memory.pending_bytes,
             oldest_pending=max(ages, default=None),
+            last_success=disk.last_success,
+            last_error=disk.last_error,
+            place=memory.place if self._is_failing else disk.place,
+            disk_error=self._reason if self._is_failing else None,
         )
 
     def close(self) -> int:
@@ -212,6 +217,7 @@ class FallbackSpool:
             return
         with self._lock:
             is_news, self._is_failing = not self._is_failing, True
+            self._reason = str(error)
             self._pause = _FIRST_PAUSE if is_news else min(2 * self._pause, _LONGEST_PAUSE)
             self._try_at = self._clock() + self._pause
         if is_news:

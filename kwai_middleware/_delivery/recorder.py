@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kwai_middleware import _guard, _notices
@@ -27,6 +27,7 @@ _LARGE: Final = 256 * 1024
 
 _MOST_AT_ONCE: Final = 100
 _MOST_BYTES_AT_ONCE: Final = 1024 * 1024
+_MOST_FAILURES: Final = 3
 
 
 class Recorder:
@@ -63,6 +64,7 @@ class Recorder:
         self._batch: list[tuple[int, Record]] = []
         self._batch_bytes = 0
         self._has_large_in_hand = False
+        self._failures = 0
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
         self._pace = Pace(self.between)
@@ -152,21 +154,48 @@ class Recorder:
         return len(self._batch) >= _MOST_AT_ONCE or self._batch_bytes >= _MOST_BYTES_AT_ONCE
 
     def _commit(self) -> None:
-        """Put what is encoded into the spool: all that came together in one go."""
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if not batch:
-            return
-        numbers = [number for number, _ in batch]
-        taken = 0
-        try:
-            taken = self._spool.append([record for _, record in batch])
-        finally:
-            self._calls.finish(numbers[:taken], ledger.SPOOLED)
-            self._calls.finish(numbers[taken:], ledger.SPOOL_FULL)
-            self._progressed()
+        """Put what is encoded into the spool: all that came together in one go, after a surprise one by one.
+
+        What raises is no full spool and no failing disk, but a surprise. It ends the thread, and the
+        next one tries again: the records stay here until the spool has answered. One that has failed
+        alone too is given up, so that the others get in.
+        """
+        while self._batch:
+            count = len(self._batch) if not self._failures else 1
+            numbers = [number for number, _ in self._batch[:count]]
+            if self._failures >= _MOST_FAILURES:
+                self._failures = 1
+                self._settle(numbers, ledger.SPOOL_FAILED)
+                continue
+            self._failures += 1
+            taken = self._spool.append([record for _, record in self._batch[:count]])
+            self._failures = 1 if self._failures > 1 else 0
+            self._settle(numbers[:taken], ledger.SPOOLED)
+            self._settle(numbers[taken:], ledger.SPOOL_FULL)
+            self._tell_of_commit(taken, count)
+        self._failures = 0
+
+    def give_up(self) -> int:
+        """Count what is still in hand as lost; returns how many calls. Only when nothing else runs in here."""
+        for _, call in self._later:
+            release(call)
+        numbers = [number for number, _ in (*self._batch, *self._later)]
+        self._later.clear()
+        self._batch.clear()
+        self._calls.finish(numbers, ledger.NOT_RECORDED)
+        return len(numbers)
+
+    def _settle(self, numbers: Sequence[int], outcome: str) -> None:
+        """Say what became of the first calls of the batch."""
+        del self._batch[: len(numbers)]
+        self._batch_bytes = sum(len(record.entry) for _, record in self._batch)
+        self._calls.finish(numbers, outcome)
+
+    def _tell_of_commit(self, taken: int, count: int) -> None:
+        self._progressed()
         if taken:
             self._appended()
-        if taken < len(batch):
+        if taken < count:
             _notices.warn_once(
                 "dropped",
                 ledger.SPOOL_FULL,

@@ -67,6 +67,7 @@ class Shipper:
         self._is_waited_for = False
         self._finishing = False
         self._stopped = False
+        self._unsettled: list[Outcome] = []
         self._attempts = 0
         self._refused_attempt = 0
         self.weather = Weather()
@@ -130,6 +131,7 @@ class Shipper:
         Returns:
             Seconds until there may be something to do; 0 when at once, None when nothing is pending.
         """
+        self._tell_spool()
         if self._in_a_hurry:
             self._in_a_hurry = False
             self._is_waited_for = True
@@ -202,6 +204,9 @@ class Shipper:
         self.rejections.extend(
             f"{outcome.row.record_id}: {outcome.reason}" for outcome in outcomes if outcome.end == "rejected"
         )
+        # Kept until the spool has taken them, whatever is raised before that, or by it: a row that nobody settles is
+        # held up, and one that is sent again is there twice.
+        self._unsettled.extend(outcomes)
         for verdict in verdicts:
             self.weather.observe(verdict)
         now = time.monotonic()
@@ -213,8 +218,13 @@ class Shipper:
             self._backoff.failed(now, max(verdict.after or 0.0 for verdict in verdicts))
         elif fates:
             self._backoff.succeeded()
-        self._spool.settle(outcomes, self.weather.last_error)
+        self._tell_spool()
         self._progressed()
+
+    def _tell_spool(self) -> None:
+        if self._unsettled:
+            self._spool.settle(self._unsettled, self.weather.last_error)
+            self._unsettled = []
 
     def _let_go(self) -> None:
         self._sender.close()

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import schema, tables, upkeep
+from kwai_middleware._delivery.disk import files, schema, tables, upkeep
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import Bounds
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
@@ -27,10 +27,13 @@ _OWN_PENDING: Final = (
     " AND is_rejected = 0 AND writer = ? AND position <= ? LIMIT 1"
 )
 _COUNTERS: Final = (
-    "SELECT appended, delivered, pending, rejected, evicted, purged, pending_bytes, (SELECT appended_at FROM"
-    " records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1)"
+    "SELECT appended, delivered, pending, rejected, evicted, purged, pending_bytes, last_success, last_error,"
+    " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1)"
     " FROM destinations WHERE base_url = ? AND digest = ?"
 )
+
+_GLANCE: Final = 0.02
+"""Seconds that a look at the counters may wait for the file: it may be on an event loop."""
 
 
 class DiskSpool:
@@ -72,7 +75,7 @@ class DiskSpool:
         self._shipping = Shipping(self._attached, bounds, clock, ticks, self._upkeep)
         self._last_position = (0, 0)
         self._saved_up_to = 0
-        self._last_counters = SpoolCounters()
+        self._last_counters = SpoolCounters(place=path)
 
     def append(self, records: Sequence[Record]) -> int:
         """Take records in, as many as there is room for; returns how many, counted from the first."""
@@ -181,10 +184,13 @@ class DiskSpool:
             )
 
     def _counters(self) -> SpoolCounters:
-        found = self._attached.reading.read(_COUNTERS, self._attached.key)
+        if self._attached.reading.seen is None and files.identity(self.path) is None:
+            # To look is no reason to make a file.
+            return SpoolCounters(place=self.path)
+        found = self._attached.reading.read(_COUNTERS, self._attached.key, patience=_GLANCE)
         if not found:
-            return SpoolCounters()
-        appended, delivered, pending, rejected, evicted, purged, pending_bytes, oldest = found[0]
+            return SpoolCounters(place=self.path)
+        appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]
         return SpoolCounters(
             appended=appended,
             delivered=delivered,
@@ -194,6 +200,9 @@ class DiskSpool:
             purged=purged,
             pending_bytes=pending_bytes,
             oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
+            last_success=success,
+            last_error=error,
+            place=self.path,
         )
 
 
