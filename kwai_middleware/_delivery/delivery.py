@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 import time
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery import live
@@ -192,25 +190,7 @@ _defaults: Final = _Defaults()
 
 
 def _refuse_on_event_loop(method: str, twin: str) -> None:
-    if _has_event_loop():
+    if live.has_event_loop():
         raise BlockingCall(
             f"Delivery.{method}() would stop the event loop that runs on this thread; await Delivery.{twin}() instead"
         )
-
-
-def _has_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        return True
-    # trio tells sniffio that it runs; where sniffio was never imported, trio was not either.
-    sniffio: Any = sys.modules.get("sniffio")
-    if sniffio is None:
-        return False
-    try:
-        sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
-        return False
-    return True

@@ -44,6 +44,7 @@ class Engine:
     def __init__(self, settings: Settings, *, is_closed: bool = False) -> None:
         self.pid = os.getpid()
         self.exit_timeout = settings.exit_timeout
+        self._is_serverless = _is_lambda() if settings.serverless is None else settings.serverless
         self._most_waiting = settings.max_waiting_calls
         self._calls = Ledger()
         self._spool = spool_for(settings)
@@ -90,6 +91,8 @@ class Engine:
         if not self._is_known:
             self._is_known = True
             live.close_at_exit(self)
+            if self._is_serverless:
+                live.flush_after_requests(self)
         if not self._recording.running:
             # When there is no thread to be had, the call waits for one, or for the end of the process.
             self._recording.ensure()
@@ -102,6 +105,8 @@ class Engine:
     def flush(self, deadline: float) -> bool:
         """Wait until everything submitted so far has found its end, or until the monotonic `deadline`."""
         position = self._calls.position()
+        if self._has_ended:
+            return self._calls.is_finished(position) and self._spool.is_settled(self._spool.position())
         if not self._wait_for(
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
@@ -254,6 +259,11 @@ class Engine:
         if self._is_abandoned:
             self._shipper.finish()
         self._progressed()
+
+
+def _is_lambda() -> bool:
+    """Say whether AWS Lambda runs this, and freezes it after each request."""
+    return any(os.environ.get(name) for name in ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_RUNTIME_API"))
 
 
 def _sender_for(settings: Settings) -> Sender:
