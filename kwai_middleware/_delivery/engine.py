@@ -66,7 +66,7 @@ class Engine:
             progressed=self._progressed,
         )
         self._recording = Worker("kwai-recording", self._recorder.run, self._recording_ended)
-        self._shipping = Worker("kwai-shipping", self._shipper.run, self._progressed)
+        self._shipping = Worker("kwai-shipping", self._shipper.run, self._shipping_ended)
         self._watchers: list[Doorbell] = []
         self._is_known = False
         self.is_closed = is_closed
@@ -201,7 +201,7 @@ class Engine:
             release(call)
             unrecorded += 1
         waiting = self._spool.counters().pending
-        undelivered = self._spool.close()
+        undelivered = self._spool.close(is_shipping=self._shipping.running)
         if unrecorded or undelivered:
             self._lost += unrecorded + undelivered
             _logger.warning(
@@ -254,6 +254,12 @@ class Engine:
     def _progressed(self) -> None:
         for watcher in tuple(self._watchers):
             watcher.ring()
+
+    def _shipping_ended(self) -> None:
+        if self._has_ended:
+            # Nobody waits for an answer any more, if somebody did when all was closed.
+            self._spool.close()
+        self._progressed()
 
     def _recording_ended(self) -> None:
         if self._is_abandoned:

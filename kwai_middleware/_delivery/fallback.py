@@ -140,14 +140,14 @@ class FallbackSpool:
             disk_error=self._reason if self._is_failing else None,
         )
 
-    def close(self) -> int:
+    def close(self, *, is_shipping: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
         self._try_at = 0.0
         self._moved_back()
         with self._lock:
             self._is_closed = True
             lost = self._memory.close()
-        return lost + self._disk.close()
+        return lost + self._disk.close(is_shipping=is_shipping)
 
     def _is_settled_in_memory(self, mark: int) -> bool:
         return self._memory.is_settled(max(mark, self._rescued_up_to))

@@ -24,6 +24,9 @@ _REJECTIONS_KEPT: Final = 20
 _FEW: Final = 10
 """So many waiting records are sent one by one, each at once."""
 
+_MANY: Final = 100
+"""More waiting records than this are sent many together; up to it over a few connections, without waiting."""
+
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of the records in hand: they are in memory meanwhile."""
 
@@ -153,9 +156,9 @@ class Shipper:
         # After a failure one record goes ahead and finds out whether the vendor is back.
         if backlog <= _FEW or self._backoff.is_probing:
             rows, bulk = 1, False
-        elif self._bulk and not bulk_wait:
+        elif self._bulk and backlog > _MANY and not bulk_wait:
             rows, bulk = MOST_TOGETHER, True
-        elif backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
+        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
             rows, bulk = _CREW_ROWS, False
         else:
             return bulk_wait

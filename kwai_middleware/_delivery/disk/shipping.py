@@ -101,6 +101,7 @@ class Shipping:
 
     def renew(self) -> bool:
         """Keep the claim while nothing is sent; whether another process is in a hurry."""
+        self._upkeep.now_and_then(self._attached.shipping, is_idle=False)
         claim = self._claim()
         if claim is None or claim.owner != self._attached.owner:
             return False

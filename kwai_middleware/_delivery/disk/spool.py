@@ -76,6 +76,7 @@ class DiskSpool:
         self._last_position = (0, 0)
         self._saved_up_to = 0
         self._last_counters = SpoolCounters(place=path)
+        self._is_closed = self._was_settled = False
 
     def append(self, records: Sequence[Record]) -> int:
         """Take records in, as many as there is room for; returns how many, counted from the first."""
@@ -123,6 +124,8 @@ class DiskSpool:
 
     def is_settled(self, position: object) -> bool:
         """Whether nothing that this process appended before the mark is pending."""
+        if self._is_closed:
+            return self._was_settled
         generation, last = cast("tuple[int, int]", position)
 
         def settled() -> bool:
@@ -140,11 +143,15 @@ class DiskSpool:
             self._last_counters = self._attached.attempt(self._counters)
         return self._last_counters
 
-    def close(self) -> int:
+    def close(self, *, is_shipping: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
-        self._shipping.let_go()
-        self.counters()
-        self._attached.close()
+        if not is_shipping:
+            self._shipping.let_go()
+            self.counters()
+            with contextlib.suppress(SpoolUnavailable):
+                self._was_settled = self.is_settled(self.position())
+            self._is_closed = True
+            self._attached.close()
         return 0
 
     def _append(self, records: Sequence[Record], *, partly: bool) -> int | None:
