@@ -157,9 +157,7 @@ class Engine:
         """Look at both ledgers."""
         account = self._calls.account()
         counters = self._spool.counters()
-        weather = self._shipper.weather
-        # Another process may have had more luck since.
-        is_news = weather.last_error_at >= (counters.last_success or 0.0)
+        last_success, last_error = self._shipper.weather.of_all(counters.last_success, counters.last_error)
         return Stats(
             accepted=account.accepted,
             spooled=account.spooled,
@@ -175,8 +173,8 @@ class Engine:
             purged=counters.purged,
             pending_bytes=counters.pending_bytes,
             oldest_pending=counters.oldest_pending,
-            last_success=max(filter(None, (weather.last_success, counters.last_success)), default=None),
-            last_error=counters.last_error or (weather.last_error if is_news else None),
+            last_success=last_success,
+            last_error=last_error,
             kept_in=counters.place,
             disk_error=counters.disk_error,
             rejections=tuple(self._shipper.rejections.copy()),

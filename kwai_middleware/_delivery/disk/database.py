@@ -81,14 +81,14 @@ class Database:
                 raise SpoolUnavailable(f"{self.path} is locked by another process")
             native.sleep(_GLANCE)
 
-    def read(self, question: str, values: Sequence[Any] = (), patience: float = _PATIENCE) -> list[tuple[Any, ...]]:
-        """Return the rows that answer a question; when the file is held up, after `patience` seconds at most.
+    def read(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows that answer a question.
 
         Raises:
             SpoolUnavailable: Nobody can tell now.
         """
         with self.lock, self._errors_translated():
-            return _patiently(lambda: self._usable().execute(question, values).fetchall(), patience)
+            return _patiently(lambda: self._usable().execute(question, values).fetchall())
 
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
@@ -177,9 +177,9 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _patiently(function: Callable[[], _T], patience: float = _PATIENCE) -> _T:
+def _patiently(function: Callable[[], _T]) -> _T:
     """Call it again as long as another process is at the file."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + _PATIENCE
     while True:
         try:
             return function()

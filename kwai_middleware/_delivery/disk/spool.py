@@ -32,9 +32,6 @@ _COUNTERS: Final = (
     " FROM destinations WHERE base_url = ? AND digest = ?"
 )
 
-_GLANCE: Final = 0.02
-"""Seconds that a look at the counters may wait for the file: it may be on an event loop."""
-
 
 class DiskSpool:
     """Shared with the other processes of this host that have the same file.
@@ -194,7 +191,7 @@ class DiskSpool:
         if self._attached.reading.seen is None and files.identity(self.path) is None:
             # To look is no reason to make a file.
             return SpoolCounters(place=self.path)
-        found = self._attached.reading.read(_COUNTERS, self._attached.key, patience=_GLANCE)
+        found = self._attached.reading.read(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
         appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]
