@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
+from kwai_middleware import _native as native
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files, schema, tables, upkeep
@@ -70,6 +71,7 @@ class DiskSpool:
         self._attached = Attachment(path, destination, steps, connection_type, self._save)
         self._upkeep = upkeep.Upkeep(path, destination, bounds, clock, ticks)
         self._shipping = Shipping(self._attached, bounds, clock, ticks, self._upkeep)
+        self._lock = native.lock()
         self._last_position = (0, 0)
         self._saved_up_to = 0
         self._last_counters = SpoolCounters(place=path)
@@ -162,7 +164,7 @@ class DiskSpool:
             number = tables.destination_id(connection, self._attached.destination)
             position = tables.append(connection, number, fitting, self._attached.owner, self._clock())
         # Two threads may append, and the second to come here be the first that has appended.
-        with database.lock:
+        with self._lock:
             self._last_position = max(self._last_position, (generation, position))
         return len(fitting)
 
