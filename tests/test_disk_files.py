@@ -384,6 +384,6 @@ def test_a_link_onto_a_network_s_disk_leads_there(tmp_path: Path) -> None:
 
 
 def test_where_the_system_does_not_tell_a_disk_counts_as_local(tmp_path: Path) -> None:
-    """macOS has no such list; then SQLite itself has to notice."""
+    """Not every system has such a list, macOS has none; then SQLite itself has to notice."""
     assert None is on_network("/", str(tmp_path / "nothing"))
     assert None is on_network(str(tmp_path))

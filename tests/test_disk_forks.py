@@ -33,7 +33,7 @@ def sound():
 
 
 def test_a_hundred_forks_in_the_middle_of_commits(tmp_path: Path) -> None:
-    """A thread commits all the time, among many others, while its process forks: each child can write, and all is there."""
+    """A thread commits all the time while its process forks: each child can write, and all is there."""
     program = """
 spool, over, mine = spool_at(path), threading.Event(), []
 def write():

@@ -195,9 +195,11 @@ class Database:
         if kind is not None:
             raise SpoolUnavailable(f"{self.path} lies on a network's disk ({kind})")
         with files.exclusively(self.path, patience=0.0) as lock:
-            files.made(self.path)
             files.checked(self.path)
-            self.seen = files.identity(self.path)
+            is_another = files.identity(self.path) != self.seen
+            files.remove_leftovers(self.path, self._seen_beside if is_another else ())
+            files.made(self.path)
+            self.seen, self._seen_beside = files.identity(self.path), ()
             try:
                 with errors_translated():
                     connection = self._connected()

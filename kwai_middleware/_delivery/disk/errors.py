@@ -34,13 +34,16 @@ _MEANINGS: Final = {
 }
 _PRIMARY: Final = 0xFF
 
+_SHORT_LOG: Final = sqlite3.SQLITE_IOERR_SHORT_READ
+"""The log has less in it than SQLite's shared memory says: somebody has deleted it, or cut it off."""
+
 
 def translated(error: sqlite3.Error) -> SpoolUnavailable:
     """Return what an error of SQLite's means for the spool."""
     # Errors of Python's own layer, of a closed connection for one, carry neither.
-    code: int = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    code: int = getattr(error, "sqlite_errorcode", 0)
     words = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
-    return _MEANINGS.get(code, SpoolUnavailable)(words)
+    return SpoolCorrupt(words) if code == _SHORT_LOG else _MEANINGS.get(code & _PRIMARY, SpoolUnavailable)(words)
 
 
 @contextlib.contextmanager

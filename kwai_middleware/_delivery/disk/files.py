@@ -30,6 +30,7 @@ __all__ = [
     "made",
     "make_ours",
     "put_aside",
+    "remove_leftovers",
     "size_of",
 ]
 
@@ -215,6 +216,28 @@ def make_ours(lock: int) -> None:
         # On a full disk the next one remembers it.
         with contextlib.suppress(OSError):
             os.write(lock, _OURS)
+
+
+def remove_leftovers(path: str, before: Beside = ()) -> None:
+    """Remove what SQLite has put beside a file that is not there any more, and would take for that of the next one.
+
+    Whoever still has the old file open keeps what belongs to it. To be called exclusively.
+
+    Args:
+        path: Of the file.
+        before: What was beside the old one; to be removed although there is a new one with something in it.
+
+    Raises:
+        SpoolUnavailable: It cannot be removed.
+    """
+    is_empty = not size_of(path)
+    for each in _BESIDE:
+        found = identity(path + each)
+        if found is not None and (is_empty or found in before):
+            try:
+                os.unlink(path + each)
+            except OSError as error:
+                raise SpoolUnavailable(f"{path}{each}: {error.strerror}") from None
 
 
 def put_aside(path: str, suffix: str) -> str:
