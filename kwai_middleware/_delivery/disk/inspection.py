@@ -156,14 +156,37 @@ class Inspection:
             DestinationState(
                 destination=Destination(base_url, digest),
                 counters=SpoolCounters(
-                    *numbers, oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest)
+                    appended=appended,
+                    delivered=delivered,
+                    pending=pending,
+                    rejected=rejected,
+                    evicted=evicted,
+                    purged=purged,
+                    pending_bytes=size,
+                    oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
                 ),
                 rejected_kept=kept,
                 last_success=last_success,
                 last_error=last_error,
                 shipping=None if shipper is None else self._shipping(shipper, until),
             )
-            for base_url, digest, *numbers, oldest, kept, last_success, last_error, shipper, until in found
+            for (
+                base_url,
+                digest,
+                appended,
+                delivered,
+                pending,
+                rejected,
+                evicted,
+                purged,
+                size,
+                oldest,
+                kept,
+                last_success,
+                last_error,
+                shipper,
+                until,
+            ) in found
         ]
 
     def state_of(self, destination: Destination) -> DestinationState | None:
