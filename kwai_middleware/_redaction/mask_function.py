@@ -68,10 +68,9 @@ def name_of(mask: MaskFunction) -> str:
     while isinstance(inner, functools.partial):
         inner = cast("Any", inner).func
     # Not `isroutine`: an object with a `__get__`, as decorators make them, counts as one and may have no name.
-    function: Any = inner.__func__ if inspect.ismethod(inner) else inner
-    if isinstance(function, FunctionType | BuiltinFunctionType):
-        return str(function.__qualname__)
-    return type(inner).__qualname__
+    function = inner.__func__ if inspect.ismethod(inner) else inner
+    has_name = isinstance(function, FunctionType | BuiltinFunctionType)
+    return function.__qualname__ if has_name else str(type(inner).__qualname__)
 
 
 def _is_async(function: object) -> bool:
