@@ -61,6 +61,7 @@ class Engine:
             self._spool,
             is_configured=settings.api_key is not None,
             capture=settings.capture,
+            media=settings.media,
             mask=settings.mask,
             appended=self._appended,
             progressed=self._progressed,

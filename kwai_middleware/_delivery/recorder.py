@@ -10,6 +10,7 @@ from typing import Final
 from kwai_middleware import _guard, _notices
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
+from kwai_middleware._delivery import media as media_
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
@@ -19,6 +20,7 @@ from kwai_middleware._pace import Pace, breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
+from kwai_middleware._settings import Media
 
 __all__ = ["Recorder"]
 
@@ -38,6 +40,7 @@ class Recorder:
         spool: Where the records go.
         is_configured: Whether there is anywhere to send them from there.
         capture: The most that may be recorded of any call.
+        media: What stands in a record for media.
         mask: The app's own, over all content that leaves; None for none.
         appended: Called after records that the spool took.
         progressed: Called after each call.
@@ -50,6 +53,7 @@ class Recorder:
         *,
         is_configured: bool,
         capture: Capture,
+        media: Media,
         mask: MaskFunction | None,
         appended: Callable[[], None],
         progressed: Callable[[], None],
@@ -58,6 +62,7 @@ class Recorder:
         self._spool = spool
         self._is_configured = is_configured
         self._capture: Capture = capture
+        self._media: Media = media
         self._mask = None if mask is None else ContentMask(mask)
         self._appended = appended
         self._progressed = progressed
@@ -235,6 +240,8 @@ class Recorder:
                 " set KEYWORDSAI_API_KEY or RESPAN_API_KEY, or Settings(api_key=...)",
             )
             return ledger.NOT_CONFIGURED
+        if self._media == "digest":
+            completed = media_.replaced(completed)
         if self._mask is not None:
             completed = self._mask.masked(completed, secrets)
         caller = completed.caller
