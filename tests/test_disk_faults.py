@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +13,9 @@ import pytest
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import DiskSpool
 from kwai_middleware._delivery.spool import Outcome
-from tests.support.logs_api import logs_api
-from tests.support.processes import DEADLINE
 from tests.support.spool_files import (
     BOUNDS,
     DESTINATION,
-    folder_of_somebody,
     record,
     records_in,
     run,
@@ -137,7 +132,7 @@ def test_what_can_be_read_of_a_damaged_file_is_saved(tmp_path: Path) -> None:
     reader = spool_at(path)
     with pytest.raises(SpoolUnavailable):
         for _ in range(5):
-            reader._shipping.read("SELECT length(entry) FROM records")  # noqa: SLF001 - no other way reads it all
+            reader._attached.shipping.read("SELECT length(entry) FROM records")
     names = records_in(reader)
     names += records_in(spool)
     assert set(names) <= {f"mine {number}" for number in range(300)}

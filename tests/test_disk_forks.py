@@ -127,6 +127,8 @@ def test_a_forgotten_database_is_closed(tmp_path: Path) -> None:
 before = len(os.listdir("/dev/fd"))
 for _ in range(20):
     spool_at(path).append([record("a")])
+import gc
+gc.collect()
 print(len(os.listdir("/dev/fd")) - before)
 """
     assert "0\n" == run(program, tmp_path / "x.db")
