@@ -1,4 +1,4 @@
-"""Damaged, deleted and replaced files, and disks that are full or cannot be written: work goes on, nothing is lost twice."""
+"""Damaged, deleted and replaced files, disks that are full or cannot be written: work goes on, nothing is lost twice."""
 
 from __future__ import annotations
 

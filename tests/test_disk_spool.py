@@ -609,7 +609,7 @@ def test_no_question_looks_through_all_records(host: Host, question: str, values
 
 
 def test_work_does_not_grow_with_what_waits(host: Host) -> None:
-    """The steps that SQLite takes for a round are the same with a thousand records in the file and with twenty thousand."""
+    """The steps that SQLite takes for a round are the same with a thousand records in the file and twenty thousand."""
     steps = [0]
 
     class Counted(sqlite3.Connection):
