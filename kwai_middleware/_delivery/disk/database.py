@@ -31,11 +31,15 @@ _PATIENCE: Final = 2.0
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
 
-SQLite's own waiting sleeps longer the longer it has waited, and newcomers overtake.
+All who wait look equally often. SQLite's own waiting sleeps longer the longer it has waited, and
+newcomers overtake.
 """
 
-_STAY_AWAY: Final = 0.0015
-"""Seconds between two turns of one's own: all who wait have looked by then, so the turns go round."""
+_AWAY: Final = 0.002
+"""Seconds that whoever has had a turn stays away while others want one too: so the turns go round."""
+
+_MEMORY: Final = 1.0
+"""Seconds for which others want a turn, when one of them was found to have it."""
 
 
 class Database:
@@ -61,7 +65,7 @@ class Database:
         self._steps = steps
         self._connection_type = connection_type
         self._is_closed = False
-        self._next_turn = 0.0
+        self._crowded_until = self._away_until = 0.0
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -70,7 +74,7 @@ class Database:
         Raises:
             SpoolUnavailable: It did not work out; nothing has changed.
         """
-        native.sleep(min(max(0.0, self._next_turn - time.monotonic()), _STAY_AWAY))
+        native.sleep(min(max(0.0, self._away_until - time.monotonic()), _AWAY))
         with self._turn(lambda connection: connection.execute("BEGIN IMMEDIATE")) as (seat, connection, _):
             try:
                 yield connection
@@ -83,7 +87,8 @@ class Database:
                     with contextlib.suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 raise
-        self._next_turn = time.monotonic() + _STAY_AWAY
+        now = time.monotonic()
+        self._away_until = now + _AWAY if now < self._crowded_until else 0.0
 
     def read(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows that answer a question.
@@ -152,7 +157,9 @@ class Database:
             with errors_translated():
                 return connection, begin(connection)
         except SpoolBusy:
-            if time.monotonic() >= until:
+            now = time.monotonic()
+            self._crowded_until = now + _MEMORY
+            if now >= until:
                 raise
             return None
 
