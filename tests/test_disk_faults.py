@@ -117,8 +117,7 @@ spool.close()
         assert {"mine after", "mine at last", "theirs after"} <= set(names)
         assert len(names) == len(set(names))
         assert (1, 1) == (len(damaged(path)), complaints(caplog, "was damaged") + complaints(caplog, "was deleted"))
-        mine.close()
-
+        
 
 def test_what_can_be_read_of_a_damaged_file_is_saved(tmp_path: Path) -> None:
     """A page at the end is broken: the records before it are not lost."""
@@ -309,19 +308,152 @@ def test_a_full_disk_takes_nothing_of_a_batch_and_is_tried_again(
 
 LIFE = """
 import logging, resource, stat
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message).60s", stream=sys.stdout)
+logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message).60s", stream=sys.stdout)
 from kwai_middleware._delivery.delivery import Delivery
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._settings import Settings
 from kwai_middleware._secret import Secret
 url = sys.argv[2]
 def delivery(spool):
-    return Delivery(Settings(api_key=Secret("k"), base_url=url, spool=spool, exit_timeout=30.0))
+    return Delivery(Settings(api_key=Secret("k"), base_url=url, spool=spool, exit_timeout=1.0))
 def call(name):
     return CompletedCall(record_id=name, model="m", messages=b"[]")
-def until(condition):
-    end = time.monotonic() + 60
-    while not condition():
+news = []
+class Ear(logging.Handler):
+    def emit(self, entry):
+        news.append(entry.getMessage())
+logging.getLogger("kwai_middleware").addHandler(Ear())
+def until_on_disk_again(delivery):
+    end = time.monotonic() + 40
+    while not any("on disk again" in each for each in news):
         assert time.monotonic() < end
-        time.sleep(0.01)
+        delivery.submit(call("again"))
+        delivery.flush(20)
+        time.sleep(0.1)
 """
+
+
+def lived(program: str, *arguments: object) -> list[str]:
+    """Run a program with a delivery to a logs API that takes everything; returns what it printed, the log included."""
+    with logs_api() as api:
+        return run(LIFE + program, *map(str, arguments[:1]), api.url, *map(str, arguments[1:])).splitlines()
+
+
+def test_a_full_disk_and_room_again(tmp_path: Path) -> None:
+    """A file that may not grow any more: records wait in memory and arrive, one error is logged; then disk again."""
+    program = """
+resource.setrlimit(resource.RLIMIT_FSIZE, (16384, resource.RLIM_INFINITY))
+mine = delivery("sqlite://" + path)
+for number in range(5):
+    mine.submit(call(f"full {number}"))
+    mine.flush(20)
+print(mine.flush(20), mine.stats().delivered)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+until_on_disk_again(mine)
+stats = mine.stats()
+print(mine.flush(20), stats.dropped, stats.accepted == stats.delivered)
+"""
+    printed = lived(program, tmp_path / "x.db")
+    assert ["True 5", "True 0 True"] == [line for line in printed if line.startswith("True")]
+    assert (1, 1) == (
+        sum("cannot be kept on disk" in line and line.startswith("ERROR") for line in printed),
+        sum("kept on disk again" in line for line in printed),
+    )
+
+
+def test_a_folder_that_cannot_be_written_and_can_again() -> None:
+    """Without the right to write, records wait in memory and arrive; with it, the file is made."""
+    program = """
+become_somebody()
+folder = os.path.dirname(path)
+os.chmod(folder, 0o500)
+mine = delivery("sqlite://" + path)
+mine.submit(call("first"))
+print(mine.flush(20), os.listdir(folder))
+os.chmod(folder, 0o700)
+until_on_disk_again(mine)
+print(os.path.exists(path))
+print(mine.flush(20), mine.stats().dropped)
+"""
+    with folder_of_somebody() as folder:
+        printed = lived(program, folder / "x.db")
+    assert ["True []", "True", "True 0"] == [line for line in printed if line.startswith("True")]
+    assert 1 == sum("cannot be kept on disk" in line for line in printed)
+
+
+def test_a_file_that_cannot_be_written_and_can_again() -> None:
+    """A file that was made read-only is used again once it is not: no connection stays read-only."""
+    program = """
+become_somebody()
+spool = spool_at(path)
+spool.append([record("before")])
+spool.close()
+os.chmod(path, 0o400)
+again = spool_at(path)
+for _ in range(2):
+    try:
+        again.append([record("refused")])
+    except SpoolUnavailable as error:
+        print("READONLY" in str(error) or "CANTOPEN" in str(error) or error)
+os.chmod(path, 0o600)
+again.append([record("after")])
+print(records_in(again))
+again.close()
+"""
+    with folder_of_somebody() as folder:
+        assert ["True", "True", "['before', 'after']"] == run(program, folder / "x.db").splitlines()
+
+
+# The default place
+
+
+@pytest.mark.parametrize("state", ["", "state", "relative"])
+def test_the_default_place_is_the_user_s_state_directory(tmp_path: Path, state: str) -> None:
+    """It follows XDG_STATE_HOME, and says nothing when all is well; a relative one does not count."""
+    program = """
+os.environ.update(HOME=path, XDG_STATE_HOME=sys.argv[3])
+os.chdir(path)
+mine = delivery("auto")
+for _ in range(3):
+    mine.submit(call("x"))
+    mine.flush(20)
+print(mine.flush(20), mine.stats().delivered)
+for folder, _, names in os.walk(path):
+    for name in names:
+        if name.endswith(".db"): print(os.path.join(folder, name))
+"""
+    place = str(tmp_path / "state") if state == "state" else state
+    printed = lived(program, tmp_path, place)
+    folder = tmp_path / ("state" if state == "state" else ".local/state") / "kwai-middleware"
+    assert ["True 3"] == printed[:1]
+    assert [str(each) for each in folder.glob("spool-*.db")] == printed[1:]
+
+
+def test_a_state_directory_that_cannot_be_written_means_memory_and_one_warning() -> None:
+    """Nobody has asked for a disk: it is a warning, once, and everything arrives."""
+    program = """
+become_somebody()
+os.environ.update(HOME=path, XDG_STATE_HOME="")
+os.chmod(path, 0o500)
+mine = delivery("auto")
+for _ in range(3):
+    mine.submit(call("x"))
+    mine.flush(20)
+print(mine.flush(20), mine.stats().delivered)
+os.chmod(path, 0o700)
+"""
+    with folder_of_somebody() as folder:
+        printed = lived(program, folder)
+    assert ["True 3"] == [line for line in printed if not line.startswith("WARNING")]
+    assert 1 == len(printed) - 1
+
+
+def test_our_threads_import_nothing_for_the_disk(tmp_path: Path) -> None:
+    """A process that forks during an import gives its child half a module; so all is there before the first record."""
+    program = """
+mine = delivery("sqlite://" + path)
+before = set(sys.modules)
+mine.submit(call("x"))
+print(mine.flush(20), mine.stats().appended, set(sys.modules) - before)
+"""
+    assert ["True 1 set()"] == lived(program, tmp_path / "é" / "x.db")

@@ -74,7 +74,8 @@ class Database:
         Raises:
             SpoolUnavailable: It did not work out; nothing has changed.
         """
-        native.sleep(min(max(0.0, self._away_until - time.monotonic()), _AWAY))
+        if self._away_until and (wait := self._away_until - time.monotonic()) > 0:
+            native.sleep(min(wait, _AWAY))
         with self._turn(lambda connection: connection.execute("BEGIN IMMEDIATE")) as (seat, connection, _):
             try:
                 yield connection

@@ -37,6 +37,7 @@ __all__ = [
 _IN_USE: Final = ("-wal", "-shm")
 _BESIDE: Final = (*_IN_USE, "-journal")
 _ASIDE: Final = ".corrupt-"
+_OWNER_ONLY: Final = 0o600
 _OURS: Final = b"kwai-middleware\n"
 _LONGEST_PATH: Final = 500
 """Bytes; SQLite takes 512, with what it adds to the name."""
@@ -152,12 +153,16 @@ def checked(path: str) -> None:
     Raises:
         SpoolUnavailable: One of them is a link, has a second name, belongs to another user, or is no file.
     """
+    rights = _OWNER_ONLY
     for each in (path, *(path + suffix for suffix in _BESIDE)):
         try:
             found = os.lstat(each)
             _check(each, found)
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                os.chmod(each, 0o600)
+            if each == path:
+                # Who has made the file read-only will have had a reason; those beside it follow it.
+                rights &= found.st_mode
+            if stat.S_IMODE(found.st_mode) != rights:
+                os.chmod(each, rights)
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -126,6 +126,9 @@ class DiskSpool:
         if self._is_closed:
             return self._was_settled
         generation, last = cast("tuple[int, int]", position)
+        if self._last_position == (0, 0):
+            # Known without the file, which may be the one that cannot be read.
+            return True
 
         def settled() -> bool:
             # Not before the records of a file that is gone are in the new one.
