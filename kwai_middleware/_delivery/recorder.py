@@ -70,6 +70,7 @@ class Recorder:
         self._batch_bytes = 0
         self._has_large_in_hand = False
         self._failures = 0
+        self._is_untold = False
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
         self._pace = Pace(self.between)
@@ -98,6 +99,7 @@ class Recorder:
     def run(self) -> None:
         """Record until told to end, in the background of whatever the app does."""
         with self._pace:
+            self._tell_of_records()
             self._commit()
             while not self._stopped:
                 if self.step():
@@ -197,9 +199,9 @@ class Recorder:
         self._calls.finish(numbers, outcome)
 
     def _tell_of_commit(self, taken: int, count: int) -> None:
+        self._is_untold = self._is_untold or taken > 0
         self._progressed()
-        if taken:
-            self._appended()
+        self._tell_of_records()
         if taken < count:
             _notices.warn_once(
                 "dropped",
@@ -207,6 +209,12 @@ class Recorder:
                 "the spool is full, since the logs API takes too few records or none; new ones are dropped and counted"
                 " (max_spool_bytes, max_memory_bytes)",
             )
+
+    def _tell_of_records(self) -> None:
+        """Wake who ships. The one who put them there may have died before it could."""
+        if self._is_untold:
+            self._appended()
+            self._is_untold = False
 
     def _tell_of_overflow(self) -> None:
         if self._calls.has_overflowed:
