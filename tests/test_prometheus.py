@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -85,7 +86,7 @@ def python(api: LogsAPI, program: str, **environment: str) -> str:
     """Run a program in a process of its own; returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=api.environment(PYTHONPATH=str(PROJECT), **environment),
+        env={**os.environ, **api.environment(PYTHONPATH=str(PROJECT), **environment)},
         capture_output=True,
         text=True,
         timeout=DEADLINE,

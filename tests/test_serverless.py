@@ -464,6 +464,31 @@ def test_a_delivery_that_is_gone_is_not_waited_for(api: LogsAPI) -> None:
         assert time.monotonic() < end
 
 
+def test_a_forked_worker_leaves_those_of_its_parent_alone() -> None:
+    """What another process has listed before the fork is not flushed in this one."""
+    flushes: list[float] = []
+
+    class OfParent:
+        pid = os.getppid()
+        exit_timeout = DEADLINE
+
+        def hurry(self) -> None:
+            flushes.append(0.0)
+
+        def flush(self, deadline: float) -> bool:
+            flushes.append(deadline)
+            return True
+
+        close = flush
+
+    engine = OfParent()
+    live.flush_after_requests(engine)
+    live.flush_serverless()
+    asyncio.run(live.aflush_serverless())
+    del live.serverless[id(engine)]
+    assert [] == flushes
+
+
 def test_a_closed_delivery_holds_up_no_request(api: LogsAPI, tmp_path: Path) -> None:
     """After its end a delivery that still has records in its file is not waited for any more."""
     api.answer = lambda entry, times: answer(503)

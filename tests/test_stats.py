@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import subprocess
@@ -180,7 +181,7 @@ with Delivery() as delivery:
 
 def ship_elsewhere(api: LogsAPI, path: Path, seconds: float) -> str:
     """Deliver one call in another process that has the same file; returns whether it says to have."""
-    environment = api.environment(KWAI_SPOOL=f"sqlite://{path}", PYTHONPATH=str(PROJECT))
+    environment = {**os.environ, **api.environment(KWAI_SPOOL=f"sqlite://{path}", PYTHONPATH=str(PROJECT))}
     argv = [sys.executable, "-c", OTHER, str(seconds)]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=DEADLINE)
     assert 0 == done.returncode, done.stderr
@@ -235,10 +236,12 @@ def test_an_outage_of_the_disk_is_told_and_its_end_too(api: LogsAPI, tmp_path: P
         assert balanced(stats)
         folder.unlink()
         api.answer = taken
-        delivery.submit(completed())
-        assert delivery.flush(DEADLINE)
+        # The disk is found to work when there is something to be written to it.
+        while delivery.stats().disk_error is not None:
+            delivery.submit(completed())
+            assert delivery.flush(DEADLINE)
         stats = delivery.stats()
-    assert (f"{folder}/records.db", None, 2) == (stats.kept_in, stats.disk_error, stats.delivered)
+    assert (f"{folder}/records.db", stats.accepted) == (stats.kept_in, stats.delivered)
     assert balanced(stats)
 
 

@@ -340,6 +340,34 @@ def test_a_thread_that_dies_at_the_end_stays_dead(api: LogsAPI, nothing_is_swall
     end(nothing_is_swallowed, SystemExit)
 
 
+def test_records_that_no_file_takes_are_counted_at_the_end(
+    api: LogsAPI, tmp_path: Path, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """A batch that the file never took, tried again when the process ends, is counted as lost, each record once."""
+    delivery = Delivery(api.settings(spool=f"sqlite://{tmp_path}/records.db"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> Any:
+        begun.set()
+        assert go_on.wait(DEADLINE)
+        return completed(record_id="\ud800")
+
+    delivery.submit(Pending(wait))
+    assert begun.wait(DEADLINE)
+    for _ in range(50):
+        delivery.submit(completed(record_id="\ud800"))
+    go_on.set()
+    until(lambda: delivery.stats().restarts["recording"] >= 1)
+    assert not delivery.close(0.2)
+    until(lambda: delivery.stats().in_memory == 0)
+    stats = delivery.stats()
+    assert (51, 51, 0) == (stats.accepted, stats.dropped, stats.appended)
+    # The last try may come when the file is closed.
+    assert {"spool failed", "not recorded in time", "spool full"} >= stats.dropped_by_reason.keys()
+    assert balanced(stats)
+    end(nothing_is_swallowed, UnicodeEncodeError)
+
+
 def test_what_dies_again_and_again_is_given_longer_and_longer_pauses(
     nothing_is_swallowed: list[BaseException],
 ) -> None:

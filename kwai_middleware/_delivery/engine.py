@@ -73,6 +73,7 @@ class Engine:
         self.is_closed = is_closed
         self._is_abandoned = False
         self._has_ended = False
+        self._has_flushed = False
         self._lost = 0
 
     def submit(self, call: Call) -> bool:
@@ -105,9 +106,9 @@ class Engine:
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything submitted so far has found its end, or until the monotonic `deadline`."""
-        position = self._calls.position()
         if self._has_ended:
-            return self._calls.is_finished(position) and self._spool.is_settled(self._spool.position())
+            return self._has_flushed
+        position = self._calls.position()
         if not self._wait_for(
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
@@ -129,7 +130,7 @@ class Engine:
         self.is_closed = True
         self._recorder.hurry()
         try:
-            self.flush(deadline)
+            self._has_flushed = self.flush(deadline)
         finally:
             self._recorder.stop()
             self._recording.stop()
@@ -199,6 +200,8 @@ class Engine:
             self._calls.finish((number,), ledger.NOT_RECORDED)
             release(call)
             unrecorded += 1
+        # What a thread still has in hand comes too late.
+        self._lost += self._calls.account().in_memory
         waiting = self._spool.counters().pending
         undelivered = self._spool.close(is_shipping=self._shipping.running)
         if unrecorded or undelivered:
@@ -263,6 +266,9 @@ class Engine:
     def _recording_ended(self) -> None:
         if self._is_abandoned:
             self._shipper.finish()
+        if self._has_ended:
+            # It died of what it had in hand, or was late.
+            self._recorder.give_up()
         self._progressed()
 
 
