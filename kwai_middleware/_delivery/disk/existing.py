@@ -1,0 +1,119 @@
+"""Finding and opening the spool files that are there, for whoever looks in from outside of an app; makes none."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from typing import Final
+
+from kwai_middleware._delivery.disk import places, schema
+from kwai_middleware._delivery.disk.database import Database
+from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
+from kwai_middleware._spool_place import AUTO, MEMORY, path_of
+
+__all__ = ["found_in", "location_of", "opened", "put_aside_from"]
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER: Final = 100
+_WRITE_VERSION: Final = 18
+_WITH_LOG: Final = 2
+_APPLICATION: Final = slice(68, 72)
+
+
+def location_of(place: str) -> str | None:
+    """Return the absolute path, of a file or a folder, that a checked place means; None for memory."""
+    if place == MEMORY:
+        return None
+    return places.default_folder() if place == AUTO else path_of(place)
+
+
+def found_in(location: str) -> list[str]:
+    """Return the spool files at a path: itself, or those in the folder that it is.
+
+    A file without a byte has just been made, and nothing is in it yet.
+
+    Raises:
+        SpoolUnavailable: The folder cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(location))
+    except (FileNotFoundError, NotADirectoryError):
+        paths = [location]
+    except OSError as error:
+        raise SpoolUnavailable(f"{location}: {error.strerror}") from None
+    else:
+        paths = [os.path.join(location, name) for name in names if name.startswith("spool-") and name.endswith(".db")]
+    return [path for path in paths if _is_something(path)]
+
+
+def put_aside_from(path: str) -> list[str]:
+    """Return the damaged files that were put aside, and in whose place the file at `path` began."""
+    folder, name = os.path.split(path)
+    return [
+        os.path.join(folder, each)
+        for each in sorted(os.listdir(folder))
+        if each.startswith(f"{name}.corrupt-") and not each.endswith(("-wal", "-shm"))
+    ]
+
+
+def opened(path: str) -> Database:
+    """Return a database of a spool's file that is there, as it is: of whatever version.
+
+    To be called before this process has any connection to the file: the look at its first bytes would
+    take the locks away from that.
+
+    Raises:
+        SpoolUnavailable: It is not this user's, no spool, damaged, or of a version that cannot be shared.
+            Nobody has touched it.
+    """
+    _check_owner(path)
+    _check_header(path)
+    # With steps it would be brought to our version, and without a file there would be a new one.
+    return Database(path, steps=())
+
+
+def _is_something(path: str) -> bool:
+    try:
+        return os.lstat(path).st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+
+
+def _check_owner(path: str) -> None:
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SpoolUnavailable(f"{path} is a link or no file")
+    if found.st_uid != os.geteuid():
+        # Root could open it, but what SQLite puts beside it would be root's, and in the way of the app.
+        raise SpoolUnavailable(f"{path} belongs to another user: run this command as {_name_of(found.st_uid)}")
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def _check_header(path: str) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+    try:
+        header = os.read(handle, _HEADER)
+    finally:
+        os.close(handle)
+    if len(header) < _HEADER or not header.startswith(_MAGIC):
+        raise SpoolCorrupt(f"{path} is no SQLite file, or damaged")
+    application = int.from_bytes(header[_APPLICATION], "big")
+    # What the first transaction has written may still stand in the log alone.
+    is_young = not application and header[_WRITE_VERSION] == _WITH_LOG
+    if application != schema.APPLICATION and not is_young:
+        raise SpoolUnavailable(f"{path} belongs to another program, or to a newer version of this library")
