@@ -145,14 +145,17 @@ class Draining:
         if state is None:
             raise SpoolGone(f"{self._inspection.path} holds nothing for this destination any more")
         now, before = state.counters, self._before
-        is_here = state.shipping is None or state.shipping.pid == os.getpid()
+        shipping = state.shipping
+        is_elsewhere = shipping is not None and (
+            shipping.state == "unknown" or (shipping.state == "alive" and shipping.pid != os.getpid())
+        )
         return Progress(
             delivered=now.delivered - before.delivered,
             rejected=max(0, now.rejected - before.rejected),
             evicted=now.evicted - before.evicted,
             pending=now.pending,
             last_error=self._own_error or state.last_error,
-            elsewhere=None if is_here else state.shipping,
+            elsewhere=shipping if is_elsewhere else None,
         )
 
     def _step(self, timeout: float) -> float | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import existing, files, owners
@@ -104,11 +104,13 @@ class Amount:
         records: Waiting or rejected.
         customers: Whom they are about.
         nobodys: Records that are about no customer.
+        last: Position of the last of them; 0 when there is none.
     """
 
     records: int
     customers: int
     nobodys: int
+    last: int
 
 
 class Inspection:
@@ -152,19 +154,7 @@ class Inspection:
             " (SELECT count(*) FROM records WHERE destination = id AND is_rejected = 1),"
             " last_success, last_error, shipper, shipper_until FROM destinations ORDER BY base_url, digest"
         )
-        return [
-            DestinationState(
-                destination=Destination(base_url, digest),
-                counters=SpoolCounters(
-                    *numbers, oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest)
-                ),
-                rejected_kept=kept,
-                last_success=last_success,
-                last_error=last_error,
-                shipping=None if shipper is None else self._shipping(shipper, until),
-            )
-            for base_url, digest, *numbers, oldest, kept, last_success, last_error, shipper, until in found
-        ]
+        return [self._state(row) for row in found]
 
     def state_of(self, destination: Destination) -> DestinationState | None:
         """Return the state of one destination; None when it is not in the file."""
@@ -199,12 +189,12 @@ class Inspection:
 
     def amount(self, choice: Choice) -> Amount:
         """Count a choice."""
-        ((records, customers, with_customer),) = self.database.read(
-            "SELECT count(*), count(DISTINCT customer), count(customer) FROM records"
-            " WHERE is_rejected >= ? AND (? IS NULL OR customer = ?) AND appended_at < ?",
+        ((records, customers, with_customer, last),) = self.database.read(
+            "SELECT count(*), count(DISTINCT customer), count(customer), coalesce(max(position), 0)"
+            " FROM records WHERE is_rejected >= ? AND (? IS NULL OR customer = ?) AND appended_at < ?",
             (choice.rejected_only, choice.customer, choice.customer, choice.recorded_before),
         )
-        return Amount(records, customers, records - with_customer)
+        return Amount(records, customers, records - with_customer, last)
 
     def positions(self, choice: Choice) -> list[tuple[int, int]]:
         """Return position and size of each record of a choice."""
@@ -221,6 +211,27 @@ class Inspection:
             return False
         # A time too far ahead was measured before the machine was started anew.
         return 0.0 < until - self._ticks() <= _LONGEST_CLAIM and not owners.is_dead(owner)
+
+    def _state(self, row: Sequence[Any]) -> DestinationState:
+        base_url, digest, appended, delivered, pending, rejected, evicted, purged, pending_bytes, oldest, *rest = row
+        kept, last_success, last_error, shipper, until = rest
+        return DestinationState(
+            destination=Destination(base_url, digest),
+            counters=SpoolCounters(
+                appended=appended,
+                delivered=delivered,
+                pending=pending,
+                rejected=rejected,
+                evicted=evicted,
+                purged=purged,
+                pending_bytes=pending_bytes,
+                oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
+            ),
+            rejected_kept=kept,
+            last_success=last_success,
+            last_error=last_error,
+            shipping=None if shipper is None else self._shipping(shipper, until),
+        )
 
     def _shipping(self, owner: str, until: float) -> Shipping:
         namespace, pid, *_ = owner.split(":")

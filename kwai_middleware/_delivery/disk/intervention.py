@@ -71,16 +71,16 @@ def _requeued(connection: sqlite3.Connection, positions: Sequence[int]) -> int:
     return changed
 
 
-def purge(inspection: Inspection, choice: Choice, last: int | None = None) -> Purged:
+def purge(inspection: Inspection, choice: Choice, last: int) -> Purged:
     """Throw records away, but those that are being sent.
 
     Args:
         inspection: The file.
         choice: Which.
-        last: Position behind which none is thrown away; None for no such bound.
+        last: Position behind which none is thrown away: nobody was asked about those.
     """
     purged = Purged()
-    positions = [each for each in inspection.positions(choice) if last is None or each[0] <= last]
+    positions = [each for each in inspection.positions(choice) if each[0] <= last]
     for part in _parts(positions):
         done = _Part(inspection, choice.rejected_only)
         with inspection.database.transaction() as connection:
