@@ -1,7 +1,9 @@
 # Every target sets itself up: Python 3.11 or newer and make are all that is needed.
 #   make test PYTHON=python3.13 VENV=.venv-3.13     another Python, beside the first
+#   make test WORKERS=0                             all tests in one process
 PYTHON ?= python3 python3.13 python3.12 python3.11
 VENV ?= .venv
+WORKERS ?= auto
 KEEP ?=
 
 RUN := $(VENV)/bin/python
@@ -17,7 +19,7 @@ demo: $(READY) ## the whole job on this machine, shown in a table (KEEP=1: leave
 	@exec $(RUN) examples/demo.py $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: $(READY) ## every test, with branch coverage of the package
-	$(RUN) -m pytest --cov
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal --cov
 
 check: $(READY) ## lint, format, types, architecture
 	$(RUN) -m ruff check .

@@ -6,6 +6,7 @@ run while the server computes.
 
 from __future__ import annotations
 
+import _socket
 import importlib
 import select
 import socket
@@ -68,7 +69,8 @@ def connect(host: str, port: int, timeout: float | None) -> socket.socket:
     """
     error = OSError("no address")
     new_socket = _original("socket", "socket")
-    for family, kind, protocol, _, address in _original("socket", "getaddrinfo")(host, port, 0, socket.SOCK_STREAM):
+    # The C function: tracers replace the one in `socket`, and gevent does too.
+    for family, kind, protocol, _, address in _socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
         connection: socket.socket = new_socket(family, kind, protocol)
         try:
             connection.settimeout(timeout)

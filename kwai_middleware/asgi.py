@@ -31,7 +31,8 @@ class ASGIMiddleware:
     Requests and websockets; the binding is always set, to nobody when there is no caller, and always
     restored. Tasks, threads of `asyncio.to_thread` and background tasks that a request starts keep
     its caller. When the server shuts the app down, records that wait for delivery are given the time
-    that `Settings.exit_timeout` allows.
+    that `Settings.exit_timeout` allows; with `Settings.serverless`, also when a request has ended,
+    after the last byte of its answer has been handed to the server.
 
     The calls of a request share a trace id: that of its `traceparent`, else its `x-request-id`, else a
     new one. Neither header is believed to be more than that, and a malformed one is ignored.
@@ -109,6 +110,8 @@ class ASGIMiddleware:
         finally:
             restore(bound, self._logged_in)
             slot.is_served = False
+            if live.serverless and outer is None:
+                await live.aflush_serverless()
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for the previous request of the connection either.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Final, TypeVar, cast
 
 from structlog.typing import EventDict, WrappedLogger
 
@@ -14,6 +15,8 @@ from kwai_middleware._redaction import MASK, Keys, mask_text
 from kwai_middleware._secret import Secret
 
 __all__ = ["add_caller", "mask_keys"]
+
+Part = TypeVar("Part")
 
 _DEEPEST: Final = 20
 _MOST_PARTS: Final = 10_000
@@ -110,16 +113,20 @@ class _Masking:
         if isinstance(value, Mapping):
             masked = self._found_unseen() if depth == _DEEPEST else self._masked_mapping(cast("Any", value), depth + 1)
         elif isinstance(value, list | tuple | set | frozenset):
-            masked = self._found_unseen() if depth == _DEEPEST else self._masked_items(value, depth + 1)
+            masked = self._found_unseen() if depth == _DEEPEST else self._masked_items(cast("Any", value), depth + 1)
         else:
             masked = self._masked_object(value)
         self._seen[identity] = (value, masked)
         return masked
 
-    def _masked_mapping(self, mapping: Any, depth: int) -> Any:
+    def _masked_mapping(self, mapping: Mapping[Any, Any], depth: int) -> Any:
+        try:
+            pairs = self._few(mapping.items())
+        except Exception:  # noqa: BLE001 - a stranger's code; what cannot be read is not shown
+            return self._found_unseen()
         masked: dict[Any, Any] = {}
         is_same = True
-        for name, value in mapping.items():
+        for name, value in pairs:
             if self._left <= 0:
                 masked[MASK] = self._found_unseen()
                 return masked
@@ -128,10 +135,10 @@ class _Masking:
             masked[new_name] = new_value
         return mapping if is_same else masked
 
-    def _masked_items(self, items: Any, depth: int) -> Any:
+    def _masked_items(self, items: Iterable[Any], depth: int) -> Any:
         masked: list[Any] = []
         is_same = True
-        for item in items:
+        for item in self._few(items):
             if self._left <= 0:
                 masked.append(self._found_unseen())
                 is_same = False
@@ -146,11 +153,15 @@ class _Masking:
             return frozenset(masked)
         return set(masked) if isinstance(items, set) else masked
 
+    def _few(self, parts: Iterable[Part]) -> list[Part]:
+        """Take so many as may be looked at, and one; at once, since a repr or another thread may add more meanwhile."""
+        return list(islice(parts, max(self._left, 0) + 1))
+
     def _masked_object(self, value: object) -> object:
         """A renderer shows an object as its repr() or str()."""
         try:
             shown = (repr(value), str(value))
-        except Exception:  # noqa: BLE001 - whatever it raises, it would raise in the renderer too
+        except Exception:  # noqa: BLE001 - a stranger's code; what does not show itself cannot be looked into
             return self._found_unseen()
         masked = mask_text(shown[0], self._keys)
         if masked == shown[0] and mask_text(shown[1], self._keys) == shown[1]:

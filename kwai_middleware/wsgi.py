@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Final, cast
 
 from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
+from kwai_middleware._delivery import live
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
@@ -33,7 +34,9 @@ class WSGIMiddleware:
 
     The app, each step of its body and the body's `close` run in one context of the request's own,
     whatever thread the server takes them on; the thread itself never holds a caller. Lists, tuples
-    and the server's own file wrappers are handed on untouched.
+    and the server's own file wrappers are handed on untouched. With `Settings.serverless`, records
+    that wait for delivery are given the time that `Settings.exit_timeout` allows when the server
+    closes the body; so that it does, all bodies get a `close` then.
 
     The calls of a request share a trace id: that of its `traceparent`, else its `x-request-id`, else a
     new one. Neither header is believed to be more than that, and a malformed one is ignored.
@@ -89,12 +92,21 @@ class WSGIMiddleware:
         if outer is not None and not self._override:
             return self.app(environ, start_response)
         context = contextvars.copy_context()
-        body = context.run(self._serve, environ, start_response, outer)
+        try:
+            body = context.run(self._serve, environ, start_response, outer)
+        except BaseException:
+            if live.serverless and outer is None:
+                live.flush_serverless()
+            raise
         file_wrapper = environ.get("wsgi.file_wrapper")
+        is_list = type(body) in (list, tuple)
         # A server sends its own wrapper's file without reading it here, and only when it gets it bare.
-        if type(body) in (list, tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+        is_untouched = is_list or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper))
+        if is_untouched and (outer is not None or not live.serverless):
             return body
-        return BodyInContext(body, context)
+        if outer is not None:
+            return BodyInContext(body, context)
+        return _ListThenFlush(body) if is_list else _BodyThenFlush(body, context)
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse, outer: Slot | None) -> Iterable[bytes]:
         """Bind in this context, which is the request's own, and run the app in it."""
@@ -124,6 +136,34 @@ class WSGIMiddleware:
             except StopIteration as end:
                 return cast("Slot", end.value)
             answer = _run(awaitable)
+
+
+class _BodyThenFlush(BodyInContext):
+    """A body after which serverless deliveries are flushed: one may have been made while it was read."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close the body; the server has sent all of it."""
+        try:
+            super().close()
+        finally:
+            if live.serverless:
+                live.flush_serverless()
+
+    def __del__(self) -> None:
+        # Whatever a finalizer interrupts must not wait for a network.
+        super().close()
+
+
+class _ListThenFlush(list[bytes]):
+    """The same for a list, with the length that servers look at."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Deliver what waits; the server has sent all of it."""
+        live.flush_serverless()
 
 
 def _run(awaitable: Awaitable[object]) -> object:

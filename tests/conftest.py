@@ -1,9 +1,15 @@
-"""What holds for every test: nothing swallowed, nobody bound, no setting from this machine."""
+"""What holds for every test: nothing swallowed, nobody bound, no setting from this machine, nothing kept on it."""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -40,9 +46,42 @@ def nobody_is_left_bound() -> Iterator[None]:
     assert "customer_id" not in structlog.contextvars.get_contextvars()
 
 
+_state_numbers = itertools.count()
+
+
+@functools.cache
+def _state_folders() -> Path:
+    """The folder of this process that holds all state folders; it goes after all that writes into them at the exit."""
+    folder, owner = tempfile.mkdtemp(prefix="kwai-tests-"), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    return Path(folder)
+
+
+def _use_a_new_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name a state folder that is not there yet; whoever uses it makes it, as on a new machine."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(_state_folders() / str(next(_state_numbers))))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder_of_the_run() -> Iterator[None]:
+    """What lives as long as the run has a state folder of its own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _use_a_new_state_folder(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def state_folder_of_the_file(state_folder_of_the_run: None) -> Iterator[None]:
+    """What serves all tests of a file has a state folder of its own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _use_a_new_state_folder(monkeypatch)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings and proxies of this machine do not reach the tests."""
+def clean_environment(state_folder_of_the_file: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings and proxies of this machine do not reach the tests; what a test keeps stays in a folder of its own."""
+    _use_a_new_state_folder(monkeypatch)
     prefixes = ("KWAI_", "KEYWORDSAI_", "RESPAN_", "OPENROUTER_", "OPENAI_", "ANTHROPIC_")
     for name in os.environ:
         if name.startswith(prefixes) or name.lower().endswith("_proxy"):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.processes import PROJECT
+
 pytest_plugins = ["pytester"]
 
 Run = Callable[..., tuple[pytest.RunResult, str]]
@@ -46,8 +48,9 @@ def fails(text):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a suite; gives its result, and the key of its last test."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
 
     def ran(tests: str, *options: str) -> tuple[pytest.RunResult, str]:
         pytester.makepyfile(SUITE + TOLD + tests)

@@ -47,8 +47,10 @@ class _Gateway(ThreadingHTTPServer):
 
 
 class _Answer(BaseHTTPRequestHandler):
+    server: _Gateway
+
     def do_POST(self) -> None:
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))  # type: ignore[attr-defined]
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         self.send_response(200)
         self.send_header("content-length", "2")
         self.end_headers()
@@ -337,7 +339,7 @@ def test_the_wrapper_opens_and_closes_what_it_wraps(flavour: Flavour) -> None:
     """A client enters, leaves and closes its transports; the one inside is told each time, once."""
     events: list[str] = []
 
-    class Inner(flavour.library.AsyncBaseTransport if flavour.asynchronous else flavour.library.BaseTransport):  # type: ignore[misc]
+    class Inner(flavour.library.AsyncBaseTransport if flavour.asynchronous else flavour.library.BaseTransport):  # type: ignore[misc]  # known at run time
         def handle_request(self, request: Any) -> Any:
             return flavour.library.Response(200)
 
@@ -419,7 +421,7 @@ def test_the_environment_is_read_as_the_libraries_read_it(
         for name, value in (("http", http), ("https", https), ("all", everything), ("no", ",".join(none_for))):
             monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
             monkeypatch.setenv(f"{name}_proxy", value)
-        theirs = httpx2._utils.get_environment_proxies()  # type: ignore[attr-defined]
+        theirs = httpx2._utils.get_environment_proxies()
         ours = {
             pattern: proxy
             for pattern, proxy in environment_proxies().items()

@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.native_http import NativeConnection, TLSSocket
+from kwai_middleware._delivery.native_http import NativeConnection
+from kwai_middleware._delivery.native_tls import TLSSocket
 from kwai_middleware._delivery.worker import Worker
 from tests.support.processes import DEADLINE, free_port
 from tests.support.raw_server import Connection, RawServer, raw_server
@@ -132,7 +133,15 @@ def test_a_worker_runs_once_at_a_time_and_comes_back_when_it_dies(nothing_is_swa
     assert 4 == len(runs)
 
 
-def exchange(connection: NativeConnection, body: bytes, /, **headers: str) -> bytes:
+def tls_connection(vendor: Vendor, port: int) -> NativeConnection:
+    """A connection over the TLS that stands in for the one that gevent has patched."""
+    connection = NativeConnection("localhost", port, DEADLINE)
+    connection.connect()
+    connection.sock = TLSSocket(connection.sock, vendor.trust, "localhost")  # type: ignore[arg-type]  # it is one
+    return connection
+
+
+def exchange(connection: NativeConnection, /, *body: bytes, **headers: str) -> bytes:
     """Send a request and read its answer."""
     connection.request("POST", "/", body, headers)
     with connection.getresponse() as response:
@@ -142,30 +151,29 @@ def exchange(connection: NativeConnection, body: bytes, /, **headers: str) -> by
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
 def test_tls_over_a_real_socket_carries_any_size(vendor: Vendor, echo: RawServer, size: int) -> None:
     """What is sent comes back whole, request after request on the same connection."""
-    connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
+    connection = tls_connection(vendor, echo.port)
     for _ in range(2):
         assert b"x" * size == exchange(connection, b"x" * size)
-        connection.sock.settimeout(DEADLINE)
         assert not native.is_readable(connection.sock)
     connection.close()
     connection.close()
 
 
-def test_an_answer_outlives_a_connection_that_is_closed(vendor: Vendor, echo: RawServer) -> None:
-    """An answer that ends the connection can still be read, and the end of the stream is an end."""
+@pytest.mark.parametrize("pieces", [(b"a",) * 1000, (b"a" * 3000,) * 70, (b"", b"a" * 200_000, b"b"), ()])
+def test_a_body_in_pieces_arrives_whole(vendor: Vendor, echo: RawServer, pieces: tuple[bytes, ...]) -> None:
+    """Small pieces and large ones, with TLS and without: the server sees one body."""
     connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
     connection.connect()
-    stream = connection.sock.makefile("rb")
-    connection.sock.sendall(b"POST / HTTP/1.1\r\n" + CLOSE + b"content-length: 3\r\n\r\nabc")
-    connection.sock.close()
-    assert stream.read().endswith(b"\r\n\r\nabc")
-    stream.raw.close()
-    stream.raw.close()
-    stream.close()
-    assert -1 == connection.sock.fileno()
-    assert b"abc" == exchange(
-        NativeConnection("localhost", echo.port, DEADLINE, vendor.trust), b"abc", connection="close"
-    )
+    assert b"".join(pieces) == exchange(connection, *pieces)
+    connection.close()
+
+
+def test_an_answer_that_ends_the_connection_is_read_to_its_end(vendor: Vendor, echo: RawServer) -> None:
+    """The end of the stream is an end."""
+    connection = tls_connection(vendor, echo.port)
+    assert b"abc" == exchange(connection, b"abc", connection="close")
+    assert native.is_readable(connection.sock)
+    connection.close()
 
 
 def test_a_stream_that_is_cut_is_at_its_end(vendor: Vendor) -> None:
@@ -178,8 +186,8 @@ def test_a_stream_that_is_cut_is_at_its_end(vendor: Vendor) -> None:
     with raw_server(serve) as server:
         sock = socket.create_connection(("localhost", server.port), DEADLINE)
         secure = TLSSocket(sock, vendor.trust, "localhost")
-        secure.sendall(b"x")
-        assert 0 == secure.readinto(bytearray(10))
+        assert 1 == secure.send(memoryview(b"x"))
+        assert 0 == secure.recv_into(bytearray(10))
         secure.close()
 
 
@@ -187,6 +195,10 @@ def test_the_proof_must_be_for_the_right_name(vendor: Vendor, echo: RawServer) -
     """A good certificate of another server is none; the socket is closed at once."""
     with pytest.raises(ssl.SSLCertVerificationError):
         NativeConnection("127.0.0.1", echo.port, DEADLINE, vendor.trust).connect()
+    with socket.create_connection(("127.0.0.1", echo.port)) as sock:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            TLSSocket(sock, vendor.trust, "127.0.0.1")
+        assert -1 == sock.fileno()
 
 
 def test_a_tunnel_leads_to_the_name_behind_it(vendor: Vendor, echo: RawServer) -> None:
@@ -212,7 +224,8 @@ def test_a_tunnel_leads_to_the_name_behind_it(vendor: Vendor, echo: RawServer) -
 
     with raw_server(serve) as proxy:
         connection = NativeConnection("127.0.0.1", proxy.port, DEADLINE, vendor.trust)
-        connection.set_tunnel("localhost", 443)
+        connection.set_tunnel("localhost", 443, {})
+        connection.connect()
         assert b"through" == exchange(connection, b"through")
         connection.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -17,10 +18,18 @@ import httpx
 import pytest
 
 from tests.support.documents import Terminal
-from tests.support.processes import DEADLINE, PROJECT
+from tests.support.processes import DEADLINE, PROJECT, UNMEASURED
 
 # The environment that runs these tests is the one that the target would make.
 MAKE = ["make", "--no-print-directory", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.ready", "demo"]
+
+
+@pytest.fixture(autouse=True)
+def only_one_demo() -> Iterator[None]:
+    """Demos one after another, whichever worker runs them: each takes the ports that are free when it begins."""
+    with (PROJECT / "examples" / "demo.py").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -29,7 +38,7 @@ def demo(argv: list[str], folder: Path = PROJECT) -> Iterator[subprocess.Popen[s
     process = subprocess.Popen(
         argv,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, **UNMEASURED, "PYTHONPATH": str(PROJECT)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from kwai_middleware._caller import Caller
 from kwai_middleware._context import bind_caller
 from tests.apps.who_asgi import SECRET
-from tests.support.processes import DEADLINE, Process, free_port, running
+from tests.support.processes import DEADLINE, UNMEASURED, Process, free_port, running
 from tests.support.reverse_proxy import nginx
 
 KEY = "sk-or-v1-0123456789abcdef"
@@ -66,7 +66,7 @@ def uvicorn(*options: str, door: str = "plain") -> Iterator[Server]:
     door = f"tests.apps.who_asgi:{door}" if ":" not in door else door
     argv = ["-m", "uvicorn", "tests.apps.who_asgi:app", "--port", str(port), *options]
     ready = f"http://127.0.0.1:{port}/docs"
-    with running(argv, ready=ready, env={"KWAI_TEST_DOOR": door}) as process:
+    with running(argv, ready=ready, env={"KWAI_TEST_DOOR": door, **UNMEASURED}) as process:
         yield Server(port, process)
 
 
@@ -308,7 +308,7 @@ class TestPeers:
         """A server on a unix socket names no address; only the word for it matches."""
         path = str(tmp_path / "app.sock")
         argv = ["-m", "uvicorn", "tests.apps.who_asgi:app", "--uds", path, "--loop", loop]
-        environ = {"KWAI_TEST_DOOR": f"tests.apps.who_asgi:{door}"}
+        environ = {"KWAI_TEST_DOOR": f"tests.apps.who_asgi:{door}", **UNMEASURED}
         with (
             nginx("", {}, path) as url,
             running(argv, ready=f"{url}/docs", env=environ),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import DEADLINE, free_port, running
+from tests.support.processes import DEADLINE, UNMEASURED, free_port, running
 from tests.support.reverse_proxy import nginx
 
 KEY = "sk-or-v1-0123456789abcdef"
@@ -37,7 +37,7 @@ def gunicorn(*options: str, bind: str | None = None, ready: str | None = None, *
         "gthread",
     ]
     argv += ["--threads", str(THREADS), "--keep-alive", "60", *options]
-    with running(argv, ready=ready or f"http://127.0.0.1:{port}/who", env=environ):
+    with running(argv, ready=ready or f"http://127.0.0.1:{port}/who", env={**UNMEASURED, **environ}):
         yield port
 
 

@@ -298,11 +298,16 @@ class TestFailure:
             def __call__(self, text: str) -> str:
                 raise ValueError
 
-        for mask in (Broken(), partial(raising, ValueError()), Broken().__call__, len):
+        class Decorated(Broken):
+            def __get__(self, instance: object, owner: type | None = None) -> Broken:
+                return self
+
+        for mask in (Broken(), partial(raising, ValueError()), Broken().__call__, len, Decorated()):
             ContentMask(mask).masked(CALL)  # type: ignore[arg-type]  # `len` returns no text
         names = [record.getMessage().split("mask function ")[1].split(" failed")[0] for record in caplog.records]
         method = "TestFailure.test_the_warning_names_the_function.<locals>.Broken"
-        assert [method, "raising", f"{method}.__call__", "len"] == names
+        decorated = method.replace("Broken", "Decorated")
+        assert [method, "raising", f"{method}.__call__", "len", decorated] == names
 
     def test_one_text_that_fails_hides_all(self) -> None:
         """A record is masked whole or has no content."""

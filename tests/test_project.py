@@ -50,7 +50,7 @@ def project_files() -> Iterator[Path]:
             if path.is_dir():
                 if path.name not in IGNORED and (not path.name.startswith(".") or path.name == ".ci"):
                     folders.append(path)
-            elif path.suffix != ".pyc" and not path.name.startswith(".coverage"):
+            elif path.suffix != ".pyc" and path.name != ".git" and not path.name.startswith(".coverage"):
                 yield path
 
 

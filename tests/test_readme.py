@@ -8,17 +8,18 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 import kwai_middleware as kwai
-from kwai_middleware.sandbox import Sandbox, sandbox
+from kwai_middleware.testing import Sandbox
 from tests.support.documents import Terminal, fenced
 from tests.support.processes import DEADLINE, PROJECT, free_port
 from tests.support.reverse_proxy import nginx, real_nginx
+
+pytest_plugins = ["kwai_middleware.testing"]
 
 APP = "http://127.0.0.1:8000"
 README = PROJECT / "README.md"
@@ -45,18 +46,10 @@ def table(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("|")] for row in rows]
 
 
-@pytest.fixture(scope="module")
-def running_vendor() -> Iterator[Sandbox]:
-    """The vendors, for all tests of this file."""
-    with sandbox() as running:
-        yield running
-
-
 @pytest.fixture
-def vendor(running_vendor: Sandbox) -> Sandbox:
+def vendor(kwai_sandbox: Sandbox) -> Sandbox:
     """The vendors, to whom nothing has been sent yet."""
-    running_vendor.reset()
-    return running_vendor
+    return kwai_sandbox
 
 
 @pytest.fixture

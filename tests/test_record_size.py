@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tests.support.callers import caller
 from tests.support.examples import sandbox_process
 from tests.support.flavours import Flavour
 from tests.support.observations import stream_of
-from tests.support.processes import PROJECT
+from tests.support.processes import PROJECT, UNMEASURED
 from tests.support.raw_server import Connection, raw_server
 from tests.support.recording import APP, QUESTION, Recording
 
@@ -41,7 +42,8 @@ def vendors() -> Iterator[Sandbox]:
 def read_elsewhere(url: str, model: str, way: str) -> dict[str, Any]:
     """Read one answer in a process of its own; see `tests.support.reads_huge_answers`."""
     program = [sys.executable, "-m", "tests.support.reads_huge_answers", url, model, way]
-    done = subprocess.run(program, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    environ = {**os.environ, **UNMEASURED}
+    done = subprocess.run(program, env=environ, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
     assert "" == done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -57,12 +57,25 @@ def test_any_bytes_give_the_events_of_the_standard(body: bytes) -> None:
     assert by_the_standard(body) == [(event.data, event.name, event.id) for event in events(body)]
 
 
-@given(st.integers(65_520, 65_545), BODIES)
+@given(st.integers(16_360, 16_385), BODIES)
 def test_windows_do_not_show(size: int, body: bytes) -> None:
     """Long bodies are read in windows; where one ends makes no difference."""
     comment = b":" * size + b"\n\n"
 
     assert [event.data for event in events(b"\n" + body)] == [event.data for event in events(comment + body)]
+    for line_end in (b"", b"\n", b"\r", b"\r\n"):
+        short = [(event.data, event.end + size - 1) for event in events(b":" + line_end + body)]
+        assert short == [(event.data, event.end) for event in events(b":" * size + line_end + body)]
+
+
+@pytest.mark.parametrize("empty", [b"\r\r\n", b"\n\r\n", b"\r\n\r\n", b"\r\n\r", b"\n\r", b"\r\r"])
+def test_an_empty_line_across_the_border_of_a_window_is_one(empty: bytes) -> None:
+    """A carriage return that ends a window and the line feed that begins the next are one end of a line."""
+    for size in range(16_370, 16_390):
+        body = b":" * size + empty + b"data: a" + empty + b"data: b"
+        assert [(b"a", size + 2 * len(empty) + 7), (b"b", len(body))] == [
+            (event.data, event.end) for event in events(body)
+        ]
 
 
 @given(BODIES)

@@ -8,8 +8,8 @@ import json
 import logging
 import sys
 from base64 import b64encode, urlsafe_b64encode
-from collections import namedtuple
-from collections.abc import Iterator, Mapping
+from collections import UserDict, namedtuple
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -148,13 +148,37 @@ class TestMaskKeys:
         assert mask_keys(None, "info", {"error": Shy(f"with {SHAPE}")}) == {"error": "Shy()"}
 
     def test_an_object_that_cannot_be_shown_is_masked(self) -> None:
-        """What fails in here would fail in the renderer too; the event is logged without it."""
+        """Nobody can say what is in it; the event is logged without it."""
 
         class Broken:
             def __repr__(self) -> str:
                 raise ZeroDivisionError
 
-        assert mask_keys(None, "info", {"event": "e", "value": Broken()}) == {"event": "e", "value": "****"}
+        class Closed(UserDict[str, str]):
+            def items(self) -> Any:
+                raise ZeroDivisionError
+
+        for value in (Broken(), Closed()):
+            assert {"event": "e", "value": "****"} == mask_keys(None, "info", {"event": "e", "value": value})
+
+    def test_a_value_that_grows_while_it_is_looked_at(self) -> None:
+        """What is added to a container meanwhile, as another thread may do, fails no event."""
+
+        class Noting:
+            def __init__(self, note: Callable[[], object]) -> None:
+                self.note = note
+
+            def __repr__(self) -> str:
+                self.note()
+                return "Noting()"
+
+        names: dict[str, Any] = {"key": SHAPE}
+        names["noting"] = Noting(lambda: names.setdefault(f"name {len(names)}", 1))
+        parts: set[Any] = {SHAPE}
+        parts.add(Noting(lambda: parts.add(len(parts))))
+        for shared in (names, parts):
+            assert SHAPE not in repr(mask_keys(None, "info", {"shared": shared}))
+            assert 2 < len(shared)
 
     def test_a_value_within_itself_ends(self) -> None:
         """A list that holds itself is looked into so deep and no deeper, and a key in it is masked."""
@@ -203,6 +227,8 @@ class TestMaskKeys:
         assert event["list"] == [*range(9_999), "****"]
         assert event["dict"] == {**{str(number): number for number in range(5_000)}, "****": "****"}
         assert event["after"] == "text"
+        last = {**{str(number): number for number in range(4_999)}, "last": [SHAPE]}
+        assert {**last, "last": ["****"]} == mask_keys(None, "info", {"value": last})["value"]
 
     def test_what_lies_too_deep_is_masked(self) -> None:
         """Below twenty levels nothing is looked into."""

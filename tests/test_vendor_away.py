@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
+from kwai_middleware._delivery.spool import Record
 from kwai_middleware._delivery.verdict import Fate, Verdict
 from kwai_middleware._secret import Secret
 from kwai_middleware.sandbox import Sandbox
@@ -66,7 +68,7 @@ def test_the_app_notices_nothing(vendors: Sandbox, mode: str, monkeypatch: pytes
     """Each of 200 calls of 10 KB is answered, memory stays at the spool's bound, and the server ends when told to."""
     vendors.reset()
     vendors.logs_mode(mode)
-    settings = {"KWAI_MAX_SPOOL_BYTES": str(SPOOL), "KWAI_EXIT_TIMEOUT": "1"}
+    settings = {"KWAI_SPOOL": "memory:", "KWAI_MAX_MEMORY_BYTES": str(SPOOL), "KWAI_EXIT_TIMEOUT": "1"}
     with fastapi_example(vendors, env=settings) as (url, process):
         assert [200] * 40 == asyncio.run(_ask(url, 40))
         before = _resident_kib(process.popen.pid)
@@ -169,8 +171,9 @@ class _Surprised(Sender):
 def test_a_surprise_in_the_sender_loses_no_record() -> None:
     """The record goes back into the spool before the error goes on, and is delivered by the next attempt."""
     spool = MemorySpool(1 << 20, 3600)
-    assert spool.append("one", b"{}")
-    shipper = Shipper(spool, _Surprised(), 1.0, lambda: None)
+    assert 1 == spool.append([Record("one", b"{}")])
+    sender = _Surprised()
+    shipper = Shipper(spool, sender, Crew(lambda: sender), 1.0, lambda: None)
     with pytest.raises(LookupError):
         shipper.step(1.0)
     assert (1, 0) == (spool.counters().pending, spool.counters().delivered)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 import time
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery import live
@@ -26,7 +24,7 @@ class Delivery:
     Two threads do the work. They begin with the first call, are no hindrance to the end of the
     process, and are there again in a forked child, which begins with nothing: what was submitted
     before the fork is delivered by the parent. When the process ends, what is left is delivered
-    within `Settings.exit_timeout`.
+    within `Settings.exit_timeout`, or stays on disk for the next one.
 
     As a context manager, plain or `async`, it closes itself.
 
@@ -88,9 +86,10 @@ class Delivery:
         return flushed
 
     def close(self, timeout: float | None = None) -> bool:
-        """Refuse further calls, flush, and end the threads. What is left after that is lost, counted and warned of.
+        """Refuse further calls, flush, and end the threads.
 
-        May be called again.
+        What is left after that waits on disk for the next process; where there is no disk it is lost, counted
+        and warned of. May be called again.
 
         Args:
             timeout: Seconds, for everything together; by default `Settings.exit_timeout`.
@@ -191,25 +190,7 @@ _defaults: Final = _Defaults()
 
 
 def _refuse_on_event_loop(method: str, twin: str) -> None:
-    if _has_event_loop():
+    if live.has_event_loop():
         raise BlockingCall(
             f"Delivery.{method}() would stop the event loop that runs on this thread; await Delivery.{twin}() instead"
         )
-
-
-def _has_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        return True
-    # trio tells sniffio that it runs; where sniffio was never imported, trio was not either.
-    sniffio: Any = sys.modules.get("sniffio")
-    if sniffio is None:
-        return False
-    try:
-        sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
-        return False
-    return True

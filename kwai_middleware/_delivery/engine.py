@@ -44,6 +44,7 @@ class Engine:
     def __init__(self, settings: Settings, *, is_closed: bool = False) -> None:
         self.pid = os.getpid()
         self.exit_timeout = settings.exit_timeout
+        self._is_serverless = _is_lambda() if settings.serverless is None else settings.serverless
         self._most_waiting = settings.max_waiting_calls
         self._calls = Ledger()
         self._spool = spool_for(settings)
@@ -65,7 +66,7 @@ class Engine:
             progressed=self._progressed,
         )
         self._recording = Worker("kwai-recording", self._recorder.run, self._recording_ended)
-        self._shipping = Worker("kwai-shipping", self._shipper.run, self._progressed)
+        self._shipping = Worker("kwai-shipping", self._shipper.run, self._shipping_ended)
         self._watchers: list[Doorbell] = []
         self._is_known = False
         self.is_closed = is_closed
@@ -90,6 +91,8 @@ class Engine:
         if not self._is_known:
             self._is_known = True
             live.close_at_exit(self)
+            if self._is_serverless:
+                live.flush_after_requests(self)
         if not self._recording.running:
             # When there is no thread to be had, the call waits for one, or for the end of the process.
             self._recording.ensure()
@@ -102,6 +105,8 @@ class Engine:
     def flush(self, deadline: float) -> bool:
         """Wait until everything submitted so far has found its end, or until the monotonic `deadline`."""
         position = self._calls.position()
+        if self._has_ended:
+            return self._calls.is_finished(position) and self._spool.is_settled(self._spool.position())
         if not self._wait_for(
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
@@ -126,7 +131,9 @@ class Engine:
             self.flush(deadline)
         finally:
             self._recorder.stop()
+            self._recording.stop()
             self._shipper.stop()
+            self._shipping.stop()
             self._wait_for(lambda: not (self._recording.running or self._shipping.running), deadline)
             # From here on, whoever still puts a call takes one out again.
             self._has_ended = True
@@ -150,6 +157,9 @@ class Engine:
         """Look at both ledgers."""
         account = self._calls.account()
         counters = self._spool.counters()
+        weather = self._shipper.weather
+        # Another process may have had more luck since.
+        is_news = weather.last_error_at >= (counters.last_success or 0.0)
         return Stats(
             accepted=account.accepted,
             spooled=account.spooled,
@@ -165,12 +175,15 @@ class Engine:
             purged=counters.purged,
             pending_bytes=counters.pending_bytes,
             oldest_pending=counters.oldest_pending,
-            last_success=self._shipper.weather.last_success,
-            last_error=self._shipper.weather.last_error,
+            last_success=max(filter(None, (weather.last_success, counters.last_success)), default=None),
+            last_error=counters.last_error or (weather.last_error if is_news else None),
+            kept_in=counters.place,
+            disk_error=counters.disk_error,
             rejections=tuple(self._shipper.rejections.copy()),
             restarts={"recording": self._recording.restarts, "shipping": self._shipping.restarts},
             swallowed=_guard.swallowed(),
             notices=_notices.counts(),
+            taken_at=time.time(),
         )
 
     def _refused(self, call: Call, reason: Literal["closed", "queue full"]) -> bool:
@@ -179,13 +192,16 @@ class Engine:
         return False
 
     def _give_up_the_rest(self) -> None:
-        unrecorded = 0
+        left: list[int] = []
+        self._recording.borrow(lambda: left.append(self._recorder.give_up()))
+        unrecorded = sum(left)
         while (taken := self._calls.take()) is not None:
             number, call = taken
             self._calls.finish((number,), ledger.NOT_RECORDED)
             release(call)
             unrecorded += 1
-        undelivered = self._spool.close()
+        waiting = self._spool.counters().pending
+        undelivered = self._spool.close(is_shipping=self._shipping.running)
         if unrecorded or undelivered:
             self._lost += unrecorded + undelivered
             _logger.warning(
@@ -194,6 +210,13 @@ class Engine:
                 self.exit_timeout,
                 undelivered,
                 unrecorded,
+                self._shipper.weather.last_error,
+            )
+        if waiting > undelivered:
+            _logger.info(
+                "kwai_middleware: %d records wait on disk for the next process, or for"
+                " `python -m kwai_middleware spool drain`. Last error: %s",
+                waiting - undelivered,
                 self._shipper.weather.last_error,
             )
 
@@ -207,6 +230,8 @@ class Engine:
         """Wait, and see to it that `worker` is at work on it: on its thread, or else right here."""
         bell = Doorbell()
         self._watchers.append(bell)
+        if worker is not None:
+            worker.hasten()
         try:
             while not condition():
                 wait = deadline - time.monotonic()
@@ -214,8 +239,8 @@ class Engine:
                     return False
                 if worker is not None and drain is not None and not worker.ensure():
                     # No thread to be had, as in Python 3.12 and later while the interpreter shuts down.
-                    worker.borrow(lambda: _bare(drain, deadline))
-                    wait = 0.0
+                    has_worked = worker.borrow(lambda: _bare(drain, deadline))
+                    wait = 0.0 if has_worked else min(wait, _GLANCE)
                 # Nobody rings for what another process has done.
                 bell.wait_in_app(wait if self._spool.poll is None else min(wait, _GLANCE))
             return True
@@ -230,10 +255,21 @@ class Engine:
         for watcher in tuple(self._watchers):
             watcher.ring()
 
+    def _shipping_ended(self) -> None:
+        if self._has_ended:
+            # Nobody waits for an answer any more, if somebody did when all was closed.
+            self._spool.close()
+        self._progressed()
+
     def _recording_ended(self) -> None:
         if self._is_abandoned:
             self._shipper.finish()
         self._progressed()
+
+
+def _is_lambda() -> bool:
+    """Say whether AWS Lambda runs this, and freezes it after each request."""
+    return any(os.environ.get(name) for name in ("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_RUNTIME_API"))
 
 
 def _sender_for(settings: Settings) -> Sender:

@@ -50,9 +50,12 @@ class FallbackSpool:
         self._clock = clock
         self._lock = native.lock()
         self._is_failing = False
+        self._reason = ""
         self._pause = _FIRST_PAUSE
         self._try_at = 0.0
         self._moved_up_to: object = None
+        self._rescued_up_to = 0
+        disk.rescue = self._rescued
         self._is_closed = False
 
     def append(self, records: Sequence[Record]) -> int:
@@ -106,16 +109,21 @@ class FallbackSpool:
 
     def is_settled(self, position: object) -> bool:
         """Whether nothing that this process appended before the mark is pending."""
-        on_disk, in_memory = cast("tuple[object, object]", position)
-        if not self._memory.is_settled(in_memory):
+        on_disk, in_memory = cast("tuple[object, int]", position)
+        if not self._is_settled_in_memory(in_memory):
             return False
-        # What was in memory when the mark was made may lie on disk by now.
+        # What was in memory when the mark was made may lie on disk by now,
         marks = (on_disk, self._moved_up_to)
-        return all(mark is None or self._is_settled_on_disk(mark) for mark in marks)
+        if not all(mark is None or self._is_settled_on_disk(mark) for mark in marks):
+            return False
+        # and what was on disk may lie in memory.
+        return self._is_settled_in_memory(in_memory)
 
     def counters(self) -> SpoolCounters:
         """Return one view of both ledgers together."""
-        disk, memory = self._disk.counters(), self._memory.counters()
+        # Not while some are moved, and are in both.
+        with self._lock:
+            disk, memory = self._disk.counters(), self._memory.counters()
         ages = [age for age in (disk.oldest_pending, memory.oldest_pending) if age is not None]
         return SpoolCounters(
             appended=disk.appended + memory.appended,
@@ -126,38 +134,62 @@ class FallbackSpool:
             purged=disk.purged + memory.purged,
             pending_bytes=disk.pending_bytes + memory.pending_bytes,
             oldest_pending=max(ages, default=None),
+            last_success=disk.last_success,
+            last_error=disk.last_error,
+            place=memory.place if self._is_failing else disk.place,
+            disk_error=self._reason if self._is_failing else None,
         )
 
-    def close(self) -> int:
+    def close(self, *, is_shipping: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
         self._try_at = 0.0
         self._moved_back()
-        self._is_closed = True
-        lost = self._memory.close()
-        return lost + self._disk.close()
+        with self._lock:
+            self._is_closed = True
+            lost = self._memory.close()
+        return lost + self._disk.close(is_shipping=is_shipping)
+
+    def _is_settled_in_memory(self, mark: int) -> bool:
+        return self._memory.is_settled(max(mark, self._rescued_up_to))
 
     def _is_settled_on_disk(self, mark: object) -> bool:
         return bool(self._guarded(lambda: self._disk.is_settled(mark)))
 
     def _moved_back(self) -> bool:
         """Bring what is in memory to the disk; whether that is where new records belong."""
-        if not self._memory.backlog():
-            return not self._is_paused()
-        with self._lock:
-            while not self._is_paused():
-                # On lease, so that nobody sends them meanwhile.
-                held = self._memory.hold(_MOVED_AT_ONCE)
-                if not held:
-                    return True
-                taken = self._appended([record for _, record in held]) or 0
-                self._moved_up_to = self._disk.position()
-                self._memory.moved([row for row, _ in held[:taken]])
-                self._memory.settle(
-                    [Outcome(row, "returned", attempts=row.attempts, together=row.together) for row, _ in held[taken:]]
-                )
-                if taken < len(held):
-                    return False
+        while not self._is_paused():
+            if not self._memory.backlog():
+                return True
+            # A few at a time: somebody may want to see the counters.
+            with self._lock:
+                held, taken = self._move_some()
+            if not held:
+                # What is in memory still is under way to the vendor.
+                return True
+            if taken < held:
+                return False
         return False
+
+    def _move_some(self) -> tuple[int, int]:
+        # On lease, so that nobody sends them meanwhile.
+        held = self._memory.hold(_MOVED_AT_ONCE)
+        taken = 0
+        try:
+            if held:
+                taken = self._appended([record for _, record in held]) or 0
+            if taken:
+                self._moved_up_to = self._disk.position()
+        finally:
+            rows = [row for row, _ in held]
+            self._memory.moved(rows[:taken])
+            self._memory.release(rows[taken:])
+        return len(held), taken
+
+    def _rescued(self, records: Sequence[Record]) -> int:
+        """Keep records of a file that is gone, if the new one does not take them."""
+        taken = self._memory.append(records)
+        self._rescued_up_to = self._memory.position()
+        return taken
 
     def _appended(self, records: Sequence[Record]) -> int | None:
         taken = self._on_disk(lambda: self._disk.append(records))
@@ -185,6 +217,7 @@ class FallbackSpool:
             return
         with self._lock:
             is_news, self._is_failing = not self._is_failing, True
+            self._reason = str(error)
             self._pause = _FIRST_PAUSE if is_news else min(2 * self._pause, _LONGEST_PAUSE)
             self._try_at = self._clock() + self._pause
         if is_news:

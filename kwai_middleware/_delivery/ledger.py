@@ -17,7 +17,9 @@ __all__ = [
     "NOT_RECORDED",
     "OBSERVED",
     "QUEUE_FULL",
+    "REASONS",
     "SPOOLED",
+    "SPOOL_FAILED",
     "SPOOL_FULL",
     "UNREADABLE",
     "Account",
@@ -33,9 +35,16 @@ OBSERVED: Final = "observed"
 CLOSED: Final = "closed"
 QUEUE_FULL: Final = "queue full"
 SPOOL_FULL: Final = "spool full"
+SPOOL_FAILED: Final = "spool failed"
 UNREADABLE: Final = "unreadable"
 NOT_CONFIGURED: Final = "not configured"
 NOT_RECORDED: Final = "not recorded in time"
+
+
+_LOST: Final = (SPOOL_FULL, SPOOL_FAILED, UNREADABLE, NOT_CONFIGURED, NOT_RECORDED)
+
+REASONS: Final = (CLOSED, QUEUE_FULL, *_LOST)
+"""Why calls are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class Ledger:
         """Calls were refused for want of room, which nobody has been told of yet."""
         self._taken = 0
         self._in_hand: set[int] = set()
-        self._outcomes = {SPOOLED: 0, OBSERVED: 0, SPOOL_FULL: 0, UNREADABLE: 0, NOT_CONFIGURED: 0, NOT_RECORDED: 0}
+        self._outcomes = dict.fromkeys((SPOOLED, OBSERVED, *_LOST), 0)
         self._refusals = {CLOSED: Tally(), QUEUE_FULL: Tally()}
 
     # The three that the app's threads call: no lock, whoever interrupts whom.

@@ -1,10 +1,11 @@
-"""What is alive in this process: flushed when a server shuts down, closed when the process ends, renewed in a fork.
+"""What is alive in this process: flushed after requests and when a server shuts down, closed at exit, renewed in forks.
 
 All references are weak: to be listed here keeps nothing alive.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import itertools
 import os
@@ -15,7 +16,18 @@ from typing import Any, Final, Protocol
 
 from kwai_middleware import _guard
 
-__all__ = ["aflush_all", "close_all", "close_at_exit", "renew_after_fork"]
+__all__ = [
+    "aflush_all",
+    "aflush_serverless",
+    "close_all",
+    "close_at_exit",
+    "flush_after_requests",
+    "flush_all",
+    "flush_serverless",
+    "has_event_loop",
+    "renew_after_fork",
+    "serverless",
+]
 
 
 class Closable(Protocol):
@@ -48,6 +60,9 @@ class Forkable(Protocol):
 # Dictionaries of integers: adding, removing and copying are one step each, without a lock.
 _closables: Final[dict[int, weakref.ref[Closable]]] = {}
 _forkables: Final[dict[int, weakref.ref[Forkable]]] = {}
+serverless: Final[dict[int, weakref.ref[Closable]]] = {}
+"""Those that are flushed after each request; empty almost everywhere, which is all that a request looks at."""
+
 _exit_hooks: Final = itertools.count()
 _fork_hooks: Final = itertools.count()
 
@@ -66,6 +81,12 @@ def close_at_exit(engine: Closable) -> None:
         Finalize(None, close_all, exitpriority=0)
 
 
+def flush_after_requests(engine: Closable) -> None:
+    """Flush `engine` whenever a request has ended, if it is still there."""
+    key = id(engine)
+    serverless[key] = weakref.ref(engine, lambda _: serverless.pop(key, None))
+
+
 def renew_after_fork(owner: Forkable) -> None:
     """Call `owner.after_fork()` in each child that this process forks, as long as `owner` is there."""
     key = id(owner)
@@ -76,7 +97,7 @@ def renew_after_fork(owner: Forkable) -> None:
 
 def close_all() -> None:
     """Close all engines of this process, each within its time to exit, counted from now for all of them."""
-    engines = _of_this_process()
+    engines = _of_this_process(_closables)
     now = time.monotonic()
     for engine in engines:
         engine.hurry()
@@ -85,13 +106,36 @@ def close_all() -> None:
             engine.close(now + engine.exit_timeout)
 
 
+def flush_all() -> None:
+    """Flush all deliveries of this process, each within its time to exit, counted from now. Never raises."""
+    _flush(_of_this_process(_closables))
+
+
 async def aflush_all() -> None:
-    """Flush all deliveries of this process, each within its time to exit. Never raises."""
-    engines = _of_this_process()
-    if not engines:
-        return
-    with _guard.never_raise:
-        await in_thread(_flush_all, engines)
+    """Do as `flush_all` does, while the event loop (asyncio or trio) goes on."""
+    await _aflush(_of_this_process(_closables))
+
+
+def flush_serverless() -> None:
+    """Flush what is to be flushed after a request that has ended on this thread. Never raises, stops no event loop."""
+    engines = _of_this_process(serverless)
+    if has_event_loop():
+        # A WSGI app that runs on a loop: the work is begun, and others go on with it.
+        for engine in engines:
+            engine.hurry()
+    else:
+        _flush(engines)
+
+
+async def aflush_serverless() -> None:
+    """Flush what is to be flushed after a request, also one that was cancelled. Never raises but for a cancellation."""
+    engines = _of_this_process(serverless)
+    if engines:
+        import anyio
+
+        # A task that is being cancelled could wait for nothing otherwise.
+        with anyio.CancelScope(shield=True):
+            await _aflush(engines)
 
 
 async def in_thread(function: Any, *args: Any) -> Any:
@@ -104,7 +148,32 @@ async def in_thread(function: Any, *args: Any) -> Any:
     return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
 
 
-def _flush_all(engines: list[Closable]) -> None:
+def has_event_loop() -> bool:
+    """Say whether an event loop, asyncio's or trio's, runs on this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return True
+    # trio tells sniffio that it runs; where sniffio was never imported, trio was not either.
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is None:
+        return False
+    try:
+        sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return False
+    return True
+
+
+async def _aflush(engines: list[Closable]) -> None:
+    if engines:
+        with _guard.never_raise:
+            await in_thread(_flush, engines)
+
+
+def _flush(engines: list[Closable]) -> None:
     now = time.monotonic()
     for engine in engines:
         engine.hurry()
@@ -113,8 +182,8 @@ def _flush_all(engines: list[Closable]) -> None:
             engine.flush(now + engine.exit_timeout)
 
 
-def _of_this_process() -> list[Closable]:
-    engines = [reference() for reference in _closables.copy().values()]
+def _of_this_process(listed: dict[int, weakref.ref[Closable]]) -> list[Closable]:
+    engines = [reference() for reference in listed.copy().values()]
     pid = os.getpid()
     return [engine for engine in engines if engine is not None and engine.pid == pid]
 

@@ -18,6 +18,8 @@ from kwai_middleware._delivery import vendor_types
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._delivery.mending import mended
+from kwai_middleware._pace import breathe
+from kwai_middleware._pieces import as_text, encoded_members, is_utf8
 from kwai_middleware._record import CompletedCall, Outcome
 from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
@@ -90,7 +92,16 @@ def _encoded(call: CompletedCall, secrets: tuple[Secret, ...]) -> bytes:
 
 
 def _masked(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> bytes:
-    return mask_json(msgspec.json.encode(_members(call, secrets, carried, shortened=shortened)), secrets, call.names)
+    # What is made on the way is kept in no variable: it may be megabytes, and masking takes as many again.
+    return mask_json(_document(call, secrets, carried, shortened=shortened), secrets, call.names)
+
+
+def _document(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> bytes:
+    members = _members(call, secrets, carried, shortened=shortened)
+    breathe()
+    document = msgspec.json.encode(members)
+    breathe()
+    return document
 
 
 def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> dict[str, Any]:
@@ -225,14 +236,16 @@ def _prompt(messages: bytes) -> dict[str, Any]:
     """Return the prompt as messages where the vendor keeps them, and as text where it would not."""
     try:
         # msgspec does not look into what it only skips.
-        _ = messages.isascii() or messages.decode()
-        each = _messages_decoder.decode(messages)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"input": messages.decode(errors="replace")}
+        each = _messages_decoder.decode(messages) if is_utf8(messages) else None
+    except (msgspec.DecodeError, RecursionError):
+        each = None
+    breathe()
+    if each is None:
+        return {"input": as_text(messages)}
     fitted = [vendor_types.fitted_message(message) for message in each]
     if all(message is not None and message.whole for message in fitted):
         return {"prompt_messages": msgspec.Raw(messages)}
-    members: dict[str, Any] = {"input": messages.decode(errors="replace")}
+    members: dict[str, Any] = {"input": as_text(messages)}
     if None not in fitted:
         members["prompt_messages"] = [message.message for message in fitted if message]
     return members
@@ -248,16 +261,17 @@ def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     if len(kept) == len(completions) > 1:
         members["completion_messages"] = kept
     if not all(message is not None and message.whole for message in fitted):
-        whole = completions[0] if len(completions) == 1 else completions
-        members["output"] = msgspec.json.encode(whole).decode()
+        whole = [_raw(message) for message in completions]
+        members["output"] = as_text(bytes(whole[0]) if len(whole) == 1 else msgspec.json.encode(whole))
     if fitted[0] is not None and completions[0].get("tool_calls"):
         # What fits has a list of objects here, as the vendor's member wants it.
         members["tool_calls"] = _members_decoder.decode(fitted[0].message)["tool_calls"]
     return members
 
 
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(value))
+def _raw(message: dict[str, Any]) -> msgspec.Raw:
+    breathe()
+    return encoded_members(message)
 
 
 def _in_the_vendors_words(message: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ import msgspec
 from kwai_middleware import _notices
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.mending import encodable, mended
+from kwai_middleware._pace import breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction import mask_text
 from kwai_middleware._redaction.mask_function import MaskFunction, name_of
+from kwai_middleware._redaction.masking import is_json
 from kwai_middleware._secret import Secret
 
 __all__ = ["ContentMask", "is_masking"]
@@ -106,13 +108,14 @@ class ContentMask:
         What is no JSON is one text.
         """
         text = raw.decode(errors="replace")
-        if not _is_json(raw):
+        if not is_json(raw):
             masked = self._text(text)
             return raw if masked == text else masked.encode()
         parts: list[str] = []
         position = name_end = 0
         name = ""
         for token in _TOKENS.finditer(text):
+            breathe()
             if token[2]:
                 name, name_end = token[1], token.end()
                 continue
@@ -138,7 +141,7 @@ class ContentMask:
         token = _is_masking.set(True)
         try:
             masked = self._function(given)
-        except BaseException as error:  # noqa: BLE001 - a SystemExit here would end the thread that records
+        except BaseException as error:  # noqa: BLE001 - a SystemExit or a cancellation would cost the record
             raise _Failed(type(error).__name__) from None
         finally:
             _is_masking.reset(token)
@@ -173,17 +176,7 @@ def _readable(arguments: str) -> str:
         return arguments
 
 
-def _is_json(raw: bytes) -> bool:
-    try:
-        _skipping_decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-_skipping_decoder: Final = msgspec.json.Decoder(msgspec.Raw)
-
-_TOKENS: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:\s*)?')
+_TOKENS: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:\s*)?')
 """A text of a JSON document, and whether it is a name."""
 
 # What the vendor's types stand on, and no more: any other word may be content.

@@ -154,23 +154,33 @@ class MemorySpool:
             )
 
     def hold(self, most: int) -> list[tuple[Row, Record]]:
-        """Put up to `most` records on lease that are to go to another spool."""
+        """Put up to `most` records on lease that are to go to another spool, those at rest too."""
         with self._lock:
-            self._ready.update(self._resting)
-            self._resting.clear()
-            held = [self._waiting[position] for position in itertools.islice(self._ready, most)]
+            held = [
+                self._waiting[position]
+                for position in itertools.islice(itertools.chain(self._ready, self._resting), most)
+            ]
             for waiting in held:
-                del self._ready[waiting.row.position]
+                self._ready.pop(waiting.row.position, None)
+                self._resting.pop(waiting.row.position, None)
             return [(each.row, Record(each.row.record_id, each.row.entry, each.customer)) for each in held]
 
+    def release(self, rows: Sequence[Row]) -> None:
+        """Let go of records that are on hold: each is where it was before."""
+        with self._lock:
+            for row in reversed(rows):
+                if self._is_leased(row):
+                    self._put_back(row.position)
+
     def moved(self, rows: Sequence[Row]) -> None:
-        """Forget records that another spool has taken, as if they had never come in here."""
+        """Forget records on hold that another spool has taken, as if they had never come in here."""
         with self._lock:
             for row in rows:
-                self._forget(row.position)
-            self._appended -= len(rows)
+                if self._is_leased(row):
+                    self._forget(row.position)
+                    self._appended -= 1
 
-    def close(self) -> int:
+    def close(self, *, is_shipping: bool = False) -> int:
         """Throw away what waits, and take nothing in any more."""
         with self._lock:
             self._is_closed = True
@@ -194,12 +204,15 @@ class MemorySpool:
             waiting = self._waiting[position]
             # A new row each time: whoever still holds the old lease can settle nothing with it.
             waiting.row = Row(position, outcome.row.record_id, outcome.row.entry, outcome.attempts, outcome.together)
-            if outcome.rest:
-                waiting.due = self._clock() + outcome.rest
-                self._resting[position] = None
-            else:
-                self._ready[position] = None
-                self._ready.move_to_end(position, last=False)
+            waiting.due = self._clock() + outcome.rest if outcome.rest else 0.0
+            self._put_back(position)
+
+    def _put_back(self, position: int) -> None:
+        if self._waiting[position].due > self._clock():
+            self._resting[position] = None
+        else:
+            self._ready[position] = None
+            self._ready.move_to_end(position, last=False)
 
     def _is_leased(self, row: Row) -> bool:
         waiting = self._waiting.get(row.position)
@@ -220,7 +233,7 @@ class MemorySpool:
     def _wake_the_rested(self) -> None:
         if self._resting:
             now = self._clock()
-            for position in [each for each in self._resting if self._waiting[each].due <= now]:
+            for position in sorted(each for each in self._resting if self._waiting[each].due <= now):
                 del self._resting[position]
                 self._ready[position] = None
 

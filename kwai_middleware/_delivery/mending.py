@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from kwai_middleware._pace import breathe
 from kwai_middleware._record import CompletedCall
 
 __all__ = ["encodable", "mended"]
@@ -70,6 +71,7 @@ def _number(value: object, bound: float) -> float | None:
 
 
 def _plain(value: object, depth: int) -> Any:
+    breathe()
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

@@ -1,7 +1,10 @@
-"""HTTP over real sockets where gevent has replaced those of the standard library.
+"""HTTP over real sockets, past everything that watches or replaces those of the standard library.
 
-A patched socket needs an event loop of gevent on our thread. In a forked worker that loop may wait
-for ever, and two threads that make their first one at the same time wait for each other.
+Error reporters and tracers patch `http.client.HTTPConnection`: each record would become a span and
+a breadcrumb of theirs, and their headers would go to the vendor. One line of a debugging recipe
+makes it print what it sends, keys and all. And gevent replaces the sockets: a patched one needs an
+event loop on our thread, which in a forked worker may wait for ever. So requests are written here;
+the answers, which are the hard part, are read by `http.client.HTTPResponse`.
 """
 
 from __future__ import annotations
@@ -10,134 +13,181 @@ import http.client
 import io
 import socket
 import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from kwai_middleware import _native as native
+from kwai_middleware._delivery.native_tls import TLSSocket
 
-__all__ = ["NativeConnection", "TLSSocket"]
+__all__ = ["NativeConnection"]
 
-_MOST_AT_ONCE: Final = 64 * 1024
+_AT_ONCE: Final = 64 * 1024
 
 
-class NativeConnection(http.client.HTTPConnection):
-    """An `HTTPConnection`, or `HTTPSConnection` where there is a `trust`, on a real socket.
+class NativeConnection:
+    """One connection to a server, with TLS where there is a `trust`.
 
     Args:
         host: Of the server, or of the proxy.
         port: Of the same.
-        timeout: Seconds for each operation of the socket.
+        timeout: Seconds for each step: connecting, sending a request, receiving its answer.
         trust: Says which certificates are good; None for plain HTTP.
-    """
 
-    _tunnel_host: str | None
+    Attributes:
+        sock: None until it is connected.
+        timeout: May be changed between the steps.
+    """
 
     def __init__(self, host: str, port: int, timeout: float, trust: ssl.SSLContext | None = None) -> None:
-        super().__init__(host, port, timeout)
+        self.host = host
+        self.port = port
+        self.timeout = timeout
+        self.sock: socket.socket | TLSSocket | None = None
+        self._method = ""
         self._trust = trust
-        if trust is not None:
-            self.default_port = 443
+        self._server = host
+        self._tunnel_head: bytes | None = None
+
+    def set_tunnel(self, host: str, port: int, headers: Mapping[str, str]) -> None:
+        """Reach that server through this proxy.
+
+        Args:
+            host: Of the server.
+            port: Of the same.
+            headers: For the proxy.
+        """
+        authority = f"{f'[{host}]' if ':' in host else host}:{port}"
+        self._server = host
+        self._tunnel_head = _head("CONNECT", authority, {"host": authority, **headers})
 
     def connect(self) -> None:
-        """Open the socket, the tunnel through a proxy, and TLS, as far as they are wanted."""
-        self.sock = native.connect(self.host, self.port, self.timeout)
-        if self._tunnel_host:
-            self._tunnel()  # type: ignore[attr-defined]  # as HTTPSConnection does; typeshed does not show it
-        if self._trust is not None:
-            self.sock = TLSSocket(self.sock, self._trust, self._tunnel_host or self.host)
+        """Open the socket, the tunnel through a proxy, and TLS, as far as they are wanted.
 
-
-class TLSSocket:
-    """As much of a TLS client socket as `http.client` asks for.
-
-    `ssl.SSLSocket` cannot be had: the patched one is gevent's, and the original one works no more
-    in a patched process. The protocol itself, without a socket, is untouched.
-
-    Args:
-        sock: Connected.
-        trust: Says which certificates are good.
-        server: The name that the certificate must be for.
-
-    Raises:
-        ssl.SSLError: The other side has no good certificate, or does not speak TLS.
-    """
-
-    def __init__(self, sock: socket.socket, trust: ssl.SSLContext, server: str) -> None:
-        self._sock = sock
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._readers = 0
-        self._is_closed = False
-        self._tls = trust.wrap_bio(self._incoming, self._outgoing, server_hostname=server)
+        Raises:
+            OSError: It cannot be had; a certificate that is not good is one of the reasons.
+        """
         try:
-            self._step(self._tls.do_handshake)
+            sock = native.connect(self.host, self.port, self.timeout)
+        except UnicodeError:
+            raise OSError(f"{self.host!r} is no name of a host") from None
+        try:
+            if self._tunnel_head is not None:
+                self._open_tunnel(sock, self._tunnel_head)
+            self.sock = sock if self._trust is None else self._secured(sock, self._trust)
         except BaseException:
             sock.close()
             raise
 
-    def sendall(self, data: bytes) -> None:
-        """Encrypt and send all of it."""
-        left = memoryview(data)
-        while left:
-            left = left[self._step(self._tls.write, left[:_MOST_AT_ONCE]) :]
+    def request(self, method: str, target: str, body: Iterable[bytes], headers: Mapping[str, str]) -> None:
+        """Send a request.
 
-    def readinto(self, buffer: Any) -> int:
-        """Decrypt what has come, at least a byte of it; 0 at the end."""
-        try:
-            received: int = self._step(self._tls.read, len(buffer), buffer)
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return 0
-        return received
+        Args:
+            method: Of the request.
+            target: Path, or URL for a plain proxy.
+            body: Its pieces, which are not joined to a second copy of it all.
+            headers: All of them but the length of the body.
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a buffered reader. The socket stays open until it is closed as well."""
-        self._readers += 1
-        return io.BufferedReader(_Reader(self))
+        Raises:
+            OSError: It could not be sent in time.
+        """
+        pieces = tuple(body)
+        length = str(sum(map(len, pieces)))
+        head = _head(method, target, {**headers, "content-length": length})
+        self._method = method
+        until = time.monotonic() + self.timeout
+        for block in _blocks((head, *pieces)):
+            _send(self.sock, block, until)
 
-    def settimeout(self, seconds: float) -> None:
-        """Seconds for each operation."""
-        self._sock.settimeout(seconds)
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Return the answer, of which status and headers are read. What of its body comes too late raises.
 
-    def fileno(self) -> int:
-        """Return the descriptor, to be polled."""
-        return self._sock.fileno()
+        Raises:
+            OSError: It did not come in time.
+            http.client.HTTPException: It is none.
+        """
+        return _response(self.sock, self._method, time.monotonic() + self.timeout)
 
     def close(self) -> None:
-        """Close the socket, now or when the last reader is closed."""
-        self._is_closed = True
-        if not self._readers:
-            self._sock.close()
+        """Close the socket."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
 
-    def reader_closed(self) -> None:
-        """Note that one reader fewer is open."""
-        self._readers -= 1
-        if self._is_closed:
-            self.close()
+    def _open_tunnel(self, sock: socket.socket, head: bytes) -> None:
+        until = time.monotonic() + self.timeout
+        _send(sock, head, until)
+        with _response(sock, "CONNECT", until) as response:
+            if not 200 <= response.status < 300:
+                raise OSError(f"the proxy opens no tunnel: HTTP {response.status}")
 
-    def _step(self, function: Any, *arguments: Any) -> Any:
-        while True:
-            try:
-                result = function(*arguments)
-            except ssl.SSLWantReadError:
-                self._sock.sendall(self._outgoing.read())
-                received = self._sock.recv(_MOST_AT_ONCE)
-                self._incoming.write(received) if received else self._incoming.write_eof()
-            else:
-                self._sock.sendall(self._outgoing.read())
-                return result
+    def _secured(self, sock: socket.socket, trust: ssl.SSLContext) -> socket.socket | TLSSocket:
+        sock.settimeout(self.timeout)
+        if native.is_patched():
+            return TLSSocket(sock, trust, self._server)
+        return trust.wrap_socket(sock, server_hostname=self._server)
 
 
-class _Reader(io.RawIOBase):
-    def __init__(self, source: TLSSocket) -> None:
-        self._source = source
+def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "\r\n"]).encode("ascii")
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small pieces until they are worth a system call; large ones go as they are."""
+    small: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) > _AT_ONCE:
+            yield b"".join(small)
+            small, size = [], 0
+        small.append(piece)
+        size += len(piece)
+    yield b"".join(small)
+
+
+def _send(sock: Any, block: bytes, until: float) -> None:
+    left = memoryview(block)
+    while left:
+        _wait_until(sock, until)
+        left = left[sock.send(left) :]
+
+
+def _response(sock: Any, method: str, until: float) -> http.client.HTTPResponse:
+    incoming: Any = _Incoming(sock, until)
+    response = http.client.HTTPResponse(incoming, method=method)
+    try:
+        response.begin()
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+def _wait_until(sock: Any, until: float) -> None:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left)
+
+
+class _Incoming(io.RawIOBase):
+    """What a socket receives until a moment. Closing it leaves the socket open.
+
+    To `HTTPResponse` it is the socket.
+    """
+
+    def __init__(self, sock: Any, until: float) -> None:
+        self._sock = sock
+        self._until = until
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._source.readinto(buffer)
-
-    def close(self) -> None:
-        was_closed = self.closed
-        super().close()
-        if not was_closed:
-            self._source.reader_closed()
+        _wait_until(self._sock, self._until)
+        received: int = self._sock.recv_into(buffer)
+        return received

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kwai_middleware import _guard, _notices
-from kwai_middleware import _native as native
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
 from kwai_middleware._delivery.capture import bounded
@@ -16,21 +15,19 @@ from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.spool import Record, Spool
 from kwai_middleware._native import Doorbell
+from kwai_middleware._pace import Pace, breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 
 __all__ = ["Recorder"]
 
-_BREATH: Final = 50e-6
-"""Seconds of real sleep between two calls: a thread that only computes keeps the interpreter for
-milliseconds at a time, and the app's event loop waits."""
-
 _LARGE: Final = 256 * 1024
 """Bytes from which a call is large: small ones are recorded in the middle of its recording."""
 
 _MOST_AT_ONCE: Final = 100
 _MOST_BYTES_AT_ONCE: Final = 1024 * 1024
+_MOST_FAILURES: Final = 3
 
 
 class Recorder:
@@ -66,9 +63,11 @@ class Recorder:
         self._progressed = progressed
         self._batch: list[tuple[int, Record]] = []
         self._batch_bytes = 0
+        self._has_large_in_hand = False
+        self._failures = 0
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
-        self._in_a_hurry = False
+        self._pace = Pace(self.between)
         self._finishing = False
         self._stopped = False
 
@@ -77,8 +76,8 @@ class Recorder:
         self._bell.ring()
 
     def hurry(self) -> None:
-        """Take no more rests between calls: the app has come to its end."""
-        self._in_a_hurry = True
+        """Take no more rests: the app has come to its end."""
+        self._pace.hurry()
         self._bell.ring()
 
     def finish(self) -> None:
@@ -92,16 +91,16 @@ class Recorder:
         self._bell.ring()
 
     def run(self) -> None:
-        """Record until told to end."""
-        self._commit()
-        while not self._stopped:
-            if self.step():
-                if not self._in_a_hurry:
-                    native.sleep(_BREATH)
-            elif self._finishing:
-                return
-            else:
-                self._bell.wait(None)
+        """Record until told to end, in the background of whatever the app does."""
+        with self._pace:
+            self._commit()
+            while not self._stopped:
+                if self.step():
+                    breathe()
+                elif self._finishing:
+                    return
+                else:
+                    self._bell.wait(None)
 
     def drain(self, until: float) -> None:
         """Record on this thread until no call waits, or until the monotonic clock shows `until`."""
@@ -123,6 +122,9 @@ class Recorder:
 
     def between(self) -> None:
         """Record one small call, in the middle of a large one. Another large one has to wait for its turn."""
+        if not self._has_large_in_hand:
+            # Small ones are not worth it, and their records keep their order.
+            return
         taken = self._calls.take()
         if taken is None:
             self._commit()
@@ -133,11 +135,13 @@ class Recorder:
 
     def _work_on(self, number: int, call: Call) -> None:
         made: Record | str = ledger.UNREADABLE
+        is_inside, self._has_large_in_hand = self._has_large_in_hand, _size_of(call) > _LARGE
         try:
             made = self._record(call)
         except Exception as error:  # noqa: BLE001 - our bug, or a surprise in the answer: this record is lost, no other
             _guard.report(error)
         finally:
+            self._has_large_in_hand = is_inside
             if isinstance(made, Record):
                 self._batch.append((number, made))
                 self._batch_bytes += len(made.entry)
@@ -150,21 +154,48 @@ class Recorder:
         return len(self._batch) >= _MOST_AT_ONCE or self._batch_bytes >= _MOST_BYTES_AT_ONCE
 
     def _commit(self) -> None:
-        """Put what is encoded into the spool: all that came together in one go."""
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if not batch:
-            return
-        numbers = [number for number, _ in batch]
-        taken = 0
-        try:
-            taken = self._spool.append([record for _, record in batch])
-        finally:
-            self._calls.finish(numbers[:taken], ledger.SPOOLED)
-            self._calls.finish(numbers[taken:], ledger.SPOOL_FULL)
-            self._progressed()
+        """Put what is encoded into the spool: all that came together in one go, after a surprise one by one.
+
+        What raises is no full spool and no failing disk, but a surprise. It ends the thread, and the
+        next one tries again: the records stay here until the spool has answered. One that has failed
+        alone too is given up, so that the others get in.
+        """
+        while self._batch:
+            count = len(self._batch) if not self._failures else 1
+            numbers = [number for number, _ in self._batch[:count]]
+            if self._failures >= _MOST_FAILURES:
+                self._failures = 1
+                self._settle(numbers, ledger.SPOOL_FAILED)
+                continue
+            self._failures += 1
+            taken = self._spool.append([record for _, record in self._batch[:count]])
+            self._failures = 1 if self._failures > 1 else 0
+            self._settle(numbers[:taken], ledger.SPOOLED)
+            self._settle(numbers[taken:], ledger.SPOOL_FULL)
+            self._tell_of_commit(taken, count)
+        self._failures = 0
+
+    def give_up(self) -> int:
+        """Count what is still in hand as lost; returns how many calls. Only when nothing else runs in here."""
+        for _, call in self._later:
+            release(call)
+        numbers = [number for number, _ in (*self._batch, *self._later)]
+        self._later.clear()
+        self._batch.clear()
+        self._calls.finish(numbers, ledger.NOT_RECORDED)
+        return len(numbers)
+
+    def _settle(self, numbers: Sequence[int], outcome: str) -> None:
+        """Say what became of the first calls of the batch."""
+        del self._batch[: len(numbers)]
+        self._batch_bytes = sum(len(record.entry) for _, record in self._batch)
+        self._calls.finish(numbers, outcome)
+
+    def _tell_of_commit(self, taken: int, count: int) -> None:
+        self._progressed()
         if taken:
             self._appended()
-        if taken < len(batch):
+        if taken < count:
             _notices.warn_once(
                 "dropped",
                 ledger.SPOOL_FULL,

@@ -24,10 +24,14 @@ _REJECTIONS_KEPT: Final = 20
 _FEW: Final = 10
 """So many waiting records are sent one by one, each at once."""
 
+_MANY: Final = 100
+"""More waiting records than this are sent many together; up to it over a few connections, without waiting."""
+
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of the records in hand: they are in memory meanwhile."""
 
-_CREW_ROWS: Final = 64
+_CREW_ROWS: Final = 8
+"""Settled together: so many at most come twice when the process is killed meanwhile."""
 
 _Verdicts = Sequence[Verdict | None]
 
@@ -66,6 +70,7 @@ class Shipper:
         self._is_waited_for = False
         self._finishing = False
         self._stopped = False
+        self._unsettled: list[Outcome] = []
         self._attempts = 0
         self._refused_attempt = 0
         self.weather = Weather()
@@ -129,6 +134,7 @@ class Shipper:
         Returns:
             Seconds until there may be something to do; 0 when at once, None when nothing is pending.
         """
+        self._tell_spool()
         if self._in_a_hurry:
             self._in_a_hurry = False
             self._is_waited_for = True
@@ -150,9 +156,9 @@ class Shipper:
         # After a failure one record goes ahead and finds out whether the vendor is back.
         if backlog <= _FEW or self._backoff.is_probing:
             rows, bulk = 1, False
-        elif self._bulk and not bulk_wait:
+        elif self._bulk and backlog > _MANY and not bulk_wait:
             rows, bulk = MOST_TOGETHER, True
-        elif backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
+        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
             rows, bulk = _CREW_ROWS, False
         else:
             return bulk_wait
@@ -201,6 +207,9 @@ class Shipper:
         self.rejections.extend(
             f"{outcome.row.record_id}: {outcome.reason}" for outcome in outcomes if outcome.end == "rejected"
         )
+        # Kept until the spool has taken them, whatever is raised before that, or by it: a row that nobody settles is
+        # held up, and one that is sent again is there twice.
+        self._unsettled.extend(outcomes)
         for verdict in verdicts:
             self.weather.observe(verdict)
         now = time.monotonic()
@@ -212,8 +221,13 @@ class Shipper:
             self._backoff.failed(now, max(verdict.after or 0.0 for verdict in verdicts))
         elif fates:
             self._backoff.succeeded()
-        self._spool.settle(outcomes, self.weather.last_error)
+        self._tell_spool()
         self._progressed()
+
+    def _tell_spool(self) -> None:
+        if self._unsettled:
+            self._spool.settle(self._unsettled, self.weather.last_error)
+            self._unsettled = []
 
     def _let_go(self) -> None:
         self._sender.close()

@@ -100,6 +100,11 @@ class SpoolCounters:
         purged: Thrown away undelivered.
         pending_bytes: What the waiting ones occupy.
         oldest_pending: Age of the oldest waiting one in seconds; None when nothing waits.
+        last_success: When any process delivered one last, in seconds since 1970, as far as this
+            spool remembers it.
+        last_error: What went wrong last, whichever process shipped.
+        place: Where new records are kept: the path of a file, or `memory`.
+        disk_error: Why they are in memory although they belong on disk.
     """
 
     appended: int = 0
@@ -110,6 +115,10 @@ class SpoolCounters:
     purged: int = 0
     pending_bytes: int = 0
     oldest_pending: float | None = None
+    last_success: float | None = None
+    last_error: str | None = None
+    place: str = "memory"
+    disk_error: str | None = None
 
 
 class Spool(Protocol):
@@ -170,6 +179,11 @@ class Spool(Protocol):
         """Return one consistent view of the ledger."""
         ...
 
-    def close(self) -> int:
-        """Let go; returns how many pending records are lost by it. A closed spool takes nothing in."""
+    def close(self, *, is_shipping: bool = False) -> int:
+        """Let go; returns how many pending records are lost by it. A closed spool takes nothing in.
+
+        Args:
+            is_shipping: Somebody still waits for the answer to a request, and will say what became
+                of its records; then it is to be closed once more.
+        """
         ...

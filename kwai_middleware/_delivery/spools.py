@@ -46,7 +46,7 @@ def spool_for(settings: Settings) -> Spool:
     path = places.file_for(settings.spool, destination)
     if path is None:
         return memory
-    disk = DiskSpool(path, destination, bounds_for(settings), rescue=memory.append)
+    disk = DiskSpool(path, destination, bounds_for(settings))
     return FallbackSpool(disk, memory, is_asked_for=settings.spool != AUTO)
 
 

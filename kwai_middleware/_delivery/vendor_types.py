@@ -10,6 +10,8 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from kwai_middleware._pieces import is_utf8, outline
+
 __all__ = ["PARAMETERS", "Fitted", "accepted_parameter", "fitted_message", "kept_usage"]
 
 
@@ -91,7 +93,7 @@ def fitted_message(raw: msgspec.Raw) -> Fitted | None:
 
 def _is_kept_whole(raw: msgspec.Raw) -> bool:
     try:
-        message = _message_decoder.decode(raw)
+        message = _message_decoder.decode(outline(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return all(map(_is_kept_tool_call, message.tool_calls or ()))
@@ -158,12 +160,11 @@ def accepted_parameter(name: str, raw: bytes) -> bool:
     if decoder is None:
         return False
     try:
-        # msgspec does not look into what it only skips.
-        _ = raw.isascii() or raw.decode()
         decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return True
+    # msgspec does not look into what it only skips.
+    return is_utf8(raw)
 
 
 _MOST_TOKENS: Final = 2**53

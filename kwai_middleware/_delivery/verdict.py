@@ -1,19 +1,19 @@
-"""What an answer of the logs API means for the record that was sent."""
+"""What an answer of the logs API means for the records that were sent."""
 
 from __future__ import annotations
 
 import email.utils
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 import msgspec
 
-from kwai_middleware._redaction import mask_text
+from kwai_middleware._redaction import Keys, mask_text
 from kwai_middleware._secret import Secret
 
-__all__ = ["Fate", "Verdict", "clipped", "judge"]
+__all__ = ["BulkVerdict", "Fate", "Verdict", "clipped", "judge", "judge_bulk"]
 
 _LONGEST_DELAY: Final = 3600.0
 _LONGEST_REASON: Final = 200
@@ -30,9 +30,10 @@ class Fate(Enum):
     """The vendor asks for patience; the record is blameless."""
     FAILED = "failed"
     """It did not work, by the vendor's fault, the network's or the record's: try again."""
-    UNCLEAR = "unclear"
     REFUSED = "refused"
     """The vendor takes nothing from this app as it is set up: no use in hurrying."""
+    UNCLEAR = "unclear"
+    """Of many records some were taken, all or none, and nobody can tell which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Verdict:
         fate: What becomes of the record.
         reason: What was answered, masked and short; empty for a success.
         after: Seconds that the vendor asks to wait; None when it asks for nothing.
+        is_connected: Whether anybody was there to send to. When nobody was, no record can be to blame.
     """
 
     fate: Fate
@@ -51,12 +53,41 @@ class Verdict:
     is_connected: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BulkVerdict:
+    """The answer to one request that carried many records.
+
+    Attributes:
+        fate: What becomes of the records, those in `refused` aside.
+        reason: What was answered about the request as a whole, masked and short; empty for a success.
+        after: Seconds that the vendor asks to wait; None when it asks for nothing.
+        refused: The records that the vendor will never take, by their index in the request, and what it
+            has against each, masked and short.
+        is_connected: As for a `Verdict`.
+    """
+
+    fate: Fate
+    reason: str = ""
+    after: float | None = None
+    refused: Mapping[int, str] = field(default_factory=dict[int, str])
+    is_connected: bool = True
+
+
+class _BulkAnswer(msgspec.Struct):
+    success_count: int
+    error_count: int = 0
+    # Only `index` is documented; whatever else there is tells the reason.
+    errors: list[dict[str, msgspec.Raw]] | None = None
+
+
 _BUSY: Final = (408, 425, 429)
 _SET_UP_WRONG: Final = (401, 403, 404, 405, 410)
 
 
-def judge(status: int, retry_after: str | None, body: bytes, *, now: float, secrets: Sequence[Secret] = ()) -> Verdict:
-    """Read one answer.
+def judge(
+    status: int, retry_after: str | None, body: bytes, *, now: float, secrets: Iterable[Secret] | Keys = ()
+) -> Verdict:
+    """Read the answer to one record.
 
     Args:
         status: Of the HTTP answer.
@@ -82,10 +113,60 @@ def judge(status: int, retry_after: str | None, body: bytes, *, now: float, secr
     return Verdict(Fate.FAILED, reason, after)
 
 
-def clipped(text: str, secrets: Sequence[Secret] = ()) -> str:
+def judge_bulk(
+    status: int,
+    retry_after: str | None,
+    body: bytes,
+    rows: int,
+    *,
+    now: float,
+    secrets: Iterable[Secret] | Keys = (),
+) -> BulkVerdict:
+    """Read the answer to many records.
+
+    Args:
+        status: Of the HTTP answer.
+        retry_after: The header of that name: seconds, or an HTTP date.
+        body: As much of the answer as was read; need not be whole, nor JSON.
+        rows: How many records were sent.
+        now: Seconds since 1970, to measure an HTTP date against.
+        secrets: Keys to be masked in the reasons.
+    """
+    keys = Keys.of(secrets)
+    if 200 <= status < 300:
+        refused = _refused_rows(body, rows, keys)
+        if refused is None:
+            return BulkVerdict(Fate.UNCLEAR, f"HTTP {status}, and no account of which records were taken")
+        return BulkVerdict(Fate.DELIVERED, refused=refused)
+    verdict = judge(status, retry_after, body, now=now, secrets=keys)
+    refused = _refused_rows(body, rows, keys) if verdict.fate is Fate.REJECTED else None
+    if refused is None or len(refused) < rows:
+        # Not each of them has been looked at: what is refused is the request.
+        refused = {}
+    return BulkVerdict(verdict.fate, verdict.reason, verdict.after, refused)
+
+
+def clipped(text: str, secrets: Iterable[Secret] | Keys = ()) -> str:
     """Return `text` without keys, line ends and length, as it may be shown to an operator."""
     words = " ".join(mask_text(text, secrets).split())
     return words if len(words) <= _LONGEST_REASON else words[: _LONGEST_REASON - 1] + "…"
+
+
+def _refused_rows(body: bytes, rows: int, keys: Keys) -> dict[int, str] | None:
+    """Return which rows the vendor did not take, and why; None where its account does not add up."""
+    refused: dict[int, str] = {}
+    try:
+        answer = msgspec.json.decode(body, type=_BulkAnswer)
+        for error in answer.errors or ():
+            index = msgspec.json.decode(error.pop("index"), type=int)
+            if index in refused or not 0 <= index < rows:
+                return None
+            told = (f"{name}: {bytes(value).decode('utf-8', 'replace')}" for name, value in error.items())
+            refused[index] = clipped("; ".join(told) or "no reason given", keys)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        return None
+    is_whole = answer.error_count == len(refused) and answer.success_count + answer.error_count == rows
+    return refused if is_whole else None
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -116,13 +197,3 @@ def _seconds(value: Any) -> float | None:
         return 0.0
     # Compared before it is converted: a whole number may be too large for a float.
     return _LONGEST_DELAY if value >= _LONGEST_DELAY else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class BulkVerdict:
-    fate: Fate
-    reason: str = ""
-    after: float | None = None
-    is_connected: bool = True
-    refused: Any = None
-    is_connected: bool = True

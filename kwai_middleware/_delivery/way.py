@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import http.client
-import ssl
 import urllib.request
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
-from kwai_middleware import _native as native
 from kwai_middleware._delivery.native_http import NativeConnection
 
 __all__ = ["Way", "way_to"]
@@ -21,12 +18,12 @@ class Way(NamedTuple):
     """How to ask for one URL.
 
     Attributes:
-        connection: Opens itself with the first request.
+        connection: Not yet opened.
         target: What to ask for on it.
         headers: What the next hop wants to see beside the request's own.
     """
 
-    connection: http.client.HTTPConnection
+    connection: NativeConnection
     target: str
     headers: dict[str, str]
 
@@ -39,27 +36,28 @@ def way_to(url: str, timeout: float) -> Way:
     else those of certifi).
 
     Raises:
-        OSError: The proxy is one that is not spoken to in plain HTTP.
+        OSError: The proxy is none, or one that is not spoken to in plain HTTP.
     """
     parts = urlsplit(url)
     proxy = _proxy(parts)
     first = parts if proxy is None else proxy
-    port = first.port or (80 if first.scheme == "http" else 443)
-    if parts.scheme == "http":
-        connection = _connection(first.hostname or "", port, timeout, None)
-        return Way(connection, parts.path, {}) if proxy is None else Way(connection, url, _proxy_headers(proxy))
-    connection = _connection(first.hostname or "", port, timeout, httpx.create_ssl_context())
-    if proxy is not None:
-        connection.set_tunnel(parts.hostname or "", parts.port or 443, _proxy_headers(proxy))
-    return Way(connection, parts.path, {})
-
-
-def _connection(host: str, port: int, timeout: float, trust: ssl.SSLContext | None) -> http.client.HTTPConnection:
-    if native.is_patched():
-        return NativeConnection(host, port, timeout, trust)
+    trust = None if parts.scheme == "http" else httpx.create_ssl_context()
+    connection = NativeConnection(_host(first), first.port or _usual_port(first), timeout, trust)
+    headers = {"host": parts.netloc.rpartition("@")[2]}
+    if proxy is None:
+        return Way(connection, parts.path, headers)
     if trust is None:
-        return http.client.HTTPConnection(host, port, timeout)
-    return http.client.HTTPSConnection(host, port, timeout=timeout, context=trust)
+        return Way(connection, url, headers | _proxy_headers(proxy))
+    connection.set_tunnel(_host(parts), parts.port or _usual_port(parts), _proxy_headers(proxy))
+    return Way(connection, parts.path, headers)
+
+
+def _host(parts: SplitResult) -> str:
+    return parts.hostname or ""
+
+
+def _usual_port(parts: SplitResult) -> int:
+    return 80 if parts.scheme == "http" else 443
 
 
 def _proxy(destination: SplitResult) -> SplitResult | None:
@@ -67,8 +65,12 @@ def _proxy(destination: SplitResult) -> SplitResult | None:
     proxy = proxies.get(destination.scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(destination.netloc):
         return None
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http":
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        is_spoken_to = parts.scheme == "http" and parts.port != 0
+    except ValueError:
+        raise OSError("the environment names a proxy that is no URL; records cannot go through it") from None
+    if not is_spoken_to:
         raise OSError("the environment names a proxy that is not an http:// one; records cannot go through it")
     return parts
 

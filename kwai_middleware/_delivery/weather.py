@@ -20,17 +20,20 @@ class Weather:
     Attributes:
         last_success: When a record was delivered last, in seconds since 1970.
         last_error: What went wrong last; None when nothing did since the last success.
+        last_error_at: When, in seconds since 1970.
     """
 
     def __init__(self) -> None:
         self.last_success: float | None = None
         self.last_error: str | None = None
+        self.last_error_at = 0.0
         self._refused_with: str | None = None
 
     def observe(self, verdict: Verdict | BulkVerdict) -> None:
         """Take note of one answer."""
         if verdict.fate is not Fate.DELIVERED:
             self.last_error = verdict.reason
+            self.last_error_at = time.time()
         match verdict.fate:
             case Fate.DELIVERED:
                 self._succeeded()

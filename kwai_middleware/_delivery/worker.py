@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +12,9 @@ from kwai_middleware._tally import Tally
 
 __all__ = ["Worker"]
 
-_PAUSE_AFTER_DEATH: Final = 0.1
+_SHORTEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds between two deaths: what fails each time anew costs little by then, and is seen to have begun again."""
 
 
 class Worker:
@@ -19,7 +22,8 @@ class Worker:
 
     Args:
         name: Of the thread.
-        run: What it does. When it returns, the thread ends; when it raises, it begins anew.
+        run: What it does. When it returns, the thread ends; when it raises, it begins anew, after a
+            pause that grows from death to death.
         ended: Called when the thread ends, or who was there in its place.
     """
 
@@ -29,6 +33,9 @@ class Worker:
         self._ended = ended
         self._taken = native.flag()
         self._restarts = Tally()
+        self._pause = 0.0
+        self._bell = native.Doorbell()
+        self._stopped = False
 
     @property
     def running(self) -> bool:
@@ -51,29 +58,49 @@ class Worker:
             return False
         return True
 
-    def borrow(self, function: Callable[[], None]) -> None:
-        """Run `function` here, in place of the thread, unless the thread runs."""
+    def hasten(self) -> None:
+        """Let a thread that has died begin anew at once: somebody waits for it."""
+        self._bell.ring()
+
+    def stop(self) -> None:
+        """Let a thread that dies stay dead."""
+        self._stopped = True
+        self._bell.ring()
+
+    def borrow(self, function: Callable[[], None]) -> bool:
+        """Run `function` here, in place of the thread, unless the thread runs; False when it fails."""
         if not self._taken.acquire(blocking=False):
-            return
+            return True
+        has_failed = True
         try:
-            function()
+            with _guard.never_raise:
+                function()
+                has_failed = False
         finally:
             self._taken.release()
             self._ended()
+        return not has_failed
 
     def _live(self) -> None:
         try:
             while not self._survived():
                 self._restarts.add()
-                native.sleep(_PAUSE_AFTER_DEATH)
+                if self._stopped:
+                    return
+                self._bell.wait(self._pause)
         finally:
             self._taken.release()
             self._ended()
 
     def _survived(self) -> bool:
+        began = time.monotonic()
+        # What was rung before is answered by what begins now.
+        self._bell.wait(0)
         try:
             self._run()
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to take even a SystemExit
             _guard.report(error)
+            has_lived = time.monotonic() - began > _LONGEST_PAUSE
+            self._pause = _SHORTEST_PAUSE if has_lived else min(max(2 * self._pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             return False
         return True

@@ -8,6 +8,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Final, NamedTuple, Protocol
 
+from kwai_middleware._pace import breathe
+
 __all__ = ["MOST_BYTES", "Decoded", "codings_of", "decoded"]
 
 MOST_BYTES: Final = 16 * 1024 * 1024
@@ -101,6 +103,7 @@ class _Step:
             rest = chunk[position : position + self._at_once]
             while rest and not self.stopped:
                 rest = self._feed_some(rest, parts)
+                breathe()
         return b"".join(parts)
 
     def _feed_some(self, some: bytes, parts: list[bytes]) -> bytes:

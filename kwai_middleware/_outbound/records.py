@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, Request, tolerant, unread
 from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.observation import Ending, Observation
+from kwai_middleware._pace import breathe
 from kwai_middleware._record import CompletedCall, Outcome
 from kwai_middleware._redaction import mask_end, mask_text
 from kwai_middleware._secret import Secret
@@ -21,6 +22,7 @@ _LONGEST_CODE: Final = 100
 _LONGEST_MESSAGE: Final = 1000
 _MOST_MONEY: Final = 1e12
 _NANOSECONDS: Final = 1e9
+_AT_ONCE: Final = 1000
 
 
 def completed(observation: Observation) -> CompletedCall:
@@ -33,9 +35,12 @@ def completed(observation: Observation) -> CompletedCall:
     endpoint = observation.endpoint
     format_: Format = FORMATS.get(endpoint.format, unread)
     request = format_.request(observation.request_body) if observation.request_body else Request()
+    breathe()
     body = _Body(observation)
+    breathe()
     streamed = _is_stream(observation, request, body.parts)
     answer = format_.answer(body.parts, request, streamed=streamed, secrets=observation.secrets)
+    breathe()
     outcome, failure = _judged(observation, answer, body, streamed=streamed)
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
     first = None if answer.first_content is None else body.arrival_of(answer.first_content)
@@ -103,17 +108,36 @@ class _Body:
         codings = [] if observation.decoded else decoding.codings_of(observation.response_headers)
         head_size = len(chunks) if gap is None else gap
         # What stands behind a gap cannot be decompressed.
+        breathe()
         pieces, whole = decoding.decoded(chunks[:head_size] if codings else chunks, codings)
         self.is_shortened = gap is not None or not whole
-        self.parts: tuple[bytes, ...] = (b"".join(pieces[:head_size]),)
+        self.parts: tuple[bytes, ...] = (_joined(pieces[:head_size]),)
         if gap is not None:
-            self.parts += (b"".join(pieces[head_size:]),)
-        self._ends = list(accumulate(map(len, pieces)))
+            self.parts += (_joined(pieces[head_size:]),)
+        self._ends = _ends(pieces)
         self._arrivals = observation.arrivals
 
     def arrival_of(self, size: int) -> int:
         """Return when the first `size` bytes were there; nanoseconds of the monotonic clock."""
         return self._arrivals[min(bisect_left(self._ends, size), len(self._arrivals) - 1)]
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    parts: list[bytes] = []
+    for start in range(0, len(pieces), _AT_ONCE):
+        parts.append(b"".join(pieces[start : start + _AT_ONCE]))
+        breathe()
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _ends(pieces: list[bytes]) -> list[int]:
+    """Return how many bytes there are up to the end of each piece."""
+    sizes = accumulate(map(len, pieces))
+    ends: list[int] = []
+    while some := list(islice(sizes, _AT_ONCE)):
+        ends += some
+        breathe()
+    return ends
 
 
 def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, ...]) -> bool:

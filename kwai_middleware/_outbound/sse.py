@@ -8,14 +8,15 @@ from typing import Final
 
 import msgspec
 
+from kwai_middleware._pace import WINDOW, breathe
+
 __all__ = ["Event", "events"]
 
-_WINDOW: Final = 64 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 
 # The end of a line and an empty line. A carriage return and the line feed behind it are one end.
 _EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_LONGEST_EMPTY_LINE: Final = 4
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -47,9 +48,9 @@ def events(body: bytes) -> Iterator[Event]:
     size = len(body)
     while position < size:
         # Split in windows: one call over megabytes would hold the interpreter for too long.
-        border = body.rfind(b"\n\n", position, position + _WINDOW)
+        border = body.rfind(b"\n\n", position, position + WINDOW)
         if border < 0:
-            border = body.find(b"\n\n", position)
+            border = _border_behind(body, position + WINDOW - 1)
         window = body[position:] if border < 0 else body[position:border]
         for block in window.split(b"\n\n"):
             position += len(block) + 2
@@ -58,15 +59,50 @@ def events(body: bytes) -> Iterator[Event]:
                 yield Event(block[6:], end)
             elif block and (event := _event(block.split(b"\n"), end)):
                 yield event
+        breathe()
+
+
+def _border_behind(body: bytes, position: int) -> int:
+    while position < len(body):
+        border = body.find(b"\n\n", position, position + WINDOW)
+        if border >= 0:
+            return border
+        position += WINDOW - 1
+        breathe()
+    return -1
 
 
 def _events_of_any_lines(body: bytes, position: int) -> Iterator[Event]:
-    for found in _EMPTY_LINE.finditer(body, position):
-        if event := _event(_LINE_END.split(body[position : found.start()]), found.end()):
+    for start, end in _empty_lines(body, position):
+        if event := _event(_lines(body[position:start]), end):
             yield event
-        position = found.end()
-    if event := _event(_LINE_END.split(body[position:]), len(body)):
+        position = end
+    if event := _event(_lines(body[position:]), len(body)):
         yield event
+
+
+def _empty_lines(body: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Yield where each empty line begins, with the end of the line before it, and where it ends; in windows."""
+    size = len(body)
+    while True:
+        end = min(position + WINDOW, size)
+        found = _EMPTY_LINE.search(body, position, end)
+        if found is None:
+            if end == size:
+                return
+            # One may begin in this window and end in the next.
+            position = end - _LONGEST_EMPTY_LINE + 1
+        elif found.end() == end < size:
+            # The next window may have a line feed that belongs to it.
+            position = found.start()
+        else:
+            yield found.span()
+            position = found.end()
+        breathe()
+
+
+def _lines(block: bytes) -> list[bytes]:
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
 
 
 def _event(lines: list[bytes], end: int) -> Event | None:

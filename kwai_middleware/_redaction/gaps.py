@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from kwai_middleware._redaction.readings import Reading, Span, readings
-from kwai_middleware._redaction.shapes import MASK, begun
+from kwai_middleware._redaction.readings import Reading, readings
+from kwai_middleware._redaction.shapes import MASK, Span, begun
 from kwai_middleware._redaction.spellings import SHORTEST_KEY, Keys, Spelling
 from kwai_middleware._secret import Secret
 

@@ -66,7 +66,10 @@ def name_of(mask: MaskFunction) -> str:
     inner: Any = mask
     while isinstance(inner, functools.partial):
         inner = cast("Any", inner).func
-    return str(inner.__qualname__) if inspect.isroutine(inner) else type(inner).__qualname__
+    # Not `isroutine`: an object with a `__get__`, as decorators make them, counts as one and may have no name.
+    function = inner.__func__ if inspect.ismethod(inner) else inner
+    has_name = inspect.isfunction(function) or inspect.isbuiltin(function)
+    return str(function.__qualname__) if has_name else type(inner).__qualname__
 
 
 def _is_async(function: object) -> bool:

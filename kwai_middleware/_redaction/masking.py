@@ -9,12 +9,13 @@ from typing import Final
 
 import msgspec
 
-from kwai_middleware._redaction.readings import Reading, Span, readings
-from kwai_middleware._redaction.shapes import MASK, shapes
+from kwai_middleware._pace import breathe
+from kwai_middleware._redaction.readings import Reading, readings
+from kwai_middleware._redaction.shapes import MASK, Span, shapes
 from kwai_middleware._redaction.spellings import Keys
 from kwai_middleware._secret import Secret
 
-__all__ = ["mask_json", "mask_text"]
+__all__ = ["is_json", "mask_json", "mask_text"]
 
 
 def mask_text(text: str, secrets: Iterable[Secret] | Keys = (), names: Iterable[str] = ()) -> str:
@@ -56,7 +57,8 @@ def mask_json(document: bytes, secrets: Iterable[Secret] | Keys = (), names: Ite
     if not spans:
         return document
     masked = _masked(text, spans).encode("latin-1")
-    if _is_json(masked) and not any(_BARE_QUOTE.search(text, *span) for span in spans):
+    breathe()
+    if is_json(masked) and not any(_BARE_QUOTE.search(text, *span) for span in spans):
         return masked
     # A key such as `","model":"` or `17000000` has hit what is not text.
     texts = document.decode(errors="replace")
@@ -69,17 +71,21 @@ def _spans(text: str, keys: Keys, names: Iterable[str]) -> list[Span]:
     spans: list[Span] = []
     for reading in (Reading(text), *readings(text)):
         spans += map(reading.origin, keys.places(reading.text))
+        breathe()
         for found in shapes(reading.text):
             known = _known(names) if known is None else known
-            if found[0] not in known:
-                spans.append(reading.origin(found.span()))
+            if reading.text[slice(*found)] not in known:
+                spans.append(reading.origin(found))
     return spans
 
 
 def _known(names: Iterable[str]) -> frozenset[str]:
     """What looks like a key in the names that are known to be none."""
     return frozenset(
-        found[0] for name in names for reading in (Reading(name), *readings(name)) for found in shapes(reading.text)
+        reading.text[slice(*found)]
+        for name in names
+        for reading in (Reading(name), *readings(name))
+        for found in shapes(reading.text)
     )
 
 
@@ -90,10 +96,12 @@ def _masked(text: str, spans: list[Span]) -> str:
         if start >= position:
             parts += text[position:start], MASK
         position = max(position, end)
+        breathe()
     return "".join((*parts, text[position:]))
 
 
-def _is_json(document: bytes) -> bool:
+def is_json(document: bytes) -> bool:
+    """Say whether a document is one JSON value, of a depth that can be read."""
     try:
         _skipping_decoder.decode(document)
     except (msgspec.DecodeError, RecursionError):
@@ -102,12 +110,13 @@ def _is_json(document: bytes) -> bool:
 
 
 _skipping_decoder: Final = msgspec.json.Decoder(msgspec.Raw)
-_TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_TEXTS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _BARE_QUOTE: Final = re.compile(r'(?<!\\)(?:\\\\)*"')
 
 
 def _masked_inside(spelled: str, keys: Keys, names: Iterable[str]) -> str:
     """Mask keys in one text of a document, given and returned as JSON spells it."""
+    breathe()
     try:
         text = json.loads(spelled, strict=False)
     except ValueError:

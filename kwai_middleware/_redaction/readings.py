@@ -5,12 +5,35 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
+
+from kwai_middleware._pace import WINDOW, breathe
+from kwai_middleware._redaction.searching import is_in
+from kwai_middleware._redaction.shapes import Span
 
 __all__ = ["Reading", "readings"]
 
-Span = tuple[int, int]
-"""Where something begins in a text, and where it ends."""
+
+class _Escapes(NamedTuple):
+    """One way of spelling characters.
+
+    Attributes:
+        pattern: An escape; its group is what two digits, or none, stand for.
+        sign: The character that it begins with; several of it may be one sign.
+        marks: What stands in each.
+        reach: How many characters behind its last sign it ends at most.
+    """
+
+    pattern: re.Pattern[str]
+    sign: str
+    marks: tuple[str, ...]
+    reach: int
+
+
+# Visible characters that JSON spells as escapes without need, at any depth of JSON inside JSON.
+_JSON: Final = _Escapes(re.compile(r"(?<!\\)\\+(?:u00([2-7][0-9A-Fa-f])|/)"), "\\", ("\\u00", "\\/"), 6)
+_URL: Final = _Escapes(re.compile("%([2-7][0-9A-Fa-f])"), "%", ("%",), 3)
+_LONGEST_CHAIN: Final = 3
 
 
 class Reading:
@@ -24,7 +47,7 @@ class Reading:
 
     __slots__ = ("_ends", "_escapes", "_source", "_surpluses", "text")
 
-    def __init__(self, text: str, source: Reading | None = None, escapes: re.Pattern[str] | None = None) -> None:
+    def __init__(self, text: str, source: Reading | None = None, escapes: _Escapes | None = None) -> None:
         self.text: Final = text
         self._source: Final = source
         self._escapes: Final = escapes
@@ -40,19 +63,15 @@ class Reading:
         start, end = (place + self._surpluses[bisect_right(self._ends, place) - 1] for place in span)
         return self._source.origin((start, end))
 
-    def _measure(self, source: str, escapes: re.Pattern[str]) -> None:
+    def _measure(self, source: str, escapes: _Escapes) -> None:
         """Note where each escape ends in the reading, and how much longer the source is up to there."""
         self._ends.append(0)
         self._surpluses.append(0)
-        for escape in escapes.finditer(source):
-            self._surpluses.append(self._surpluses[-1] + len(escape[0]) - 1)
-            self._ends.append(escape.end() - self._surpluses[-1])
-
-
-# Visible characters that JSON spells as escapes without need, at any depth of JSON inside JSON.
-_JSON: Final = re.compile(r"(?<!\\)\\+(?:u00([2-7][0-9A-Fa-f])|/)")
-_URL: Final = re.compile("%([2-7][0-9A-Fa-f])")
-_LONGEST_CHAIN: Final = 3
+        for start, end in _windows(source, escapes):
+            for escape in escapes.pattern.finditer(source, start, end):
+                self._surpluses.append(self._surpluses[-1] + len(escape[0]) - 1)
+                self._ends.append(escape.end() - self._surpluses[-1])
+                breathe()
 
 
 def readings(text: str) -> Iterator[Reading]:
@@ -68,20 +87,50 @@ def _further(source: Reading, chain: str) -> Iterator[Reading]:
     if len(chain) == _LONGEST_CHAIN:
         return
     # JSON inside JSON is undone at one go.
-    if not chain.endswith("J") and ("\\u00" in source.text or "\\/" in source.text) and _JSON.search(source.text):
-        reading = Reading(_undone(_JSON, source.text), source, _JSON)
+    if not chain.endswith("J") and (text := _undone(_JSON, source.text)) is not None:
+        reading = Reading(text, source, _JSON)
         yield reading
         yield from _further(reading, chain + "J")
-    if not chain.endswith("UU") and "%" in source.text and _URL.search(source.text):
-        reading = Reading(_undone(_URL, source.text), source, _URL)
+    if not chain.endswith("UU") and (text := _undone(_URL, source.text)) is not None:
+        reading = Reading(text, source, _URL)
         yield reading
         yield from _further(reading, chain + "U")
 
 
-def _undone(escapes: re.Pattern[str], text: str) -> str:
-    pieces = escapes.split(text)
-    pieces[1::2] = map(_MEANT.__getitem__, pieces[1::2])
-    return "".join(pieces)
+def _undone(escapes: _Escapes, text: str) -> str | None:
+    """Return a text without its escapes; None when it has none."""
+    if not any(is_in(text, mark) for mark in escapes.marks):
+        return None
+    is_changed = False
+    parts: list[str] = []
+    for start, end in _windows(text, escapes):
+        piece = text[start:end]
+        pieces = escapes.pattern.split(piece) if any(mark in piece for mark in escapes.marks) else [piece]
+        if len(pieces) > 1:
+            pieces[1::2] = map(_MEANT.__getitem__, pieces[1::2])
+            is_changed = True
+        parts += pieces
+        breathe()
+    return "".join(parts) if is_changed else None
+
+
+def _windows(text: str, escapes: _Escapes) -> Iterator[Span]:
+    """Yield the borders of pieces that make up a text; none goes through an escape."""
+    start, size = 0, len(text)
+    while start < size:
+        end = start + WINDOW
+        while end < size and (sign := text.rfind(escapes.sign, end - escapes.reach + 1, end)) >= 0:
+            # Several signs may be one; then it begins with the first of them.
+            before = start + len(text[start:sign].rstrip(escapes.sign))
+            if before > start:
+                end = before
+                break
+            # There is nothing but signs up to here.
+            end += WINDOW
+        end = min(end, size)
+        yield start, end
+        start = end
+        breathe()
 
 
 # What two digits stand for; an escaped slash has none.

@@ -10,9 +10,14 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["MASK", "begun", "shapes"]
+from kwai_middleware._pace import WINDOW, breathe, windows
+
+__all__ = ["MASK", "Span", "begun", "shapes"]
 
 MASK: Final = "****"
+
+Span = tuple[int, int]
+"""Where something begins in a text, and where it ends."""
 
 
 def _bordered(prefix: str) -> str:
@@ -26,32 +31,64 @@ def _bordered(prefix: str) -> str:
     return f"{prefix}(?:{'|'.join(borders)})"
 
 
-# OpenRouter, OpenAI, Anthropic and their kin; Groq; xAI; Google; Perplexity; Hugging Face; AWS.
-_SHAPES: Final = re.compile(
-    "|".join(
-        (
-            # No word goes on like these two.
-            r"sk-or-v1-[0-9a-f]{32,}",
-            r"sk-ant-[a-z]{3,8}[0-9]{2}-[A-Za-z0-9_-]{16,}",
-            _bordered("sk-") + r"[A-Za-z0-9_-]{16,}",
-            _bordered("gsk_") + r"[A-Za-z0-9]{16,}",
-            _bordered("xai-") + r"[A-Za-z0-9]{16,}",
-            _bordered("AIza") + r"[A-Za-z0-9_-]{30,}",
-            _bordered("pplx-") + r"[A-Za-z0-9]{16,}",
-            _bordered("hf_") + r"[A-Za-z0-9]{16,}",
-            _bordered("AKIA") + r"[A-Z0-9]{16}",
-        )
-    )
+_ALNUM: Final = "[A-Za-z0-9]"
+_NAME: Final = "[A-Za-z0-9_-]"
+_HEX: Final = "[0-9a-f]"
+
+# How a key begins, what it goes on with, and how much of that it has at least. OpenRouter, OpenAI, Anthropic
+# and their kin; Groq; xAI; Google; Perplexity; Hugging Face; AWS.
+_KINDS: Final = (
+    # No word goes on like these two.
+    ("sk-or-v1-", _HEX, "{32,}"),
+    ("sk-ant-[a-z]{3,8}[0-9]{2}-", _NAME, "{16,}"),
+    (_bordered("sk-"), _NAME, "{16,}"),
+    (_bordered("gsk_"), _ALNUM, "{16,}"),
+    (_bordered("xai-"), _ALNUM, "{16,}"),
+    (_bordered("AIza"), _NAME, "{30,}"),
+    (_bordered("pplx-"), _ALNUM, "{16,}"),
+    (_bordered("hf_"), _ALNUM, "{16,}"),
+    (_bordered("AKIA"), "[A-Z0-9]", "{16}"),
 )
+_SHAPES: Final = re.compile("|".join(f"({begins}{goes_on}{times})" for begins, goes_on, times in _KINDS))
+_REST: Final = tuple(re.compile(f"{goes_on}{'*' if ',' in times else '{0}'}") for _, goes_on, times in _KINDS)
 _PREFIXES: Final = ("sk-", "gsk_", "xai-", "AIza", "pplx-", "hf_", "AKIA")
 
 _LONGEST_BEGUN: Final = 40
 _BEGUN: Final = re.compile(rf"(?:{'|'.join(map(_bordered, _PREFIXES))})[A-Za-z0-9_-]{{4,}}\Z")
 
 
-def shapes(text: str) -> Iterator[re.Match[str]]:
-    """Find all that looks like a key."""
-    return _SHAPES.finditer(text) if any(prefix in text for prefix in _PREFIXES) else iter(())
+def shapes(text: str) -> Iterator[Span]:
+    """Find all that looks like a key: from where to where each stands."""
+    behind = 0
+    for start, end in windows(len(text)):
+        for place in sorted(place for prefix in _PREFIXES for place in _places(text, prefix, start, end)):
+            if place >= behind and (found := _SHAPES.match(text, place, place + WINDOW)) is not None:
+                behind = _end_of(found, text)
+                yield place, behind
+            breathe()
+
+
+def _places(text: str, prefix: str, start: int, end: int) -> list[int]:
+    """Find where a prefix begins in a window; it may end in the next."""
+    places: list[int] = []
+    border = end + len(prefix) - 1
+    place = text.find(prefix, start, border)
+    while place >= 0:
+        places.append(place)
+        place = text.find(prefix, place + 1, border)
+    return places
+
+
+def _end_of(found: re.Match[str], text: str) -> int:
+    """Return where what looks like a key ends, if need be behind the window in which it was found."""
+    end, border = found.end(), found.endpos
+    rest = _REST[(found.lastindex or 1) - 1]
+    while end == border < len(text):
+        border = min(end + WINDOW, len(text))
+        more = rest.match(text, end, border)
+        end = more.end() if more else end
+        breathe()
+    return end
 
 
 def begun(text: str) -> int | None:

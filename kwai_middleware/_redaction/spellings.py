@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from kwai_middleware._redaction.searching import places_of
 from kwai_middleware._secret import Secret
 
 __all__ = ["SHORTEST_KEY", "Keys", "Spelling"]
@@ -82,11 +83,8 @@ class Keys:
         if not self._shortest or len(text) < self._shortest:
             return
         for spelling in self.spellings():
-            start = text.find(spelling.text)
-            while start >= 0:
-                end = start + len(spelling.text)
-                yield spelling.extent(text, start, end)
-                start = text.find(spelling.text, end)
+            for start in places_of(text, spelling.text):
+                yield spelling.extent(text, start, start + len(spelling.text))
 
 
 def _spellings(key: str) -> Iterator[Spelling]:

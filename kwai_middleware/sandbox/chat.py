@@ -50,9 +50,7 @@ class GatewayChat(Inference):
 
     async def refuse(self, connection: Connection, entry: CallEntry, refusal: Refusal) -> None:
         """Answer with an error: the gateway's own, or the provider's that it hands on."""
-        headers = self.headers(entry, None)
-        if refusal.retry_after is not None:
-            headers.append(("retry-after", str(refusal.retry_after)))
+        headers = self.headers(entry, None) + gateway.error_headers(refusal)
         body = gateway.error_body(refusal.message) if entry.log_id is None else gateway.provider_error(refusal)
         await connection.answer(refusal.status, body, headers)
 

@@ -12,7 +12,7 @@ from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
 from kwai_middleware.sandbox.completions import event
 from kwai_middleware.sandbox.json_types import object_or_empty
 
-__all__ = ["INVALID_KEY", "GatewayCompletion", "error_body", "provider_error"]
+__all__ = ["INVALID_KEY", "GatewayCompletion", "error_body", "error_headers", "provider_error"]
 
 INVALID_KEY: Final = (
     "Your API key is invalid or expired, please check your API key at"
@@ -32,6 +32,11 @@ _ERROR_TYPES: Final = {
 def error_body(detail: str, **members: object) -> bytes:
     """Return the body of an error of the gateway itself."""
     return msgspec.json.encode({"detail": detail, **members})
+
+
+def error_headers(refusal: Refusal) -> list[tuple[str, str]]:
+    """Return the headers of an error answer, but for those that every answer has."""
+    return [] if refusal.retry_after is None else [("retry-after", str(refusal.retry_after))]
 
 
 def provider_error(refusal: Refusal) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final, cast
 from kwai_middleware import asgi, wsgi
 from kwai_middleware.testing._search import Unsearched, shown, texts_in
 
-__all__ = ["texts_in_exception"]
+__all__ = ["chain", "frames", "texts_in_exception"]
 
 _DOORS: Final = (asgi.__file__, wsgi.__file__)
 
@@ -28,14 +28,14 @@ def texts_in_exception(error: BaseException, *, attributes: int = 3) -> Iterator
     """
     # Shared: an object that many frames hold is searched once, where it is found first.
     seen: set[int] = set()
-    for origin in _chain(error):
+    for origin in chain(error):
         name = type(origin).__name__
         yield f"text of {name}", _text(origin)
         for note in getattr(origin, "__notes__", ()):
             yield f"note of {name}", str(note)
         for path, text in texts_in({**vars(origin), "args": origin.args}, seen, depth=attributes):
             yield f"{name}{path}", text
-        for frame in _searched(list(_frames(origin.__traceback__))):
+        for frame in _searched(list(frames(origin.__traceback__))):
             place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}"
             for local, value in list(frame.f_locals.items()):
                 for path, text in texts_in(value, seen, depth=attributes):
@@ -49,7 +49,8 @@ def _text(error: BaseException) -> str:
         return shown(error)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception with all its causes, contexts and groups, each once."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -63,18 +64,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting += cast("BaseExceptionGroup[BaseException]", origin).exceptions
 
 
-def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+def frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+    """Yield the frames that an exception has passed, from the outermost on."""
     while traceback is not None:
         yield traceback.tb_frame
         traceback = traceback.tb_next
 
 
-def _searched(frames: list[FrameType]) -> list[FrameType]:
-    doors = [index for index, frame in enumerate(frames) if frame.f_code.co_filename in _DOORS]
+def _searched(passed: list[FrameType]) -> list[FrameType]:
+    doors = [index for index, frame in enumerate(passed) if frame.f_code.co_filename in _DOORS]
     if doors:
-        return frames[doors[0] :]
+        return passed[doors[0] :]
     searched: list[FrameType] = []
-    for frame in frames:
+    for frame in passed:
         own = [value for value in list(frame.f_locals.values()) if isinstance(value, Unsearched)]
         if own and all(value.is_sent for value in own):
             break  # from here on it is the client's

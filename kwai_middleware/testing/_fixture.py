@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import anyio
 import pytest
 
 from kwai_middleware._delivery import live
@@ -47,7 +45,8 @@ def canary(request: pytest.FixtureRequest) -> Iterator[Canary]:
     try:
         with logging_watched(see), exceptions_watched(see), warnings_watched(see):
             yield watched
-            _deliver_records()
+            # Give the records of this process the time to arrive where they are looked at.
+            live.flush_all()
     finally:
         plugins.unregister(outcome)
     for name, text in zip(("stdout", "stderr"), capture.readouterr(), strict=True):
@@ -85,10 +84,3 @@ def _capture(request: pytest.FixtureRequest) -> Any:
     """The test's own capture of its output, or one for it: there can be only one."""
     (*_, name) = ("capfd", *(each for each in _CAPTURES if each in request.fixturenames))
     return request.getfixturevalue(name)
-
-
-def _deliver_records() -> None:
-    """Give this process's records the time to arrive where they are looked at."""
-    # On a thread of its own: an event loop may be running on this one.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(anyio.run, live.aflush_all).result()

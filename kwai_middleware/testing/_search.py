@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
@@ -110,18 +111,22 @@ def _in_bytes(path: str, content: bytes) -> Found:
 
 def _parts(value: object) -> Iterator[tuple[str, object, int]]:
     """What hangs on a value: how it is reached, what it is, and how many levels of attributes that takes."""
-    try:
-        if isinstance(value, Mapping):
-            for name, part in list(cast("Mapping[object, object]", value).items()):
-                yield f" name {shown(name)}", name, 0
-                yield f"[{shown(name)}]", part, 0
-        elif isinstance(value, Sequence | Set) and not isinstance(value, range):
-            for index, part in enumerate(list(cast("Collection[object]", value))):
-                yield f"[{index}]", part, 0
+    with contextlib.suppress(Exception):  # a stranger's container that cannot be read may still have attributes
+        for path, part in _contents(value):
+            yield path, part, 0
+    with contextlib.suppress(Exception):  # and reading those may run a stranger's code
         for name, part in _attributes(value):
             yield f".{name}", part, 1
-    except Exception:  # noqa: BLE001 - a stranger's container that cannot be read shows nothing
-        return
+
+
+def _contents(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for name, part in list(cast("Mapping[object, object]", value).items()):
+            yield f" name {shown(name)}", name
+            yield f"[{shown(name)}]", part
+    elif isinstance(value, Sequence | Set) and not isinstance(value, range):
+        for index, part in enumerate(list(cast("Collection[object]", value))):
+            yield f"[{index}]", part
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, object]]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.support.processes import DEADLINE, PROJECT, Process, running
+from tests.support.processes import DEADLINE, PROJECT, UNMEASURED, Process, running
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -50,7 +50,7 @@ class Terminal:
         if not real_curl or shutil.which("curl") is None:
             (tools / "curl").write_text('#!/bin/sh\nexec python -m tests.support.curl "$@"\n')
             (tools / "curl").chmod(0o755)
-        self._env = {**(env or {}), "PATH": f"{tools}:{os.environ['PATH']}"}
+        self._env = {**UNMEASURED, **(env or {}), "PATH": f"{tools}:{os.environ['PATH']}"}
 
     def run(self, commands: str) -> str:
         """Run commands to their end, and return what they printed."""

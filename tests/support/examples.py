@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 from kwai_middleware.sandbox import Sandbox
-from tests.support.processes import PROJECT, Process, free_port, running
+from tests.support.processes import PROJECT, UNMEASURED, Process, free_port, running
 
 APP_KEY = "keywordsai-app-key-0123"
 HOUSE_KEY = "sk-or-v1-house-key-0123456789"
@@ -17,7 +17,7 @@ def sandbox_process() -> Iterator[Sandbox]:
     """The vendors' APIs in a process of their own."""
     port = free_port()
     argv = ["-m", "kwai_middleware", "sandbox", "--port", str(port)]
-    with running(argv, ready=f"http://127.0.0.1:{port}/sandbox/"):
+    with running(argv, ready=f"http://127.0.0.1:{port}/sandbox/", env=UNMEASURED):
         yield Sandbox(f"http://127.0.0.1:{port}")
 
 
@@ -28,6 +28,7 @@ def environment_for(sandbox: Sandbox) -> dict[str, str]:
         "KEYWORDSAI_BASE_URL": sandbox.gateway_url,
         "OPENROUTER_API_KEY": HOUSE_KEY,
         "OPENROUTER_BASE_URL": sandbox.openrouter_url,
+        **UNMEASURED,
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import FrameType, ModuleType, TracebackType
+from collections.abc import Mapping
+from types import FrameType, ModuleType
 from typing import Any
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._secret import Secret
+from kwai_middleware.testing._exceptions import chain, frames
 
 
 def exposures(error: BaseException, key: str, *, below: str, attributes: bool = True) -> list[str]:
@@ -18,7 +19,7 @@ def exposures(error: BaseException, key: str, *, below: str, attributes: bool = 
     `Secret` and the `Caller` that holds it are what the app itself has bound, and are not searched.
     """
     found = []
-    for origin in _chain(error):
+    for origin in chain(error):
         if (
             key in repr(origin)
             or key in str(origin)
@@ -26,33 +27,13 @@ def exposures(error: BaseException, key: str, *, below: str, attributes: bool = 
         ):
             found.append(f"text of {type(origin).__name__}")
         started = origin is not error
-        for frame in _frames(origin.__traceback__):
+        for frame in frames(origin.__traceback__):
             started = started or frame.f_code.co_name == below
             if started:
                 for name, value in frame.f_locals.items():
                     if _holds(value, key, set(), 8 if attributes else 0) or key in repr(value):
                         found.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}: {name}")
     return found
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        origin = waiting.pop()
-        if origin is None or id(origin) in seen:
-            continue
-        seen.add(id(origin))
-        yield origin
-        waiting += [origin.__cause__, origin.__context__]
-        if isinstance(origin, BaseExceptionGroup):
-            waiting += origin.exceptions
-
-
-def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
 
 
 def _holds(value: Any, key: str, seen: set[int], depth: int) -> bool:

@@ -81,19 +81,20 @@ class Database:
                 raise SpoolUnavailable(f"{self.path} is locked by another process")
             native.sleep(_GLANCE)
 
-    def read(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows that answer a question.
+    def read(self, question: str, values: Sequence[Any] = (), patience: float = _PATIENCE) -> list[tuple[Any, ...]]:
+        """Return the rows that answer a question; when the file is held up, after `patience` seconds at most.
 
         Raises:
             SpoolUnavailable: Nobody can tell now.
         """
         with self.lock, self._errors_translated():
-            return _patiently(lambda: self._usable().execute(question, values).fetchall())
+            return _patiently(lambda: self._usable().execute(question, values).fetchall(), patience)
 
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
         with contextlib.suppress(SpoolUnavailable), self.lock, self._errors_translated():
-            self._usable().execute(statement).fetchall()
+            # To its end: `execute` takes only the first step of one that goes page by page.
+            self._usable().executescript(statement)
 
     def close(self) -> None:
         """Close it for good."""
@@ -176,9 +177,9 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _patiently(function: Callable[[], _T]) -> _T:
+def _patiently(function: Callable[[], _T], patience: float = _PATIENCE) -> _T:
     """Call it again as long as another process is at the file."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             return function()

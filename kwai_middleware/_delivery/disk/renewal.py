@@ -1,4 +1,4 @@
-"""A new file in the place of one that is gone or damaged, with what can be saved of the old one."""
+"""What can be saved of a file that is gone or damaged, for the new one in its place."""
 
 from __future__ import annotations
 
@@ -16,24 +16,14 @@ from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
 from kwai_middleware._delivery.spool import Record
 
-__all__ = ["begin_anew"]
+__all__ = ["detached", "given_up", "saved"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _AT_ONCE: Final = 100
 
 
-def begin_anew(
-    databases: Sequence[Database], error: SpoolUnavailable, destination: Destination, writer: str
-) -> Iterator[list[Record]]:
-    """Let these open a new file with their next use, and return what this process had in the old one.
-
-    What others had in it they save themselves; a damaged file stays there under another name.
-
-    Args:
-        databases: All that this process has open of the file; the first one is read from.
-        error: What is wrong with it.
-        destination: Of the records to be saved.
-        writer: Of the records to be saved.
+def given_up(databases: Sequence[Database], error: SpoolUnavailable) -> None:
+    """Tell that a file is not used any more; a damaged one stays there under another name.
 
     Raises:
         SpoolUnavailable: The damaged file cannot be renamed.
@@ -44,27 +34,26 @@ def begin_anew(
     else:
         _notices.count("spool_gone")
         _logger.error("kwai_middleware: %s; going on in a new file, with the records of this process", error)
+
+
+def detached(databases: Sequence[Database]) -> sqlite3.Connection | None:
+    """Let these open a new file with their next use; returns what the first of them had open of the old one."""
     first, *others = [database.detach() for database in databases]
     for connection in filter(None, others):
         _close(connection)
-    return _saved(first, destination, writer)
+    return first
 
 
-def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
-    path = databases[0].path
-    with files.exclusively(path):
-        # Of several processes that find out, the first one renames; the others find a new file in its place.
-        if files.identity(path) in {database.seen for database in databases}:
-            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-            aside = files.put_aside(path, f"corrupt-{moment}")
-            _logger.error(
-                "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
-                error,
-                aside,
-            )
+def saved(connection: sqlite3.Connection | None, destination: Destination, writer: str) -> Iterator[list[Record]]:
+    """Return what a process had pending in a file, a few at a time, and close it.
 
+    What others had in it they save themselves.
 
-def _saved(connection: sqlite3.Connection | None, destination: Destination, writer: str) -> Iterator[list[Record]]:
+    Args:
+        connection: To the file.
+        destination: Of the records.
+        writer: Who appended them.
+    """
     if connection is None:
         return
     last = 0
@@ -85,6 +74,20 @@ def _saved(connection: sqlite3.Connection | None, destination: Destination, writ
         return
     finally:
         _close(connection)
+
+
+def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
+    path = databases[0].path
+    with files.exclusively(path):
+        # Of several processes that find out, the first one renames; the others find a new file in its place.
+        if files.identity(path) in {database.seen for database in databases}:
+            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            aside = files.put_aside(path, f"corrupt-{moment}")
+            _logger.error(
+                "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
+                error,
+                aside,
+            )
 
 
 def _close(connection: sqlite3.Connection) -> None:

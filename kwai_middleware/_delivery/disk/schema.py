@@ -30,6 +30,7 @@ CREATE TABLE destinations (
     pending_bytes INTEGER NOT NULL DEFAULT 0,
     shipper TEXT,
     epoch INTEGER NOT NULL DEFAULT 0,
+    shipper_since REAL NOT NULL DEFAULT 0,
     shipper_until REAL NOT NULL DEFAULT 0,
     bulk_at REAL NOT NULL DEFAULT 0,
     hurries INTEGER NOT NULL DEFAULT 0,
@@ -50,19 +51,29 @@ CREATE TABLE records (
     rejected_at REAL,
     attempts INTEGER NOT NULL DEFAULT 0,
     together INTEGER NOT NULL,
-    due REAL NOT NULL DEFAULT 0,
-    owner TEXT,
-    epoch INTEGER,
-    leased_until REAL,
     entry BLOB NOT NULL
 );
+CREATE TABLE leases (
+    position INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    until REAL NOT NULL
+);
+CREATE TABLE rests (
+    position INTEGER PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    until REAL NOT NULL
+);
+CREATE INDEX ends_of_leases ON leases (destination, until);
+CREATE INDEX ends_of_rests ON rests (destination, until);
 CREATE INDEX pending_records ON records (destination, position) WHERE is_rejected = 0;
-CREATE INDEX leased_records ON records (destination) WHERE owner IS NOT NULL;
-CREATE INDEX resting_records ON records (destination) WHERE due > 0;
+CREATE INDEX records_of_writers ON records (destination, writer, position) WHERE is_rejected = 0;
 CREATE INDEX rejected_records ON records (rejected_at) WHERE is_rejected = 1;
 CREATE INDEX customers ON records (customer) WHERE customer IS NOT NULL;
 """
-# `entry` stands last: whoever looks at the other columns does not have to read through it.
+# `entry` stands last: whoever looks at the other columns does not have to read through it. Leases and rests have
+# tables of their own: to change one column of a record is to write all of it anew.
 
 STEPS: Final[tuple[str, ...]] = (_FIRST,)
 """What leads from each version to the next, from an empty file on.

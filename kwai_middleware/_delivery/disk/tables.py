@@ -1,6 +1,7 @@
 """The statements that move records through the tables, each inside a transaction of the caller's.
 
 Whatever changes the number of records in a state changes the counters with it: that is the ledger.
+Each statement finds its rows by an index: none becomes slower with the number of those that wait.
 """
 
 from __future__ import annotations
@@ -13,41 +14,24 @@ from typing import Final, cast
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row
 
-__all__ = ["CLAIM", "Claim", "Lease", "append", "destination_id", "evict", "free", "hasten", "lease", "settle", "take"]
-
-_EVICTED_AT_ONCE: Final = 500
-_LOOKED_AT: Final = 2000
-"""Rows in front that may be on lease or at rest; behind so many of them the rest has to wait."""
+__all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who may settle a row, and until when: all three must be as they were."""
+    """Who may settle a row, and until when: all must be as it was.
+
+    Attributes:
+        owner: Who ships.
+        epoch: Of the claim.
+        until: Monotonic seconds.
+        generation: Counts the files that this process has had at the path.
+    """
 
     owner: str
     epoch: int
     until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Who ships the records of a destination.
-
-    Attributes:
-        owner: Of the claim; None when nobody ships.
-        epoch: Counts the owners so far.
-        until: Monotonic seconds; the owner renews it.
-        bulk_at: Monotonic seconds before which no bulk request may be sent.
-        hurries: Counts those who asked for haste.
-        pending: Records that wait.
-    """
-
-    owner: str | None
-    epoch: int
-    until: float
-    bulk_at: float
-    hurries: int
-    pending: int
+    generation: int = 0
 
 
 def destination_id(connection: sqlite3.Connection, destination: Destination) -> int:
@@ -71,7 +55,16 @@ def append(connection: sqlite3.Connection, destination: int, records: Sequence[R
         "INSERT INTO records (destination, record_id, customer, writer, appended_at, size, together, entry)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (destination, each.record_id, each.customer, writer, now, len(each.entry), MOST_TOGETHER, each.entry)
+            (
+                destination,
+                each.record_id,
+                _storable(each.customer),
+                writer,
+                now,
+                len(each.entry),
+                MOST_TOGETHER,
+                each.entry,
+            )
             for each in records
         ],
     )
@@ -84,38 +77,15 @@ def append(connection: sqlite3.Connection, destination: int, records: Sequence[R
     return position
 
 
-def _last_number(connection: sqlite3.Connection) -> int:
-    ((number,),) = connection.execute("SELECT last_insert_rowid()")
-    return int(number)
-
-
-CLAIM: Final = (
-    "SELECT shipper, epoch, shipper_until, bulk_at, hurries, pending FROM destinations"
-    " WHERE base_url = ? AND digest = ?"
+_WAITING: Final = (
+    "SELECT position, size, attempts, together FROM records WHERE destination = ? AND is_rejected = 0"
+    " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.position = records.position)"
+    " AND NOT EXISTS (SELECT 1 FROM rests WHERE rests.position = records.position) ORDER BY records.position"
 )
-"""Asks for the members of a `Claim`."""
-
-
-def take(connection: sqlite3.Connection, destination: int, claim: Claim, owner: str, until: float) -> int:
-    """Make `owner` the one who ships, or let it be so for longer; returns its epoch."""
-    epoch = claim.epoch
-    if claim.owner != owner:
-        epoch += 1
-        # Whoever shipped before has nothing on lease any more: it is dead, or too late.
-        connection.execute(
-            "UPDATE records SET owner = NULL WHERE destination = ? AND is_rejected = 0 AND owner IS NOT NULL",
-            (destination,),
-        )
-    connection.execute(
-        "UPDATE destinations SET shipper = ?, epoch = ?, shipper_until = ? WHERE id = ?",
-        (owner, epoch, until, destination),
-    )
-    return epoch
-
-
-def free(connection: sqlite3.Connection, destination: int, owner: str) -> None:
-    """Let others ship."""
-    connection.execute("UPDATE destinations SET shipper = NULL WHERE id = ? AND shipper = ?", (destination, owner))
+_NEXT_DUE: Final = (
+    "SELECT min(until) FROM (SELECT min(until) AS until FROM leases WHERE destination = ?"
+    " UNION ALL SELECT min(until) FROM rests WHERE destination = ?)"
+)
 
 
 def lease(
@@ -126,19 +96,12 @@ def lease(
     Returns:
         The rows; and when there are none, the time at which one will be due, None when none is waiting.
     """
+    for table in ("leases", "rests"):
+        connection.execute(f"DELETE FROM {table} WHERE destination = ? AND until <= ?", (destination, now))  # noqa: S608 - one of these two names
     chosen: list[Row] = []
-    due_next: float | None = None
-    waiting = connection.execute(
-        "SELECT position, size, attempts, together, due, owner, leased_until FROM records"
-        " WHERE destination = ? AND is_rejected = 0 ORDER BY position LIMIT ?",
-        (destination, _LOOKED_AT),
-    )
-    for position, length, attempts, together, due, owner, leased_until in waiting:
-        ready = max(due, leased_until if owner is not None else 0.0)
-        # A time too far ahead was measured before the machine was started anew.
-        if now < ready <= now + _FARTHEST:
-            due_next = ready if due_next is None else min(due_next, ready)
-            continue
+    # Read as far as needed, however many wait.
+    waiting = connection.execute(_WAITING, (destination,))
+    for position, length, attempts, together in waiting:
         if chosen and (together != chosen[0].together or size < length):
             break
         ((record_id, entry),) = connection.execute(
@@ -150,26 +113,20 @@ def lease(
             break
     # What it has not read yet would be moved under its feet.
     waiting.close()
+    if not chosen:
+        ((due,),) = connection.execute(_NEXT_DUE, (destination, destination))
+        return [], due
     connection.executemany(
-        "UPDATE records SET owner = ?, epoch = ?, leased_until = ? WHERE position = ?",
-        [(mark.owner, mark.epoch, mark.until, row.position) for row in chosen],
+        "INSERT INTO leases (position, destination, owner, epoch, until) VALUES (?, ?, ?, ?, ?)",
+        [(row.position, destination, mark.owner, mark.epoch, mark.until) for row in chosen],
     )
-    return chosen, due_next
+    return chosen, None
 
 
-_FARTHEST: Final = 2 * 3600.0
-"""Seconds: longer than any lease or rest."""
-
-
-_DELIVERED: Final = "DELETE FROM records WHERE position = ? AND owner = ? AND epoch = ? AND leased_until = ?"
-_REJECTED: Final = (
-    "UPDATE records SET is_rejected = 1, rejected_at = ?, reason = ?, owner = NULL, due = 0"
-    " WHERE position = ? AND owner = ? AND epoch = ? AND leased_until = ?"
-)
-_RETURNED: Final = (
-    "UPDATE records SET owner = NULL, attempts = ?, together = ?, due = ?"
-    " WHERE position = ? AND owner = ? AND epoch = ? AND leased_until = ?"
-)
+_FREED: Final = "DELETE FROM leases WHERE position = ? AND owner = ? AND epoch = ? AND until = ?"
+_REJECTED: Final = "UPDATE records SET is_rejected = 1, rejected_at = ?, reason = ? WHERE position = ?"
+_RETRIED: Final = "UPDATE records SET attempts = ?, together = ? WHERE position = ?"
+_RESTING: Final = "INSERT INTO rests (position, destination, until) VALUES (?, ?, ?)"
 
 
 def settle(
@@ -181,59 +138,49 @@ def settle(
     now: float,
     tick: float,
 ) -> None:
-    """Say what became of rows on lease, and count it. A lease that has ended changes nothing."""
+    """Say what became of rows on lease, and count it. A lease that is not valid any more changes nothing."""
     delivered = rejected = size = 0
     for outcome in outcomes:
         row = outcome.row
         mark = cast("Lease", row.lease)
-        lease = (row.position, mark.owner, mark.epoch, mark.until)
-        changed = 0
+        if not connection.execute(_FREED, (row.position, mark.owner, mark.epoch, mark.until)).rowcount:
+            continue
         if outcome.end == "delivered":
-            changed = connection.execute(_DELIVERED, lease).rowcount
-            delivered += changed
+            connection.execute("DELETE FROM records WHERE position = ?", (row.position,))
+            delivered += 1
+            size += len(row.entry)
         elif outcome.end == "rejected":
-            changed = connection.execute(_REJECTED, (now, outcome.reason, *lease)).rowcount
-            rejected += changed
+            connection.execute(_REJECTED, (now, _storable(outcome.reason), row.position))
+            rejected += 1
+            size += len(row.entry)
         else:
-            due = tick + outcome.rest if outcome.rest else 0.0
-            connection.execute(_RETURNED, (outcome.attempts, outcome.together, due, *lease))
-        size += changed * len(row.entry)
+            _give_back(connection, destination, outcome, tick)
     connection.execute(
         "UPDATE destinations SET delivered = delivered + ?, rejected = rejected + ?, pending = pending - ?,"
         " pending_bytes = pending_bytes - ?, last_success = coalesce(?, last_success), last_error = ? WHERE id = ?",
-        (delivered, rejected, delivered + rejected, size, now if delivered else None, error, destination),
+        (delivered, rejected, delivered + rejected, size, now if delivered else None, _storable(error), destination),
     )
+
+
+def _give_back(connection: sqlite3.Connection, destination: int, outcome: Outcome, tick: float) -> None:
+    row = outcome.row
+    if (outcome.attempts, outcome.together) != (row.attempts, row.together):
+        connection.execute(_RETRIED, (outcome.attempts, outcome.together, row.position))
+    if outcome.rest:
+        connection.execute(_RESTING, (row.position, destination, tick + outcome.rest))
 
 
 def hasten(connection: sqlite3.Connection, destination: int) -> None:
     """Let no record of a destination rest any longer, and tell whoever ships."""
-    connection.execute(
-        "UPDATE records SET due = 0 WHERE destination = ? AND is_rejected = 0 AND due > 0", (destination,)
-    )
+    connection.execute("DELETE FROM rests WHERE destination = ?", (destination,))
     connection.execute("UPDATE destinations SET hurries = hurries + 1 WHERE id = ?", (destination,))
 
 
-def evict(connection: sqlite3.Connection, *, pending_before: float, rejected_before: float, tick: float) -> int:
-    """Give up what is too old, of all destinations; returns how many rows are gone."""
-    gone = 0
-    for (destination,) in connection.execute("SELECT id FROM destinations").fetchall():
-        old = connection.execute(
-            "SELECT position, size FROM (SELECT position, size, appended_at, owner, leased_until FROM records"
-            " WHERE destination = ? AND is_rejected = 0 ORDER BY position LIMIT ?) WHERE appended_at < ?"
-            " AND (owner IS NULL OR leased_until <= ? OR leased_until > ?)",
-            (destination, _EVICTED_AT_ONCE, pending_before, tick, tick + _FARTHEST),
-        ).fetchall()
-        connection.executemany("DELETE FROM records WHERE position = ?", [(position,) for position, _ in old])
-        connection.execute(
-            "UPDATE destinations SET evicted = evicted + ?, pending = pending - ?, pending_bytes = pending_bytes - ?"
-            " WHERE id = ?",
-            (len(old), len(old), sum(size for _, size in old), destination),
-        )
-        gone += len(old)
-    # These were counted when they were rejected; only their text goes.
-    forgotten = connection.execute(
-        "DELETE FROM records WHERE position IN (SELECT position FROM records WHERE is_rejected = 1"
-        " AND rejected_at < ? LIMIT ?)",
-        (rejected_before, _EVICTED_AT_ONCE),
-    )
-    return gone + forgotten.rowcount
+def _last_number(connection: sqlite3.Connection) -> int:
+    ((number,),) = connection.execute("SELECT last_insert_rowid()")
+    return int(number)
+
+
+def _storable(text: str | None) -> str | None:
+    """Replace what is no character, as half of a pair out of somebody's JSON: SQLite takes none of these."""
+    return None if text is None else text.encode("utf-8", "replace").decode()

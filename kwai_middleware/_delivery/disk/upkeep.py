@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Final
 
-from kwai_middleware._delivery.disk import files, schema, tables
+from kwai_middleware._delivery.destination import Destination
+from kwai_middleware._delivery.disk import ageing, files, schema, tables
+from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
 
 __all__ = ["ROW_OVERHEAD", "Upkeep"]
@@ -16,61 +19,109 @@ ROW_OVERHEAD: Final = 512
 
 _EVERY: Final = 5.0
 _SOON: Final = 0.2
+_LONGEST: Final = 0.5
 _MANY_TIMES: Final = 4
-_PAGES_AT_ONCE: Final = 256
+_PART_OF_ALL: Final = 8
+_PAGES_AT_ONCE: Final = 4096
 
 
 class Upkeep:
     """Looks at the file's log, at its empty pages and at what is too old.
 
     Args:
-        max_bytes: Of the file and its log.
+        path: Of the file.
+        destination: Of this process's records.
+        bounds: How much, how long.
+        clock: Seconds since 1970.
         ticks: Monotonic seconds.
     """
 
-    def __init__(self, max_bytes: int, ticks: Callable[[], float]) -> None:
-        self._max_bytes = max_bytes
+    def __init__(
+        self,
+        path: str,
+        destination: Destination,
+        bounds: Bounds,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+    ) -> None:
+        self._log = path + "-wal"
+        self._destination = destination
+        self._bounds = bounds
+        self._clock = clock
         self._ticks = ticks
-        self._next = 0.0
-        self._next_log = 0.0
-        self._is_tidy = False
+        self._largest_log = min(schema.LARGEST_LOG, bounds.max_bytes // _PART_OF_ALL)
+        self._next = self._next_log = self._next_room = -_EVERY
 
     def before_append(self, database: Database) -> None:
         """Shorten the log when whoever ships does not: nobody may, or it is behind."""
-        self._shorten(database, _MANY_TIMES * schema.LARGEST_LOG)
-        self._is_tidy = False
+        self._shorten(database, _MANY_TIMES * self._largest_log)
 
     def before_lease(self, database: Database) -> None:
         """Shorten the log if it has grown: it counts, and whoever reads has to look through it."""
-        self._shorten(database, schema.LARGEST_LOG)
+        self._shorten(database, self._largest_log)
 
-    def _shorten(self, database: Database, most: int) -> None:
-        if files.size_of(database.path + "-wal") > most and self._ticks() >= self._next_log:
-            # Waits for nobody, and nobody has to wait for it. Then the next commit begins the log anew.
-            database.tidy("PRAGMA wal_checkpoint(PASSIVE)")
-            # While somebody reads all the time it cannot; to try for each record would only cost.
-            self._next_log = self._ticks() + _SOON
-
-    def room(self, connection: sqlite3.Connection, path: str) -> int:
+    def room(self, connection: sqlite3.Connection) -> int:
         """Bytes that may still be added."""
         ((size,),) = connection.execute("PRAGMA page_size")
         ((pages,),) = connection.execute("PRAGMA page_count")
         ((free,),) = connection.execute("PRAGMA freelist_count")
         used: int = (pages - free) * size
-        return self._max_bytes - used - files.size_of(path + "-wal")
+        return self._bounds.max_bytes - used - files.size_of(self._log)
 
-    def now_and_then(self, database: Database, *, pending_before: float, rejected_before: float, is_idle: bool) -> None:
-        """Every few seconds, give up what is too old; when nothing waits, leave no trace of what was."""
-        now = self._ticks()
-        if now < self._next:
-            return
-        self._next = now + _EVERY
-        if database.read("SELECT 1 FROM records LIMIT 1"):
+    def make_room(self, database: Database) -> None:
+        """Let go of what is no pending record: rejected ones, the log."""
+        if self._is_time(self._next_room):
             with database.transaction() as connection:
-                tables.evict(connection, pending_before=pending_before, rejected_before=rejected_before, tick=now)
-        if is_idle and not self._is_tidy:
-            self._is_tidy = True
-            database.tidy(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+                ageing.forget_rejected(connection, self._clock())
+            self._empty_log(database)
+
+    def is_short_of_room(self) -> None:
+        """Say that it did not help: to try again for each record that does not fit would only cost."""
+        if self._is_time(self._next_room):
+            self._next_room = self._ticks() + _SOON
+
+    def now_and_then(self, database: Database, *, is_idle: bool) -> None:
+        """Every few seconds, give up what is too old; when nothing waits, leave no trace of what was."""
+        if not self._is_time(self._next):
+            return
+        self._next = self._ticks() + _EVERY
+        self._evict(database)
+        if is_idle:
+            if database.read("PRAGMA freelist_count") != [(0,)]:
+                database.tidy(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+            if files.size_of(self._log):
+                self._empty_log(database)
+
+    def _evict(self, database: Database) -> None:
+        until = time.monotonic() + _LONGEST
+        is_more = True
+        while is_more:
+            with database.transaction() as connection:
+                ages = ageing.Ages(
+                    now=self._clock(),
+                    tick=self._ticks(),
+                    pending=self._bounds.max_pending_age,
+                    others_pending=max(self._bounds.max_pending_age, WEEK),
+                    rejected=self._bounds.max_rejected_age,
+                )
+                is_more = ageing.evict(connection, tables.destination_id(connection, self._destination), ages)
+            if is_more and time.monotonic() >= until:
+                # The rest with the next lease: what is to be sent has to be sent meanwhile.
+                self._next = self._ticks()
+                return
+
+    def _shorten(self, database: Database, most: int) -> None:
+        if files.size_of(self._log) > most and self._is_time(self._next_log):
+            # Waits for nobody, and nobody has to wait for it. Then the next commit begins the log anew.
             database.tidy("PRAGMA wal_checkpoint(PASSIVE)")
-            # What was overwritten in the file still stands in its log.
-            database.tidy("PRAGMA wal_checkpoint(TRUNCATE)")
+            # While somebody reads all the time it cannot; to try for each record would only cost.
+            self._next_log = self._ticks() + _SOON
+
+    def _empty_log(self, database: Database) -> None:
+        # What was overwritten in the file still stands in its log.
+        database.tidy("PRAGMA wal_checkpoint(PASSIVE)")
+        database.tidy("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _is_time(self, moment: float) -> bool:
+        # A moment too far ahead was measured by another clock.
+        return not 0.0 < moment - self._ticks() <= _EVERY

@@ -8,6 +8,7 @@ import re
 from typing import Any, Final
 
 from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._pace import breathe
 from kwai_middleware._redaction import mask_end
 from kwai_middleware._secret import Secret
 
@@ -70,6 +71,7 @@ class _Beginning:
 
     def _value(self, start: int, levels: int) -> tuple[list[Any], int]:
         """Return the value at `start`, or nothing, and where it ends; one that is cut ends where all ends."""
+        breathe()
         try:
             value, end = _decoder.raw_decode(self._text, start)
         except (ValueError, RecursionError):

@@ -15,6 +15,8 @@ from kwai_middleware._outbound.formats.chat_message import Message
 from kwai_middleware._outbound.formats.failures import failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
+from kwai_middleware._pace import WINDOW, breathe
+from kwai_middleware._pieces import decoded_json, is_utf8
 from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
@@ -29,14 +31,15 @@ def request(body: bytes) -> Request:
     """Read a request's body; see `Format`."""
     try:
         # Members are kept as they are written, and msgspec does not look into what it only skips.
-        if not body.isascii():
-            body.decode()
-        members = _members_decoder.decode(body)
+        members = _members_decoder.decode(body) if is_utf8(body) else None
     except _UNREADABLE:
+        members = None
+    if members is None:
         try:
             members = _members_decoder.decode(tolerant.repaired(body) or b"")
         except _UNREADABLE:
             return Request()
+    breathe()
     messages = members.pop("messages", None)
     stream = bytes(members.pop("stream", b"")) == b"true"
     model = tolerant.loads(bytes(members.pop("model", b"")))
@@ -77,6 +80,7 @@ def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
                 assembly.finish(start + event.end)
                 return
             assembly.add(_chunk(event.data, assembly), start + event.end)
+            breathe()
         start += len(part)
 
 
@@ -91,7 +95,8 @@ def _chunk(data: bytes, assembly: _Assembly) -> Chunk:
         assembly.is_answer = False
         return _NOTHING
     try:
-        chunk = _chunk_decoder.decode(data)
+        # A long text in it would make one long call of it.
+        chunk = _chunk_decoder.decode(data) if len(data) <= WINDOW else msgspec.convert(decoded_json(data), Chunk)
     except _UNREADABLE:
         value = tolerant.loads(data)
         assembly.is_answer = isinstance(value, dict)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._pace import breathe
 from kwai_middleware._redaction import mask_end, mask_start
 from kwai_middleware._secret import Secret
 
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _MOST_ITEMS: Final = 1000
+_AT_ONCE: Final = 1000
 _GROWING_TEXTS: Final = frozenset(("arguments", "data", "input", "summary", "text", "transcript"))
 
 
@@ -100,6 +102,7 @@ class GrowingList:
     def add(self, pieces: Iterable[dict[str, Any]]) -> None:
         """Add what one chunk brings."""
         for piece in pieces:
+            breathe()
             place = self._place_of(piece)
             item = self._last if place is None else self._places.get(place)
             if item is None or self._begins_another(piece, item):
@@ -123,16 +126,29 @@ class GrowingList:
 
     def joined(self, secrets: tuple[Secret, ...] = ()) -> list[dict[str, Any]]:
         """Return the objects in the order in which they began."""
-        return [item.joined(secrets) for item in self._items]
+        joined: list[dict[str, Any]] = []
+        for item in self._items:
+            joined.append(item.joined(secrets))
+            breathe()
+        return joined
 
 
 def joined_text(pieces: list[str], secrets: tuple[Secret, ...]) -> str:
     """Join the pieces of a text; at a gap, mask what is left of a key on either side. Nothing but a gap is nothing."""
-    if GAP not in pieces:
+    place = _place_of_gap(pieces)
+    if place is None:
         return "".join(pieces)
-    place = pieces.index(GAP)
     head, tail = "".join(pieces[:place]), "".join(pieces[place + 1 :])
     return f"{mask_end(head, secrets)}{GAP}{mask_start(tail, secrets)}" if head or tail else ""
+
+
+def _place_of_gap(pieces: list[str]) -> int | None:
+    for start in range(0, len(pieces), _AT_ONCE):
+        some = pieces[start : start + _AT_ONCE]
+        if GAP in some:
+            return start + some.index(GAP)
+        breathe()
+    return None
 
 
 def tool_call_place(piece: dict[str, Any]) -> Hashable:

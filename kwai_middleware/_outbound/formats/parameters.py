@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from kwai_middleware._pace import breathe
+
 __all__ = ["without_keys"]
 
 _NEVER: Final = frozenset(
@@ -59,6 +61,7 @@ def without_keys(members: dict[str, msgspec.Raw]) -> dict[str, bytes]:
 
 
 def _may_carry_key(name: str, value: bytes) -> bool:
+    breathe()
     return len(value) > _MOST_BYTES or bool(_MARKS.search(name) or _MARKS.search(value.decode()))
 
 

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import msgspec
 
+from kwai_middleware._pace import breathe
+
 __all__ = ["fitting", "items_of", "loads", "members_of", "paired", "repaired"]
 
 
@@ -53,6 +55,7 @@ def paired(value: Any) -> Any:
 
 
 def _paired(value: Any) -> Any:
+    breathe()
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if members := members_of(value):

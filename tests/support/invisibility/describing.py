@@ -92,12 +92,12 @@ def plain_value(value: Any) -> Any:
         if len(value) > _LONGEST:
             return f"{len(value)} characters, {hashlib.sha256(value.encode()).hexdigest()[:16]}"
         return steady(value)
-    if isinstance(value, Mapping):
-        return {plain_value(name): plain_value(each) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_value(each) for each in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
+    if isinstance(value, Mapping):
+        return {plain_value(name): plain_value(each) for name, each in value.items()}
     return plain_value(repr(value))
 
 

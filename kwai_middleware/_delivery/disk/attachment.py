@@ -1,0 +1,77 @@
+"""What one process has open of a spool's file, and how it goes on when that file is gone or damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from kwai_middleware import _native as native
+from kwai_middleware._delivery.destination import Destination
+from kwai_middleware._delivery.disk import owners, renewal
+from kwai_middleware._delivery.disk.database import Database
+from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
+from kwai_middleware._delivery.spool import Record
+
+__all__ = ["Attachment"]
+
+_T = TypeVar("_T")
+
+
+class Attachment:
+    """Three connections: one for each who waits for another.
+
+    Args:
+        path: Absolute.
+        destination: Of the records.
+        steps: The schema.
+        connection_type: What runs the statements.
+        save: Called with what this process had in a file that is gone, when the next one can be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        destination: Destination,
+        steps: Sequence[str],
+        connection_type: type[sqlite3.Connection],
+        save: Callable[[Iterator[list[Record]]], None],
+    ) -> None:
+        self.path = path
+        self.destination = destination
+        self.key = (destination.base_url, destination.digest)
+        self.owner = owners.new_owner()
+        self.generation = 0
+        """Counts the files at the path so far. It does not change while one of the connections is held."""
+        self.appending, self.shipping, self.reading = (Database(path, steps, connection_type) for _ in range(3))
+        """For the recording thread, the shipping thread, and whoever only looks."""
+        self.renewing = native.lock()
+        """Held until the records of a file that is gone are saved."""
+        self._save = save
+
+    def attempt(self, operation: Callable[[], _T]) -> _T:
+        """Do something with the file; when it turns out to be gone or damaged, once more with a new one."""
+        generation = self.generation
+        try:
+            return operation()
+        except (SpoolGone, SpoolCorrupt) as error:
+            with self.renewing:
+                if generation == self.generation:
+                    self._renew(error)
+        return operation()
+
+    def close(self) -> None:
+        """Close the connections for good."""
+        for database in self._databases():
+            database.close()
+
+    def _renew(self, error: SpoolUnavailable) -> None:
+        renewal.given_up(self._databases(), error)
+        # All at once: no other thread is to take the one file for the other.
+        with self.appending.lock, self.shipping.lock, self.reading.lock:
+            old = renewal.detached(self._databases())
+            self.generation += 1
+        self._save(renewal.saved(old, self.destination, self.owner))
+
+    def _databases(self) -> tuple[Database, Database, Database]:
+        return self.appending, self.shipping, self.reading

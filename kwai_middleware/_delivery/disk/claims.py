@@ -1,0 +1,83 @@
+"""Who ships the records of a destination: one process at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from kwai_middleware._delivery.disk import owners
+
+__all__ = ["QUESTION", "Claim", "extend", "free", "space_bulk", "take"]
+
+QUESTION: Final = (
+    "SELECT shipper, epoch, shipper_since, shipper_until, bulk_at, hurries, pending FROM destinations"
+    " WHERE base_url = ? AND digest = ?"
+)
+"""Asks for the members of a `Claim`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who ships the records of a destination.
+
+    Attributes:
+        owner: Of the claim; None when nobody ships.
+        epoch: Counts the owners so far.
+        since: Monotonic seconds of the last renewal.
+        until: Monotonic seconds; the owner renews it.
+        bulk_at: Monotonic seconds before which no bulk request may be sent.
+        hurries: Counts those who asked for haste.
+        pending: Records that wait.
+    """
+
+    owner: str | None
+    epoch: int
+    since: float
+    until: float
+    bulk_at: float
+    hurries: int
+    pending: int
+
+    def is_of_another(self, owner: str, now: float) -> bool:
+        """Whether someone else than `owner` ships, and may be alive."""
+        if self.owner is None or self.owner == owner:
+            return False
+        # A claim that begins in the future was made before the machine was started anew.
+        return self.since <= now < self.until and not owners.is_dead(self.owner)
+
+
+def take(connection: sqlite3.Connection, destination: int, claim: Claim, owner: str, now: float, until: float) -> int:
+    """Make `owner` the one who ships from now on; returns its epoch."""
+    # Whoever shipped before has nothing on lease any more: it is dead, or too late.
+    connection.execute("DELETE FROM leases WHERE destination = ?", (destination,))
+    if now < claim.since:
+        # Measured by a clock that has begun anew since.
+        connection.execute("DELETE FROM rests WHERE destination = ?", (destination,))
+    connection.execute(
+        "UPDATE destinations SET shipper = ?, epoch = epoch + 1, shipper_since = ?, shipper_until = ? WHERE id = ?",
+        (owner, now, until, destination),
+    )
+    return claim.epoch + 1
+
+
+def extend(connection: sqlite3.Connection, destination: int, owner: str, now: float, until: float) -> None:
+    """Let `owner` ship for longer, if it still does."""
+    connection.execute(
+        "UPDATE destinations SET shipper_since = ?, shipper_until = ? WHERE id = ? AND shipper = ?",
+        (now, until, destination, owner),
+    )
+
+
+def space_bulk(connection: sqlite3.Connection, destination: int, until: float) -> None:
+    """Let no bulk request be sent for a while, whoever ships."""
+    connection.execute("UPDATE destinations SET bulk_at = ? WHERE id = ?", (until, destination))
+
+
+def free(connection: sqlite3.Connection, destination: int, owner: str) -> None:
+    """Let others ship, unless `owner` has something on lease: it may be under way."""
+    connection.execute(
+        "UPDATE destinations SET shipper = NULL WHERE id = ? AND shipper = ?"
+        " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.destination = destinations.id)",
+        (destination, owner),
+    )

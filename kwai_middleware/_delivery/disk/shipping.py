@@ -1,0 +1,169 @@
+"""The half of a spool's file that ships: the claim, leases, what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kwai_middleware._delivery.disk import claims, tables
+from kwai_middleware._delivery.disk.attachment import Attachment
+from kwai_middleware._delivery.disk.bounds import Bounds
+from kwai_middleware._delivery.disk.claims import Claim
+from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.upkeep import Upkeep
+from kwai_middleware._delivery.spool import Handout, Outcome
+
+__all__ = ["IDLE_POLL", "Shipping"]
+
+IDLE_POLL: Final = 1.0
+_BUSY_POLL: Final = 0.15
+"""Seconds after which whoever ships looks for what others have appended: a first record is to be seen at once."""
+
+
+class Shipping:
+    """Used by one thread at a time. Every method may raise `SpoolUnavailable`.
+
+    Args:
+        attached: To the file.
+        bounds: How long, how often.
+        clock: Seconds since 1970.
+        ticks: Monotonic seconds.
+        upkeep: Of the file.
+    """
+
+    def __init__(
+        self,
+        attached: Attachment,
+        bounds: Bounds,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+        upkeep: Upkeep,
+    ) -> None:
+        self._attached = attached
+        self._bounds = bounds
+        self._clock = clock
+        self._ticks = ticks
+        self._upkeep = upkeep
+        self._hurries: int | None = None
+        self._unsettled: list[Outcome] = []
+        self._last_error: str | None = None
+
+    def backlog(self) -> int:
+        """How many records wait, those on lease included."""
+        claim = self._claim()
+        return 0 if claim is None else claim.pending
+
+    def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        """Hand out the next records whose time has come, unless another process does."""
+        self.settle()
+        self._upkeep.before_lease(self._attached.shipping)
+        claim = self._claim()
+        if claim is None:
+            return Handout()
+        self._upkeep.now_and_then(self._attached.shipping, is_idle=not claim.pending)
+        if not claim.pending and claim.owner != self._attached.owner:
+            return Handout()
+        if claim.is_of_another(self._attached.owner, self._ticks()):
+            return Handout(wait=IDLE_POLL, is_elsewhere=True)
+        with self._attached.shipping.transaction() as connection:
+            return self._lease_in(connection, rows, size, bulk=bulk)
+
+    def add_unsettled(self, outcomes: Sequence[Outcome], error: str | None) -> None:
+        """Keep in mind what became of rows, until it is said."""
+        self._unsettled.extend(outcomes)
+        self._last_error = error
+
+    def settle(self) -> None:
+        """Say what became of rows."""
+        if not self._unsettled:
+            return
+        outcomes, self._unsettled = self._unsettled, []
+        try:
+            with self._attached.shipping.transaction() as connection:
+                # What was on lease in a file that is gone has no place in this one.
+                of_this_file = [each for each in outcomes if _generation_of(each) == self._attached.generation]
+                number = tables.destination_id(connection, self._attached.destination)
+                tables.settle(connection, number, of_this_file, self._last_error, now=self._clock(), tick=self._ticks())
+        except BaseException:
+            self._unsettled = outcomes + self._unsettled
+            raise
+
+    def bulk_wait(self) -> float:
+        """Seconds until the next bulk request may be sent."""
+        claim = self._claim()
+        if claim is None:
+            return 0.0
+        wait = claim.bulk_at - self._ticks()
+        # A time too far ahead was measured before the machine was started anew.
+        return wait if 0.0 < wait <= self._bounds.bulk_spacing else 0.0
+
+    def renew(self) -> bool:
+        """Keep the claim while nothing is sent; whether another process is in a hurry."""
+        self._upkeep.now_and_then(self._attached.shipping, is_idle=False)
+        claim = self._claim()
+        if claim is None or claim.owner != self._attached.owner:
+            return False
+        if claim.until - self._ticks() < self._bounds.lease_time / 2:
+            with self._attached.shipping.transaction() as connection:
+                number = tables.destination_id(connection, self._attached.destination)
+                now = self._ticks()
+                claims.extend(connection, number, self._attached.owner, now, now + self._bounds.lease_time)
+        before, self._hurries = self._hurries, claim.hurries
+        return before is not None and before != claim.hurries
+
+    def hasten(self) -> None:
+        """Let no record rest any longer, whichever process ships."""
+        if self._claim() is None:
+            return
+        with self._attached.shipping.transaction() as connection:
+            tables.hasten(connection, tables.destination_id(connection, self._attached.destination))
+            self._hurries = self._claim_in(connection).hurries
+
+    def let_go(self) -> None:
+        """Say what is not said yet, and let others ship, unless something is on lease."""
+        with contextlib.suppress(SpoolUnavailable):
+            self.settle()
+            claim = self._claim()
+            if claim is not None and claim.owner == self._attached.owner:
+                with self._attached.shipping.transaction() as connection:
+                    number = tables.destination_id(connection, self._attached.destination)
+                    claims.free(connection, number, self._attached.owner)
+
+    def _lease_in(self, connection: sqlite3.Connection, rows: int, size: int, *, bulk: bool) -> Handout:
+        owner = self._attached.owner
+        number = tables.destination_id(connection, self._attached.destination)
+        # Another may have been faster.
+        claim = self._claim_in(connection)
+        now = self._ticks()
+        if claim.is_of_another(owner, now):
+            return Handout(wait=IDLE_POLL, is_elsewhere=True)
+        if not claim.pending:
+            claims.free(connection, number, owner)
+            return Handout()
+        self._hurries = claim.hurries
+        until = now + self._bounds.lease_time
+        epoch = claim.epoch if claim.owner == owner else claims.take(connection, number, claim, owner, now, until)
+        mark = tables.Lease(owner, epoch, until, self._attached.generation)
+        chosen, due = tables.lease(connection, number, mark, now, rows, size, bulk=bulk)
+        if chosen or claim.until - now < self._bounds.lease_time / 2:
+            # Not ended before the leases are; and not written each time that somebody looks.
+            claims.extend(connection, number, owner, now, until)
+        if not chosen:
+            return Handout(wait=_BUSY_POLL if due is None else min(max(0.0, due - now), _BUSY_POLL))
+        if bulk and len(chosen) > 1 and chosen[0].together > 1:
+            claims.space_bulk(connection, number, now + self._bounds.bulk_spacing)
+        return Handout(tuple(chosen))
+
+    def _claim(self) -> Claim | None:
+        found = self._attached.shipping.read(claims.QUESTION, self._attached.key)
+        return Claim(*found[0]) if found else None
+
+    def _claim_in(self, connection: sqlite3.Connection) -> Claim:
+        return Claim(*connection.execute(claims.QUESTION, self._attached.key).fetchone())
+
+
+def _generation_of(outcome: Outcome) -> int | None:
+    lease = outcome.row.lease
+    return lease.generation if isinstance(lease, tables.Lease) else None

@@ -1,0 +1,194 @@
+"""Base64 media in prompts and answers: a record has their type, size and digest in their place."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+
+from kwai_middleware._pace import WINDOW, breathe, windows
+from kwai_middleware._record import CompletedCall
+
+__all__ = ["replaced", "without_media"]
+
+_SHORTEST: Final = 256
+"""What is shorter, its `data:` included, is hardly longer than what would take its place."""
+
+_LONGEST_HEAD: Final = 1024
+_NEARBY: Final = 256
+_DEEPEST: Final = 8
+_MOST_PIECES: Final = 10_000
+
+_TYPE: Final = r"[a-z]{1,20}/[A-Za-z0-9.+-]{1,80}"
+_URL: Final = rf"data:({_TYPE})(?:;[A-Za-z0-9.+=_-]{{1,80}}){{0,4}};base64,"
+_URL_NAMES: Final = ("url", "image_url", "video_url", "file_data")
+_BLANKS: Final = r"[ \t\r\n]{0,64}"
+# The beginning of a member that may hold media. In JSON nothing else looks like this: in a text its
+# quotes would stand behind backslashes.
+_HEAD: Final = re.compile(
+    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|data"{_BLANKS}:{_BLANKS}")'.encode()
+)
+_MARKS: Final = (b";base64,", b'"data"')
+_whole_type: Final = re.compile(_TYPE)
+_whole_url: Final = re.compile(_URL)
+_format: Final = re.compile("[a-z0-9_]{1,20}")
+
+
+class _Beside(msgspec.Struct):
+    """What stands beside base64 in `data`, and tells what it is."""
+
+    type: str | None = None
+    media_type: str | None = None
+    format: str | None = None
+    expires_at: float | None = None
+
+
+_beside_decoder: Final = msgspec.json.Decoder(_Beside)
+
+
+class _Summary(NamedTuple):
+    """What base64 says, and where it ends."""
+
+    end: int
+    size: int
+    digest: str
+
+
+def replaced(call: CompletedCall) -> CompletedCall:
+    """Return a record in whose prompt and answer a short text stands for each piece of base64 media."""
+    if call.capture != "full":
+        return call
+    messages = None if call.messages is None else without_media(call.messages)
+    completions = tuple(_without_media(completion, "", {}, _DEEPEST) for completion in call.completions)
+    if messages is call.messages and all(new is old for new, old in zip(completions, call.completions, strict=True)):
+        return call
+    return msgspec.structs.replace(call, messages=messages, completions=completions)
+
+
+def without_media(raw: bytes) -> bytes:
+    """Return JSON in which a text such as `[image/png, 48211 bytes, sha256:...]` stands for each piece of media.
+
+    Media is base64 of 256 characters and more: as a `data:` URL under the names that vendors have for
+    one, or in `data`, where what stands beside it says so. All else is the same byte for byte, and
+    without media it is the very same object. It is taken for what it is and not decoded; what is no
+    JSON gives something that is none either.
+    """
+    parts: list[bytes] = []
+    behind = 0
+    for start, end in windows(len(raw)):
+        if not any(raw.find(mark, max(start, behind), end + _LONGEST_HEAD) >= 0 for mark in _MARKS):
+            continue
+        for head in _HEAD.finditer(raw, max(start, behind), end + _LONGEST_HEAD):
+            if not behind <= head.start() < end:
+                continue
+            begins = head.end() if head[1] is None else head.start(1) - len("data:")
+            summary = _summary(raw, head.end(), begins + _SHORTEST)
+            kind = summary and (_kind_of(raw, head.start(), summary.end) if head[1] is None else head[1].decode())
+            if summary and kind:
+                parts += raw[behind:begins], _words(kind, summary).encode()
+                behind = summary.end
+            breathe()
+    return b"".join((*parts, raw[behind:])) if parts else raw
+
+
+def _summary(raw: bytes, start: int, least: int) -> _Summary | None:
+    """Read base64 up to the next quote; None when it is none, or ends before `least`.
+
+    It may be of several pieces, each with its own end: so are the pieces of a streamed answer, joined.
+    """
+    digest = hashlib.sha256()
+    size = count = 0
+    while count < _MOST_PIECES:
+        quote = raw.find(b'"', start, start + WINDOW)
+        end = start + WINDOW if quote < 0 else quote
+        padding = raw.find(b"=", start, end)
+        if padding >= 0:
+            count += 1
+            end = padding + 2 if raw[padding + 1 : padding + 2] == b"=" else padding + 1
+        try:
+            piece = binascii.a2b_base64(raw[start:end], strict_mode=True)
+        except binascii.Error:
+            return None
+        digest.update(piece)
+        size += len(piece)
+        start = end
+        if start == quote:
+            return _Summary(quote, size, digest.hexdigest()) if quote >= least else None
+        if start >= len(raw):
+            return None
+        breathe()
+    return None
+
+
+def _kind_of(raw: bytes, start: int, end: int) -> str | None:
+    """Say of what type the base64 of a member `data` is, by what stands beside it; the member begins at `start`."""
+    before, after = raw[max(start - _NEARBY, 0) : start], raw[end + 1 : end + 1 + _NEARBY]
+    if raw[start : start + 1] == b"{":
+        before = b""
+    else:
+        opens = before.rfind(b"{")
+        before = before[opens + 1 :] if opens >= 0 else b"?"
+    after = after.partition(b"}")[0].strip().removeprefix(b",")
+    try:
+        beside = _beside_decoder.decode(b"{%b}" % b",".join(members for members in (before.strip(), after) if members))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _kind(beside)
+
+
+def _kind(beside: _Beside) -> str | None:
+    if beside.type == "base64" and beside.media_type is not None and _whole_type.fullmatch(beside.media_type):
+        return beside.media_type
+    if beside.format is not None and _format.fullmatch(beside.format):
+        return f"audio/{beside.format}"
+    return None if beside.expires_at is None else "audio"
+
+
+def _words(kind: str, summary: _Summary) -> str:
+    return f"[{kind}, {summary.size} bytes, sha256:{summary.digest}]"
+
+
+def _without_media(value: Any, name: str, members: dict[str, Any], levels: int) -> Any:
+    """Return a decoded value without media; the very same when it has none.
+
+    Args:
+        value: The value.
+        name: Of the member that it is.
+        members: That stand beside it.
+        levels: How deep to look.
+    """
+    breathe()
+    if isinstance(value, str):
+        return _in_words(value, name, members) if len(value) >= _SHORTEST else value
+    if not levels:
+        return value
+    if isinstance(value, dict):
+        inner = cast("dict[str, Any]", value)
+        found: dict[str, Any] = {}
+        for name_within, each in inner.items():
+            found[name_within] = _without_media(each, name_within, inner, levels - 1)
+        return found if any(found[name_within] is not each for name_within, each in inner.items()) else inner
+    if isinstance(value, list):
+        items = cast("Sequence[Any]", value)
+        kept = [_without_media(each, "", {}, levels - 1) for each in items]
+        return kept if any(new is not old for new, old in zip(kept, items, strict=True)) else items
+    return value
+
+
+def _in_words(text: str, name: str, members: dict[str, Any]) -> str:
+    start, kind = 0, None
+    if name in _URL_NAMES and (head := _whole_url.match(text)):
+        start, kind = head.end(), head[1]
+    elif name == "data":
+        try:
+            kind = _kind(msgspec.convert({each: members.get(each) for each in _Beside.__struct_fields__}, _Beside))
+        except msgspec.ValidationError:
+            return text
+    if kind is None or not text.isascii():
+        return text
+    summary = _summary(f'{text}"'.encode(), start, 0)
+    return text if summary is None or summary.end != len(text) else _words(kind, summary)

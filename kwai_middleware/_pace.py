@@ -1,0 +1,98 @@
+"""The pace of a thread that works in the background of an event loop: short slices, and real sleep between them.
+
+A thread that only computes keeps the interpreter for milliseconds at a time, and one call into C for
+as long as it takes. So long loops of ours call `breathe` between their pieces, and split what is huge.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import get_ident
+from collections.abc import Callable, Iterator
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Final
+
+from kwai_middleware import _guard
+from kwai_middleware import _native as native
+
+__all__ = ["WINDOW", "Pace", "breathe", "windows"]
+
+WINDOW: Final = 16 * 1024
+"""Characters or bytes of a huge text that are looked at in one go."""
+
+_SLICE: Final = 100_000
+"""Nanoseconds of work after which it is time to sleep."""
+
+_BREATH: Final = 50e-6
+"""Seconds of real sleep. A shorter one ends before whoever waits for the interpreter has woken up."""
+
+_paces: Final[dict[int, Pace]] = {}
+"""By thread. Each thread touches its own place only, so that no lock is needed."""
+
+
+def breathe() -> None:
+    """Sleep for a moment if this thread has a pace, and has worked for a while; else do nothing, and that quickly.
+
+    To be called between the pieces of everything that may be long. Never while a lock is held.
+    """
+    if _paces and (pace := _paces.get(get_ident())) is not None and perf_counter_ns() >= pace.due:
+        pace.rest()
+
+
+class Pace:
+    """Gives the thread that enters it a pace, until it is left: `with Pace(): ...`.
+
+    Args:
+        meanwhile: Called before each sleep, in the middle of whatever is being done: small work need
+            not wait for the end of huge work. It may breathe, and is not called again until it returns.
+    """
+
+    __slots__ = ("_is_away", "_is_hurried", "_meanwhile", "_pid", "due")
+
+    def __init__(self, meanwhile: Callable[[], object] | None = None) -> None:
+        self.due = 0
+        self._meanwhile = meanwhile
+        self._is_away = meanwhile is None
+        self._is_hurried = False
+        self._pid = os.getpid()
+
+    def hurry(self) -> None:
+        """Sleep no more. For any thread to call."""
+        self._is_hurried = True
+
+    def rest(self) -> None:
+        """Do what else there is to do, and sleep for a moment."""
+        if self._pid != os.getpid():
+            # A forked child, whose threads may go by the numbers of those that the parent had.
+            _paces.clear()
+            return
+        if not self._is_away:
+            self._is_away = True
+            with _guard.never_raise:
+                if self._meanwhile is not None:
+                    self._meanwhile()
+            self._is_away = False
+        if not self._is_hurried:
+            native.sleep(_BREATH)
+        self.due = perf_counter_ns() + _SLICE
+
+    def __enter__(self) -> Pace:
+        self._pid = os.getpid()
+        self.due = perf_counter_ns() + _SLICE
+        _paces[get_ident()] = self
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _paces.pop(get_ident(), None)
+
+
+def windows(size: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the borders of pieces that make up a text of `size`, with room to breathe between any two."""
+    while start < size:
+        end = min(start + WINDOW, size)
+        yield start, end
+        start = end
+        breathe()

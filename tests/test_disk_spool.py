@@ -1,0 +1,659 @@
+"""The spool on disk: shared, claimed by one shipper at a time, bounded, aged out, without a trace of what is gone."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kwai_middleware._delivery.disk import ageing, claims, tables
+from kwai_middleware._delivery.disk import spool as spool_module
+from kwai_middleware._delivery.disk.bounds import WEEK
+from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
+from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
+from tests.support.spooling import (
+    ELSEWHERE,
+    HERE,
+    LARGE,
+    Host,
+    asked,
+    balanced,
+    leased,
+    names,
+    record,
+    records,
+    settle,
+    without_a_trace,
+)
+
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.close()
+
+
+class Moody(sqlite3.Connection):
+    """A connection to a disk that is full for as long as the test says so."""
+
+    is_full = False
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if Moody.is_full and statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(statement, *values)
+
+    def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
+        if Moody.is_full:
+            self.execute(statement)
+        return super().executemany(statement, values)
+
+
+@pytest.fixture
+def moody() -> Iterator[type[Moody]]:
+    yield Moody
+    Moody.is_full = False
+
+
+# One file, several processes.
+
+
+def test_what_one_appends_another_ships(host: Host) -> None:
+    """The rows of all processes wait in one line, with one ledger."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    other.append(records(1))
+    one.append(records(2))
+    rows = leased(other, 9)
+    assert ["0", "1", "2"] == names(rows)
+    settle(other, rows)
+    assert SpoolCounters(appended=3, delivered=3) == one.counters() == other.counters()
+
+
+def test_only_one_ships_at_a_time(host: Host) -> None:
+    """While one has the claim the others are told so, whatever waits; when all is delivered, the next may have it."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    rows = leased(one)
+    for spool in (other, host.spool()):
+        handout = spool.lease(9, LARGE, bulk=False)
+        assert ((), 1.0, True) == (handout.rows, handout.wait, handout.is_elsewhere)
+    settle(one, rows)
+    assert other.lease(9, LARGE, bulk=False).is_elsewhere
+    settle(one, leased(one))
+    handout = one.lease(9, LARGE, bulk=False)
+    assert (None, False) == (handout.wait, handout.is_elsewhere)
+    other.append(records(2))
+    assert ["2"] == names(leased(other))
+    assert one.lease(9, LARGE, bulk=False).is_elsewhere
+
+
+def test_a_claim_that_is_not_renewed_ends(host: Host) -> None:
+    """Whose process is not known to be dead has until the deadline; then its rows are another's."""
+    one, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)
+    one.append(records(0, 1))
+    late = leased(one)
+    host.passes(59.9)
+    assert other.lease(9, LARGE, bulk=False).is_elsewhere
+    host.passes(0.1)
+    rows = leased(other, 9)
+    assert ["0", "1"] == names(rows)
+    # The first wakes up late: nothing that it says counts any more, and it gets nothing.
+    for end in ("delivered", "rejected", "returned"):
+        settle(one, late, end)  # type: ignore[arg-type]  # each of the three
+    assert not one.renew()
+    assert one.lease(9, LARGE, bulk=False).is_elsewhere
+    assert SpoolCounters(appended=2, pending=2, pending_bytes=10, oldest_pending=60.0) == one.counters()
+    settle(other, rows)
+    assert 2 == one.counters().delivered
+
+
+def test_a_claim_is_renewed_while_nothing_is_sent(host: Host) -> None:
+    """Whoever waits for the vendor keeps the claim, as long as it says so."""
+    one, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)
+    assert not one.renew()
+    one.append(records(0))
+    settle(one, leased(one), "returned")
+    for _ in range(10):
+        host.passes(29.0)
+        one.renew()
+        assert other.lease(9, LARGE, bulk=False).is_elsewhere
+    host.passes(60.0)
+    assert ["0"] == names(leased(other))
+
+
+def test_a_late_renewal_takes_nothing_from_the_next_owner(host: Host) -> None:
+    """A process that stalls between its look at the claim and the renewal finds that it is too late."""
+    one, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)
+    one.append(records(0))
+    leased(one)
+    connection = sqlite3.connect(host.path, isolation_level=None)
+    host.passes(61.0)
+    rows = leased(other)
+    ((owner,),) = connection.execute("SELECT shipper FROM destinations").fetchall()
+    claims.extend(connection, 1, "somebody who was the owner before", host.ticks(), host.ticks() + 1000)
+    assert [(owner, 60.0)] == connection.execute(
+        "SELECT shipper, shipper_until - shipper_since FROM destinations"
+    ).fetchall()
+    connection.close()
+    settle(other, rows)
+    assert 1 == other.counters().delivered
+
+
+def test_a_lease_that_has_run_out_but_that_nobody_took_still_counts(host: Host) -> None:
+    """What was delivered late was delivered; the deadline only says from when on others may take it."""
+    spool = host.spool(lease_time=60.0)
+    spool.append(records(0))
+    rows = leased(spool)
+    host.passes(100.0)
+    settle(spool, rows)
+    assert 1 == spool.counters().delivered
+
+
+def test_a_lease_that_has_run_out_is_given_again_to_the_same_process(host: Host) -> None:
+    """Rows whose outcome was never said are sent again, and the old lease counts no more."""
+    spool = host.spool(lease_time=60.0)
+    spool.append(records(0))
+    old = leased(spool)
+    assert [] == leased(spool)
+    host.passes(60.0)
+    new = leased(spool)
+    assert ["0"] == names(new)
+    settle(spool, old)
+    assert 0 == spool.counters().delivered
+    settle(spool, new)
+    assert 1 == spool.counters().delivered
+
+
+def test_who_closes_lets_the_next_one_ship_at_once(host: Host) -> None:
+    """Without anything on lease the claim is free; with a row under way it ends by its deadline."""
+    one, other, third = (host.spool(lease_time=60.0) for _ in range(3))
+    one.append(records(0, 1))
+    settle(one, leased(one), "returned")
+    assert 0 == one.close()
+    assert ["0"] == names(leased(other))
+    other.close()
+    assert third.lease(1, LARGE, bulk=False).is_elsewhere
+    host.passes(60.0)
+    assert ["0"] == names(leased(third))
+    with pytest.raises(SpoolUnavailable, match="closed"):
+        other.append(records(2))
+    assert 2 == other.counters().pending
+
+
+def test_haste_reaches_whoever_ships(host: Host) -> None:
+    """One process waits for the vendor, another one flushes: the first learns of it with its next look, once."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    one.settle([Outcome(row, "returned", rest=3600.0) for row in leased(one)])
+    assert not one.renew()
+    other.hasten()
+    assert one.renew()
+    assert not one.renew()
+    assert ["0"] == names(leased(one))
+    assert not other.renew()
+
+
+def test_haste_between_the_lease_and_the_first_look_is_not_missed(host: Host) -> None:
+    """Also who never looked before notices."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    settle(one, leased(one), "returned")
+    other.hasten()
+    assert one.renew()
+
+
+def test_bulk_requests_keep_their_distance_whoever_sends_them(host: Host) -> None:
+    """The vendor counts those of all processes."""
+    one, other = host.spool(bulk_spacing=2.0), host.spool(bulk_spacing=2.0)
+    one.append(records(*range(4)))
+    settle(one, leased(one, 2, bulk=True))
+    assert 2.0 == other.bulk_wait()
+    host.passes(2.0)
+    assert 0.0 == other.bulk_wait()
+
+
+# Clocks.
+
+
+def test_after_the_machine_was_started_anew_nothing_waits_for_the_old_clock(host: Host) -> None:
+    """The monotonic clock begins again near 0: claims, rests and the distance of bulk requests are of another time."""
+    one = host.spool(lease_time=60.0, bulk_spacing=2.0)
+    one.append(records(*range(4)))
+    rows = leased(one, 2, bulk=True)
+    one.settle([Outcome(rows[0], "returned", rest=3600.0)])
+    host.ticks.now = 10.0
+    other = host.spool(lease_time=60.0, bulk_spacing=2.0)
+    assert 0.0 == other.bulk_wait()
+    assert ["0", "1", "2", "3"] == names(leased(other, 9))
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0, -400 * DAY])
+def test_a_clock_that_is_set_loses_nothing(host: Host, seconds: float) -> None:
+    """Leases do not follow it, an hour more or less is no age, and no age is negative."""
+    spool = host.spool()
+    spool.append(records(0))
+    rows = leased(spool)
+    host.clock.now += seconds
+    assert [] == leased(spool)
+    spool.append(records(1))
+    settle(spool, rows)
+    host.passes(10.0)
+    assert ["1"] == names(leased(spool))
+    age = spool.counters().oldest_pending
+    assert age is not None
+    assert 0.0 <= age <= 10.0
+    assert 0 == spool.counters().evicted
+
+
+def test_what_was_appended_while_the_clock_was_ahead_grows_old_all_the_same(host: Host) -> None:
+    """A record from next year is young when the clock is right again, and then as old as any."""
+    spool = host.spool()
+    host.clock.now += 365 * DAY
+    spool.append(records(0))
+    host.clock.now -= 365 * DAY
+    host.passes(10.0)
+    settle(spool, leased(spool), "returned")
+    host.passes(WEEK - 1)
+    settle(spool, leased(spool), "returned")
+    assert WEEK - 1 == spool.counters().oldest_pending
+    host.passes(1.0 + 5.0)
+    assert [] == leased(spool)
+    assert 1 == spool.counters().evicted
+
+
+# Ages.
+
+
+@pytest.mark.parametrize(("age", "is_left"), [(WEEK - 1, True), (WEEK, False)])
+def test_pending_records_wait_for_a_week(host: Host, age: float, is_left: bool) -> None:
+    """Then they are given up, and counted."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    host.passes(age)
+    assert (["0", "1"] if is_left else []) == names(leased(spool, 9))
+    assert (0 if is_left else 2) == spool.counters().evicted
+    assert balanced(spool.counters())
+
+
+def test_what_is_under_way_is_not_given_up(host: Host) -> None:
+    """It has its chance, however old it is; after that it is too late."""
+    spool, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)
+    spool.append(records(0, 1))
+    host.passes(WEEK - 1)
+    rows = leased(spool)
+    host.passes(6.0)
+    other.lease(9, LARGE, bulk=False)
+    assert (1, 1) == (spool.counters().evicted, spool.counters().pending)
+    settle(spool, rows)
+    assert (1, 0) == (spool.counters().delivered, spool.counters().pending)
+
+
+@pytest.mark.parametrize(("age", "is_left"), [(DAY - 1, True), (DAY, False)])
+def test_rejected_records_are_kept_for_a_day_with_the_reason(host: Host, age: float, is_left: bool) -> None:
+    """So that an operator can look at them; they stay counted, and are handed out to nobody."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    spool.settle([Outcome(row, "rejected", "no such model") for row in leased(spool)], "HTTP 400")
+    assert [("0", "customer-0", "no such model", b"xxxxx")] == asked(
+        host.path, "SELECT record_id, customer, reason, entry FROM records WHERE is_rejected = 1"
+    )
+    assert [("HTTP 400",)] == asked(host.path, "SELECT last_error FROM destinations")
+    host.passes(age)
+    assert ["1"] == names(leased(spool, 9))
+    assert ([(1,)] if is_left else []) == asked(host.path, "SELECT is_rejected FROM records WHERE is_rejected = 1")
+    assert 1 == spool.counters().rejected
+    assert balanced(spool.counters())
+
+
+def test_a_great_many_old_records_are_given_up_in_turns(host: Host) -> None:
+    """More than one transaction takes, and not one that blocks all others for long."""
+    spool = host.spool()
+    spool.append(records(*range(2 * ageing.AT_ONCE + 1)))
+    host.passes(WEEK)
+    spool.append(records("young"))
+    assert ["young"] == names(leased(spool, 9))
+    assert 2 * ageing.AT_ONCE + 1 == spool.counters().evicted
+
+
+# Several destinations in one file.
+
+
+def test_other_destinations_are_never_seen(host: Host) -> None:
+    """What another app, or the same one with another key, keeps in the same file: not leased, not counted."""
+    one, other = host.spool(HERE), host.spool(ELSEWHERE)
+    assert [] == leased(other)
+    one.append(records(0, 1))
+    assert SpoolCounters() == other.counters()
+    assert 0 == other.backlog()
+    other.append(records(2))
+    assert ["2"] == names(leased(other, 9))
+    rows = leased(one, 9)
+    assert ["0", "1"] == names(rows)
+    one.settle([Outcome(row, "returned", rest=3600.0) for row in rows])
+    other.hasten()
+    assert [] == leased(one, 9)
+    assert (2, 1) == (one.counters().pending, other.counters().pending)
+
+
+def test_ages_of_one_app_are_not_those_of_another(host: Host) -> None:
+    """An app that keeps records for a minute does not give up another one's; after a week it does, for nobody may."""
+    brief, patient = host.spool(HERE, max_pending_age=60.0), host.spool(ELSEWHERE)
+    brief.append(records(0))
+    patient.append(records(1))
+    host.passes(61.0)
+    leased(brief)
+    assert (1, 0) == (brief.counters().evicted, patient.counters().evicted)
+    brief.append(records(2))
+    host.passes(WEEK)
+    leased(brief)
+    assert (2, 1) == (brief.counters().evicted, patient.counters().evicted)
+
+
+# Whether what this process appended is settled.
+
+
+def test_each_process_waits_for_its_own_records_only(host: Host) -> None:
+    """What others have in the file, before or after, is not waited for."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    other.append(records(1))
+    one.append(records(2))
+    mark = one.position()
+    other.append(records(3))
+    rows = leased(other, 4)
+    settle(other, [rows[0], rows[2]])
+    assert one.is_settled(mark)
+    assert not other.is_settled(other.position())
+    settle(other, rows)
+    assert other.is_settled(other.position())
+
+
+def test_counters_of_a_file_that_cannot_be_read_are_the_last_ones(host: Host) -> None:
+    """Somebody who asks for numbers is not told of a disk that fails."""
+    spool = host.spool()
+    spool.append(records(0))
+    last = spool.counters()
+    host.path.unlink()
+    Path(f"{host.path}.lock").unlink()
+    Path(f"{host.path}.lock").mkdir()
+    assert last == spool.counters()
+
+
+# Room.
+
+
+def test_a_full_file_refuses_the_new_records_and_keeps_the_old(host: Host) -> None:
+    """The file with its log stays within its bound; what is delivered makes room."""
+    most = 4 * 1024 * 1024
+    spool = host.spool(max_bytes=most)
+    taken = 0
+    while (n := spool.append([record(taken + each, 10_000) for each in range(10)])) == 10:
+        taken += n
+        assert taken < 500
+    taken += n
+    size = sum(each.stat().st_size for each in host.path.parent.iterdir() if not each.name.endswith("-shm"))
+    assert 0.75 * most < size <= 1.02 * most
+    assert 0 == spool.append([record("too much", 20_000)])
+    rows = leased(spool, 100)
+    assert [str(number) for number in range(100)] == names(rows)
+    settle(spool, rows)
+    host.passes(1.0)
+    assert 10 == spool.append([record(taken + each, 10_000) for each in range(10)])
+    assert balanced(spool.counters())
+
+
+def test_a_record_larger_than_the_bound_is_refused_and_those_before_it_are_not(host: Host) -> None:
+    """Counted from the first, up to the one that does not fit."""
+    spool = host.spool(max_bytes=4 * 1024 * 1024)
+    assert 1 == spool.append([record(0), record(1, 5 * 1024 * 1024), record(2)])
+    assert ["0"] == names(leased(spool, 9))
+
+
+def test_rejected_records_make_way_for_new_ones(host: Host) -> None:
+    """Evidence of what the vendor did not want is not kept at the cost of what it may want."""
+    spool = host.spool(max_bytes=4 * 1024 * 1024)
+    while spool.append([record("old", 50_000)]):
+        rows = leased(spool)
+        settle(spool, rows, "rejected")
+        host.passes(0.01)
+        if spool.counters().appended > 120:
+            break
+    assert 120 < spool.counters().appended
+    assert balanced(spool.counters())
+    assert [(0,)] != asked(host.path, "SELECT count(*) FROM records WHERE is_rejected = 1")
+
+
+# No trace.
+
+
+def test_an_idle_spool_leaves_no_text_of_what_it_delivered(host: Host) -> None:
+    """Not in the file, not in its log, whatever the size of the records; and the file is small again."""
+    spool = host.spool()
+    for size in (10, 300, 3000, 30_000):
+        text = (b"a prompt of somebody's " * (size // 20 + 1))[:size] + b"a prompt of somebody's"
+        spool.append([Record(f"id-of-a-record-{number}", text, "acme-ltd") for number in range(40)])
+        while rows := leased(spool, 7):
+            settle(spool, rows)
+    assert not without_a_trace(host.path, b"a prompt of somebody's")
+    host.passes(5.0)
+    assert [] == leased(spool)
+    assert 0 == Path(f"{host.path}-wal").stat().st_size
+    for text in (b"a prompt of somebody's", b"id-of-a-record", b"acme-ltd"):
+        assert without_a_trace(host.path, text)
+    assert host.path.stat().st_size < 200_000
+    assert 160 == spool.counters().delivered
+
+
+def test_an_idle_process_cleans_up_after_another(host: Host) -> None:
+    """Whoever appended may be dead by then."""
+    one, other = host.spool(), host.spool()
+    one.append([record("id-of-a-record", 5000)])
+    settle(other, leased(other))
+    host.passes(5.0)
+    leased(other)
+    one.append([record("id-of-another", 5000)])
+    settle(other, leased(other))
+    host.passes(5.0)
+    leased(other)
+    assert without_a_trace(host.path, b"id-of-another")
+
+
+def test_the_log_does_not_grow_without_end(host: Host) -> None:
+    """Whoever appends shortens it when nobody ships, and whoever ships keeps it shorter."""
+    most = 32 * 1024 * 1024
+    spool = host.spool(max_bytes=most)
+    log = Path(f"{host.path}-wal")
+    for number in range(40):
+        spool.append([record(number, 500_000)])
+        host.passes(1.0)
+        assert log.stat().st_size < 18 * 1024 * 1024
+    while rows := leased(spool):
+        settle(spool, rows)
+        host.passes(1.0)
+    spool.append(records("last"))
+    settle(spool, leased(spool))
+    assert log.stat().st_size <= 5 * 1024 * 1024
+
+
+# Outages.
+
+
+def test_outcomes_are_kept_while_the_disk_fails_and_said_later(host: Host, moody: type[Moody]) -> None:
+    """What was delivered is not delivered again, only because nobody could write it down at once."""
+    spool = host.spool(connection_type=moody)
+    spool.append(records(0, 1, 2))
+    rows = leased(spool, 2)
+    moody.is_full = True
+    with pytest.raises(SpoolUnavailable, match="full"):
+        settle(spool, rows[:1])
+    with pytest.raises(SpoolUnavailable, match="full"):
+        settle(spool, rows[1:], "rejected")
+    with pytest.raises(SpoolUnavailable, match="full"):
+        leased(spool)
+    assert SpoolCounters(appended=3, pending=3, pending_bytes=15, oldest_pending=0.0) == spool.counters()
+    moody.is_full = False
+    assert ["2"] == names(leased(spool, 9))
+    counters = spool.counters()
+    assert (1, 1, 1) == (counters.delivered, counters.rejected, counters.pending)
+
+
+def test_outcomes_are_said_when_the_spool_is_closed(host: Host, moody: type[Moody]) -> None:
+    """The last chance for it; then nothing is on lease, and another may ship at once."""
+    one, other = host.spool(connection_type=moody), host.spool()
+    one.append(records(0, 1))
+    rows = leased(one)
+    moody.is_full = True
+    with pytest.raises(SpoolUnavailable, match="full"):
+        settle(one, rows)
+    moody.is_full = False
+    one.close()
+    assert 1 == one.counters().delivered
+    assert ["1"] == names(leased(other))
+
+
+def test_what_could_not_be_appended_has_not_been(host: Host, moody: type[Moody]) -> None:
+    """All or nothing: neither a row nor a number is left of it."""
+    spool = host.spool(connection_type=moody)
+    spool.append(records(0))
+    moody.is_full = True
+    with pytest.raises(SpoolUnavailable, match="full"):
+        spool.append(records(1, 2))
+    moody.is_full = False
+    assert 1 == spool.counters().appended
+    assert [(1,)] == asked(host.path, "SELECT count(*) FROM records")
+
+
+# A file in the place of another.
+
+
+def test_records_of_a_file_that_is_deleted_go_into_a_new_one(host: Host) -> None:
+    """Each process saves its own; what was on lease in the old one means nothing in the new one."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    other.append(records(2))
+    mark = one.position()
+    rows = leased(one, 9)
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    settle(one, rows)
+    assert not one.is_settled(mark)
+    again = leased(one, 9)
+    assert ["0", "1"] == names(again)
+    assert not one.is_settled(mark)
+    one.append(records(3))
+    settle(one, again)
+    assert one.is_settled(mark)
+    assert not one.is_settled(one.position())
+    assert 3 == other.append(records(4, 5, 6))
+    assert ["3", "2", "4", "5", "6"] == names(leased(one, 9))
+    assert balanced(one.counters())
+
+
+def test_records_that_fit_nowhere_are_counted(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """What neither the new file nor memory takes is lost, and that is said."""
+    rescued: list[Record] = []
+
+    def rescue(some: Sequence[Record]) -> int:
+        rescued.extend(some[:1])
+        return len(some[:1])
+
+    spool = host.spool(connection_type=Moody)
+    spool.rescue = rescue
+    spool.append(records(*range(150)))
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    Moody.is_full = True
+    try:
+        with pytest.raises(SpoolUnavailable):
+            spool.append(records("new"))
+    finally:
+        Moody.is_full = False
+    assert ["0", "100"] == [each.record_id for each in rescued]
+    assert "148 records of a file that is gone" in caplog.text
+    assert spool.is_settled((0, 150))
+
+
+# Growth.
+
+_QUESTIONS = [
+    (claims.QUESTION, ("", "")),
+    (spool_module._OWN_PENDING, ("", "", "", 1)),
+    (spool_module._COUNTERS, ("", "")),
+    (tables._WAITING, (1,)),
+    (tables._NEXT_DUE, (1, 1)),
+    (ageing._FRONT, (1, 1, 1, 1, 1)),
+    (ageing._OLDEST_REJECTED, (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("question", "values"), _QUESTIONS)
+def test_no_question_looks_through_all_records(host: Host, question: str, values: tuple[object, ...]) -> None:
+    """Each finds its rows by an index, and sorts nothing."""
+    host.spool().append(records(0))
+    plan = [step for *_, step in asked(host.path, f"EXPLAIN QUERY PLAN {question}", values)]
+    assert plan
+    assert [] == [
+        step for step in plan if ("SCAN" in step or "B-TREE" in step) and "front" not in step and "(sub" not in step
+    ]
+
+
+def test_work_does_not_grow_with_what_waits(host: Host) -> None:
+    """The steps that SQLite takes for a round are the same with a thousand records in the file and with twenty thousand."""
+    steps = [0]
+
+    class Counted(sqlite3.Connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1) or 0, 10)
+
+    spool, other = host.spool(connection_type=Counted), host.spool()
+
+    def round_of_all() -> int:
+        steps[0] = 0
+        spool.append(records("a", "b"))
+        rows = leased(spool, 3, bulk=True)
+        spool.settle([Outcome(rows[0], "returned", attempts=1, rest=0.1), Outcome(rows[1], "delivered")])
+        settle(spool, rows[2:], "rejected")
+        spool.counters()
+        spool.backlog()
+        spool.bulk_wait()
+        spool.renew()
+        spool.hasten()
+        assert not spool.is_settled(spool.position())
+        host.passes(1.0)
+        return steps[0]
+
+    other.append(records(*range(1000)))
+    round_of_all()
+    few = max(round_of_all() for _ in range(6))
+    for _ in range(20):
+        other.append(records(*range(1000)))
+    many = max(round_of_all() for _ in range(6))
+    assert many < 1.5 * few
+
+
+def test_bounds_have_defaults() -> None:
+    """A week, a day, a minute."""
+    bounds = Bounds(max_bytes=1)
+    assert (WEEK, DAY, 60.0) == (bounds.max_pending_age, bounds.max_rejected_age, bounds.lease_time)
+
+
+def test_its_own_clocks_are_those_of_the_machine(tmp_path: Path) -> None:
+    """Without clocks of the test's, time passes by itself."""
+    spool = DiskSpool(str(tmp_path / "spool.db"), HERE, Bounds(max_bytes=1 << 24))
+    spool.append(records(0))
+    age = spool.counters().oldest_pending
+    assert age is not None
+    assert 0.0 <= age < 30.0
+    assert [MOST_TOGETHER] == [row.together for row in leased(spool)]
+    spool.close()
