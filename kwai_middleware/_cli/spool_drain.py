@@ -98,7 +98,7 @@ class _Drain:
 
     def _progressed(self, progress: Progress) -> None:
         if progress.elsewhere is not None:
-            self._tell(f"Process {progress.elsewhere.pid} ships these records already: watching it.")
+            self._tell(f"Process {progress.elsewhere.pid or '?'} ships these records already: watching it.")
         if progress.last_error is not None:
             self._tell(f"It fails: {shown(progress.last_error)}")
         self._bar.show(progress.delivered, progress.pending, _in_words(progress))

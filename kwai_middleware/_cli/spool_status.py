@@ -57,7 +57,9 @@ def run(asked: argparse.Namespace, files: SpoolFiles) -> int:
 
 
 def _looked_at(inspection: Inspection) -> _FileState:
-    return _FileState(inspection.version(), *inspection.sizes(), inspection.states())
+    # The sizes first: to open a file is to write to its log.
+    size, log_size = inspection.sizes()
+    return _FileState(inspection.version(), size, log_size, inspection.states())
 
 
 def _show(files: SpoolFiles, path: str, file: _FileState, now: float) -> None:
@@ -93,10 +95,11 @@ def _row(files: SpoolFiles, state: DestinationState) -> tuple[str | int, ...]:
 
 
 def _in_words(state: DestinationState, now: float) -> str:
+    success, error = state.counters.last_success, state.counters.last_error
     words = [
         _who_ships(state.shipping),
-        "never delivered anything" if state.last_success is None else f"last success {ago(state.last_success, now)}",
-        "no error since" if state.last_error is None else f"last error: {shown(state.last_error)}",
+        "never delivered anything" if success is None else f"last success {ago(success, now)}",
+        "no error since" if error is None else f"last error: {shown(error)}",
     ]
     if state.rejected_kept:
         words.append(f"{counted(state.rejected_kept, 'rejected record')} kept, see 'spool rejected'")
@@ -106,15 +109,16 @@ def _in_words(state: DestinationState, now: float) -> str:
 def _who_ships(shipping: Shipping | None) -> str:
     if shipping is None:
         return "nobody ships at the moment"
+    who = f"process {shipping.pid or '?'}"
     match shipping.state:
         case "alive":
-            return f"process {shipping.pid} ships (alive)"
+            return f"{who} ships (alive)"
         case "dead":
-            return f"process {shipping.pid} has shipped and is dead, the next one takes over"
+            return f"{who} has shipped and is dead, the next one takes over"
         case "late":
-            return f"process {shipping.pid} has shipped and is silent for too long, the next one takes over"
+            return f"{who} has shipped and is silent for too long, the next one takes over"
         case "unknown":
-            return f"process {shipping.pid} of another container ships"
+            return f"{who} ships (in another container, so nobody can tell whether it is alive)"
 
 
 def _document(files: SpoolFiles, path: str, file: _FileState) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def _document_of(files: SpoolFiles, state: DestinationState) -> dict[str, Any]:
         "rejected_kept": state.rejected_kept,
         "pending_bytes": counters.pending_bytes,
         "oldest_pending": counters.oldest_pending,
-        "last_success": None if state.last_success is None else moment(state.last_success),
-        "last_error": state.last_error,
+        "last_success": None if counters.last_success is None else moment(counters.last_success),
+        "last_error": counters.last_error,
         "shipper": None if shipping is None else {"pid": shipping.pid, "state": shipping.state},
     }
