@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from kwai_middleware._cli import spool
 from kwai_middleware._route import is_loopback
 from kwai_middleware.errors import ConfigurationError
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_sandbox(
         commands.add_parser("sandbox", help="run the vendors' APIs on this machine, for development and tests")
     )
+    spool.add_commands(commands.add_parser("spool", help="look after the records that wait to be delivered"))
     asked = parser.parse_args(arguments)
     if "run" not in asked:
         parser.print_help()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.inspection import DestinationState, Inspection, Shipping
 from kwai_middleware._delivery.disk.spool import DiskSpool
 from kwai_middleware._delivery.sender import Sender
@@ -54,13 +54,6 @@ class Progress:
     elsewhere: Shipping | None
 
 
-class _Existing(DiskSpool):
-    """A spool that begins no new file in the place of one that is gone or damaged: that is for the app to do."""
-
-    def _renew(self, error: SpoolUnavailable) -> None:
-        raise error
-
-
 class Draining:
     """Ships the records of one destination from one file; when another process does so, it watches.
 
@@ -88,7 +81,7 @@ class Draining:
         self._progressed = progressed
         self._request_timeout = settings.request_timeout
         bounds = dataclasses.replace(bounds_for(settings), max_pending_age=math.inf, max_rejected_age=math.inf)
-        self._spool = _Existing(inspection.path, state.destination, bounds)
+        self._spool = DiskSpool(inspection.path, state.destination, bounds)
         self._sender = Sender(settings.base_url, api_key)
         self._crew = Crew(lambda: Sender(settings.base_url, api_key))
         self._bell = Doorbell()
@@ -102,6 +95,7 @@ class Draining:
         )
         self._is_stopped = False
         self._own_error: str | None = None
+        self._has_tried = False
 
     def stop(self) -> None:
         """End after the requests that are under way. May be called in a signal handler."""
@@ -120,9 +114,10 @@ class Draining:
                 left = until - time.monotonic()
                 if left <= 0:
                     return "time is over"
+                # Before each step: what is gone or damaged is found out here, where nothing is begun anew.
+                self._progressed(self.progress())
                 # Connecting, sending and waiting for the answer are timed each for itself.
                 delay = self._step(max(_SHORTEST_TIMEOUT, min(self._request_timeout, left / 3)))
-                self._progressed(self.progress())
                 if delay is None:
                     return "nothing waits"
                 if self._shipper.is_refused_since(moment):
@@ -145,24 +140,28 @@ class Draining:
         if state is None:
             raise SpoolGone(f"{self._inspection.path} holds nothing for this destination any more")
         now, before = state.counters, self._before
-        is_here = state.shipping is None or state.shipping.pid == os.getpid()
+        shipping = state.shipping
+        is_elsewhere = shipping is not None and (
+            shipping.state == "unknown" or (shipping.state == "alive" and shipping.pid != os.getpid())
+        )
         return Progress(
             delivered=now.delivered - before.delivered,
             rejected=max(0, now.rejected - before.rejected),
             evicted=now.evicted - before.evicted,
             pending=now.pending,
-            last_error=self._own_error or state.last_error,
-            elsewhere=None if is_here else state.shipping,
+            # One from before is no news.
+            last_error=self._own_error or (now.last_error if self._has_tried else None),
+            elsewhere=shipping if is_elsewhere else None,
         )
 
     def _step(self, timeout: float) -> float | None:
         try:
             delay = self._shipper.step(timeout)
-        except (SpoolGone, SpoolCorrupt):
-            raise
         except SpoolUnavailable as error:
             # It may be busy, or the disk full: what was delivered is settled as soon as it can be.
             self._own_error = str(error)
             return _PAUSE
+        finally:
+            self._has_tried = True
         self._own_error = None
         return delay

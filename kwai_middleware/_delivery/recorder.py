@@ -139,6 +139,8 @@ class Recorder:
             self._later.append(taken)
         else:
             self._work_on(*taken)
+            if self._batch_is_large():
+                self._commit()
 
     def _work_on(self, number: int, call: Call) -> None:
         made: Record | str = ledger.UNREADABLE

@@ -53,7 +53,7 @@ def put_aside_from(path: str) -> list[str]:
     return [
         os.path.join(folder, each)
         for each in sorted(os.listdir(folder))
-        if each.startswith(f"{name}.corrupt-") and not each.endswith(("-wal", "-shm"))
+        if each.startswith(f"{name}.corrupt-") and not each.endswith(("-wal", "-shm", "-journal"))
     ]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Literal
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import existing, files, owners
 from kwai_middleware._delivery.spool import SpoolCounters
 
 __all__ = ["Amount", "Choice", "DestinationState", "Inspection", "Rejected", "Shipping"]
-
-_LONGEST_CLAIM: Final = 2 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +35,12 @@ class Shipping:
     """Who ships the records of a destination.
 
     Attributes:
-        pid: Of the process.
+        pid: Of the process; None where another version of this library names it in another way.
         state: Whether it is `alive`, or `dead` and the next one takes over; `unknown` in another container.
             One that has not been heard of for too long is `late`: the next one takes over, too.
     """
 
-    pid: int
+    pid: int | None
     state: Literal["alive", "dead", "late", "unknown"]
 
 
@@ -54,16 +52,12 @@ class DestinationState:
         destination: It.
         counters: Its ledger.
         rejected_kept: Of the rejected records, those that are still there to look at.
-        last_success: Seconds since 1970.
-        last_error: None when nothing went wrong since the last success.
         shipping: None when nobody ships.
     """
 
     destination: Destination
     counters: SpoolCounters
     rejected_kept: int
-    last_success: float | None
-    last_error: str | None
     shipping: Shipping | None
 
 
@@ -104,11 +98,13 @@ class Amount:
         records: Waiting or rejected.
         customers: Whom they are about.
         nobodys: Records that are about no customer.
+        last: Position of the last of them; 0 when there is none.
     """
 
     records: int
     customers: int
     nobodys: int
+    last: int
 
 
 class Inspection:
@@ -150,44 +146,10 @@ class Inspection:
             "SELECT base_url, digest, appended, delivered, pending, rejected, evicted, purged, pending_bytes,"
             " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1),"
             " (SELECT count(*) FROM records WHERE destination = id AND is_rejected = 1),"
-            " last_success, last_error, shipper, shipper_until FROM destinations ORDER BY base_url, digest"
+            " last_success, last_error, shipper, shipper_since, shipper_until FROM destinations"
+            " ORDER BY base_url, digest"
         )
-        return [
-            DestinationState(
-                destination=Destination(base_url, digest),
-                counters=SpoolCounters(
-                    appended=appended,
-                    delivered=delivered,
-                    pending=pending,
-                    rejected=rejected,
-                    evicted=evicted,
-                    purged=purged,
-                    pending_bytes=size,
-                    oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
-                ),
-                rejected_kept=kept,
-                last_success=last_success,
-                last_error=last_error,
-                shipping=None if shipper is None else self._shipping(shipper, until),
-            )
-            for (
-                base_url,
-                digest,
-                appended,
-                delivered,
-                pending,
-                rejected,
-                evicted,
-                purged,
-                size,
-                oldest,
-                kept,
-                last_success,
-                last_error,
-                shipper,
-                until,
-            ) in found
-        ]
+        return [self._state(row) for row in found]
 
     def state_of(self, destination: Destination) -> DestinationState | None:
         """Return the state of one destination; None when it is not in the file."""
@@ -222,12 +184,12 @@ class Inspection:
 
     def amount(self, choice: Choice) -> Amount:
         """Count a choice."""
-        ((records, customers, with_customer),) = self.database.read(
-            "SELECT count(*), count(DISTINCT customer), count(customer) FROM records"
-            " WHERE is_rejected >= ? AND (? IS NULL OR customer = ?) AND appended_at < ?",
+        ((records, customers, with_customer, last),) = self.database.read(
+            "SELECT count(*), count(DISTINCT customer), count(customer), coalesce(max(position), 0)"
+            " FROM records WHERE is_rejected >= ? AND (? IS NULL OR customer = ?) AND appended_at < ?",
             (choice.rejected_only, choice.customer, choice.customer, choice.recorded_before),
         )
-        return Amount(records, customers, records - with_customer)
+        return Amount(records, customers, records - with_customer, last)
 
     def positions(self, choice: Choice) -> list[tuple[int, int]]:
         """Return position and size of each record of a choice."""
@@ -238,18 +200,46 @@ class Inspection:
         )
         return [(position, size) for position, size in found]
 
-    def is_sent_by_now(self, owner: str | None, until: float | None) -> bool:
-        """Whether somebody who is alive has a record on lease."""
-        if owner is None or until is None:
-            return False
-        # A time too far ahead was measured before the machine was started anew.
-        return 0.0 < until - self._ticks() <= _LONGEST_CLAIM and not owners.is_dead(owner)
+    def is_under_way(self, owner: str, since: float, until: float) -> bool:
+        """Whether a record is being sent by somebody who is alive.
 
-    def _shipping(self, owner: str, until: float) -> Shipping:
-        namespace, pid, *_ = owner.split(":")
+        Args:
+            owner: Of the lease.
+            since: When the one who ships said last that it does.
+            until: End of the lease.
+        """
+        return since <= self._ticks() < until and not owners.is_dead(owner)
+
+    def _state(self, row: Sequence[Any]) -> DestinationState:
+        base_url, digest, appended, delivered, pending, rejected, evicted, purged, pending_bytes, oldest, *rest = row
+        kept, last_success, last_error, shipper, since, until = rest
+        return DestinationState(
+            destination=Destination(base_url, digest),
+            counters=SpoolCounters(
+                appended=appended,
+                delivered=delivered,
+                pending=pending,
+                rejected=rejected,
+                evicted=evicted,
+                purged=purged,
+                pending_bytes=pending_bytes,
+                oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
+                last_success=last_success,
+                last_error=last_error,
+                place=self.path,
+            ),
+            rejected_kept=kept,
+            shipping=None if shipper is None else self._shipping(shipper, since, until),
+        )
+
+    def _shipping(self, owner: str, since: float, until: float) -> Shipping:
+        namespace, _, rest = owner.partition(":")
+        number = rest.partition(":")[0]
+        pid = int(number) if number.isascii() and number.isdecimal() else None
         if owners.is_dead(owner):
-            return Shipping(int(pid), "dead")
-        if not 0.0 < until - self._ticks() <= _LONGEST_CLAIM:
-            return Shipping(int(pid), "late")
+            return Shipping(pid, "dead")
+        # One that begins in the future was made before the machine was started anew.
+        if not since <= self._ticks() < until:
+            return Shipping(pid, "late")
         is_here = namespace == owners.new_owner().partition(":")[0]
-        return Shipping(int(pid), "alive" if is_here else "unknown")
+        return Shipping(pid, "alive" if is_here and pid is not None else "unknown")

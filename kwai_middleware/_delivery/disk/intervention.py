@@ -58,8 +58,8 @@ def _requeued(connection: sqlite3.Connection, positions: Sequence[int]) -> int:
         ).fetchall()
         for destination, size in found:
             connection.execute(
-                "UPDATE records SET is_rejected = 0, rejected_at = NULL, reason = NULL, attempts = 0, together = ?,"
-                " due = 0, owner = NULL, epoch = NULL, leased_until = NULL WHERE position = ?",
+                "UPDATE records SET is_rejected = 0, rejected_at = NULL, reason = NULL, attempts = 0, together = ?"
+                " WHERE position = ?",
                 (MOST_TOGETHER, position),
             )
             connection.execute(
@@ -71,16 +71,16 @@ def _requeued(connection: sqlite3.Connection, positions: Sequence[int]) -> int:
     return changed
 
 
-def purge(inspection: Inspection, choice: Choice, last: int | None = None) -> Purged:
+def purge(inspection: Inspection, choice: Choice, last: int) -> Purged:
     """Throw records away, but those that are being sent.
 
     Args:
         inspection: The file.
         choice: Which.
-        last: Position behind which none is thrown away; None for no such bound.
+        last: Position behind which none is thrown away: nobody was asked about those.
     """
     purged = Purged()
-    positions = [each for each in inspection.positions(choice) if last is None or each[0] <= last]
+    positions = [each for each in inspection.positions(choice) if each[0] <= last]
     for part in _parts(positions):
         done = _Part(inspection, choice.rejected_only)
         with inspection.database.transaction() as connection:
@@ -103,30 +103,32 @@ class _Part:
 
     def purge(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None:
         for position in positions:
-            for found in connection.execute(
-                "SELECT destination, size, is_rejected, owner, leased_until FROM records WHERE position = ?",
-                (position,),
+            for destination, size, is_rejected in connection.execute(
+                "SELECT destination, size, is_rejected FROM records WHERE position = ?", (position,)
             ).fetchall():
-                self._purge_one(connection, position, *found)
+                if is_rejected < self.rejected_only:
+                    # It was requeued a moment ago.
+                    continue
+                if self._is_under_way(connection, position):
+                    self.counts.left += 1
+                else:
+                    self._purge_one(connection, position, destination, size, is_rejected)
+
+    def _is_under_way(self, connection: sqlite3.Connection, position: int) -> bool:
+        leases = connection.execute(
+            "SELECT owner, shipper_since, until FROM leases JOIN destinations ON destinations.id = destination"
+            " WHERE position = ?",
+            (position,),
+        ).fetchall()
+        return any(self.inspection.is_under_way(*lease) for lease in leases)
 
     def _purge_one(
-        self,
-        connection: sqlite3.Connection,
-        position: int,
-        destination: int,
-        size: int,
-        is_rejected: int,
-        owner: str | None,
-        leased_until: float | None,
+        self, connection: sqlite3.Connection, position: int, destination: int, size: int, is_rejected: int
     ) -> None:
-        if is_rejected < self.rejected_only:
-            return
-        if not is_rejected and self.inspection.is_sent_by_now(owner, leased_until):
-            self.counts.left += 1
-            return
-        connection.execute("DELETE FROM records WHERE position = ?", (position,))
+        for table in ("records", "leases", "rests"):
+            connection.execute(f"DELETE FROM {table} WHERE position = ?", (position,))  # noqa: S608 - one of these three names
         waited = 1 - is_rejected
-        # The answer that it quotes may have quoted the record.
+        # The answer that the last error quotes may have quoted the record.
         connection.execute(
             "UPDATE destinations SET purged = purged + ?, pending = pending - ?, pending_bytes = pending_bytes - ?,"
             " last_error = NULL WHERE id = ?",
