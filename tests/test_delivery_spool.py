@@ -224,14 +224,18 @@ def test_threads_lose_nothing_between_them(spool: Spool) -> None:
             seen.extend(names(sent))
 
     def watch() -> None:
-        while threads[2].is_alive():
+        views.append(spool.counters())
+        while not is_shipped.is_set():
             views.append(spool.counters())
 
+    is_shipped = threading.Event()
     threads = [threading.Thread(target=write, args=(name,)) for name in range(2)]
     threads += [threading.Thread(target=each) for each in (ship, watch)]
-    for thread in reversed(threads[:3]):
+    for thread in reversed(threads):
         thread.start()
-    threads[3].start()
+    for thread in threads[:3]:
+        thread.join()
+    is_shipped.set()
     for thread in threads:
         thread.join()
     assert 600 == len(set(seen)) == len(seen)

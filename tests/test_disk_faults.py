@@ -1,4 +1,4 @@
-"""Damaged, deleted and replaced files, disks that are full or cannot be written: work goes on, nothing is lost twice."""
+"""Damaged, deleted and replaced files, disks that are full or cannot be written: work goes on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import DiskSpool
 from kwai_middleware._delivery.spool import Outcome
+from tests.support.logs_api import logs_api
 from tests.support.spool_files import (
     BOUNDS,
     DESTINATION,
+    folder_of_somebody,
     record,
     records_in,
     run,
@@ -117,7 +119,7 @@ spool.close()
         assert {"mine after", "mine at last", "theirs after"} <= set(names)
         assert len(names) == len(set(names))
         assert (1, 1) == (len(damaged(path)), complaints(caplog, "was damaged") + complaints(caplog, "was deleted"))
-        
+
 
 def test_what_can_be_read_of_a_damaged_file_is_saved(tmp_path: Path) -> None:
     """A page at the end is broken: the records before it are not lost."""

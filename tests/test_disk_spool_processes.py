@@ -15,7 +15,7 @@ import pytest
 
 from kwai_middleware._delivery.spool import SpoolCounters
 from tests.support.processes import DEADLINE, PROJECT
-from tests.support.spooling import LARGE, Host, leased, names, settle
+from tests.support.spooling import LARGE, Host, leased, ledger, names, settle
 
 SHIPS = str(PROJECT / "tests" / "support" / "ships_from_a_spool.py")
 
@@ -59,7 +59,7 @@ def test_four_processes_ship_everything_exactly_once(host: Host) -> None:
         sys.stdout.write(f"{len(report['sent'])} sent; seconds for a commit: {report['seconds']}\n")
     sent = [name for report in reports for name in report["sent"]]
     assert sorted(f"{name}-{number}" for name in range(4) for number in range(count)) == sorted(sent)
-    assert SpoolCounters(appended=4 * count, delivered=4 * count) == host.spool().counters()
+    assert SpoolCounters(appended=4 * count, delivered=4 * count) == ledger(host.spool())
 
 
 def test_the_rows_of_a_killed_process_are_taken_over_at_once(host: Host) -> None:

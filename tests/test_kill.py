@@ -84,7 +84,7 @@ def arrived(vendor: Sandbox) -> list[dict[str, Any]]:
 
 
 def test_nothing_that_was_on_disk_is_lost_by_two_hundred_kills(tmp_path: Path) -> None:
-    """Four processes share a spool, two hundred are killed: all arrives, for the right customer, nearly all of it once."""
+    """Four processes share a spool, two hundred are killed: all arrives, for the right customer, nearly all once."""
     journals = tmp_path / "journals"
     journals.mkdir()
     place = f"sqlite://{tmp_path}/spool/"
