@@ -145,9 +145,9 @@ class DiskSpool:
             self._last_counters = self._attached.attempt(self._counters)
         return self._last_counters
 
-    def close(self, *, is_shipping: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
-        if not is_shipping:
+        if not is_in_use:
             self._shipping.let_go()
             self.counters()
             with contextlib.suppress(SpoolUnavailable):
