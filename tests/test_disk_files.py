@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk.aside import forget_aside, put_aside
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolUnavailable
 from kwai_middleware._delivery.disk.network import on_network
@@ -242,7 +243,7 @@ def test_looking_at_the_files_does_not_take_the_locks_away(tmp_path: Path) -> No
     meanwhile = (
         "from kwai_middleware._delivery.disk import files; files.folder_for(path), files.made(path),"
         " files.checked(path), files.identity(path), files.beside(path), files.size_of(path + '-wal');"
-        " files.forget_aside(path, time.time()); print('checked')"
+        " files.remove_leftovers(path); print('checked')"
     )
     with running(HOLDER.format(meanwhile=meanwhile), path) as holder:
         assert holder.stdout is not None
@@ -302,7 +303,7 @@ def test_two_files_put_aside_in_the_same_second_are_both_there(tmp_path: Path) -
         path.write_text(content)
         if content != "two":
             Path(f"{path}-wal").write_text(f"log of {content}")
-        files.put_aside(str(path), "now")
+        put_aside(str(path), "now")
     found = {each.name: each.read_text() for each in tmp_path.iterdir()}
     assert {
         "x.db.corrupt-now": "one",
@@ -320,10 +321,10 @@ def test_what_was_put_aside_is_removed_with_age_and_nothing_else(tmp_path: Path)
     others = ["x.db", "x.db-wal", "x.db.lock", "y.db.corrupt-20260101T000000", "xx.db.corrupt-1"]
     for name in (*ours, *others):
         (tmp_path / name).write_bytes(b"")
-    assert 0 == files.forget_aside(str(path), time.time() - 60)
-    assert 2 == files.forget_aside(str(path), time.time() + 60)
+    assert 0 == forget_aside(str(path), time.time() - 60)
+    assert 2 == forget_aside(str(path), time.time() + 60)
     assert sorted(others) == sorted(each.name for each in tmp_path.iterdir())
-    assert 0 == files.forget_aside(str(tmp_path / "nowhere" / "x.db"), time.time())
+    assert 0 == forget_aside(str(tmp_path / "nowhere" / "x.db"), time.time())
 
 
 def test_what_cannot_be_renamed_is_said(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ def test_what_cannot_be_renamed_is_said(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 250)
     path.write_bytes(b"")
     with pytest.raises(SpoolUnavailable, match="too long"):
-        files.put_aside(str(path), "now")
+        put_aside(str(path), "now")
     assert path.exists()
 
 

@@ -72,6 +72,7 @@ def start(program: str, *arguments: str | Path, options: tuple[str, ...] = ()) -
     """Start a program after `PROGRAM`; it can be talked to line by line."""
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-u", *NO_FORK_WARNING, *options, "-c", PROGRAM + program, *map(str, arguments)],
+        env={name: value for name, value in os.environ.items() if not name.startswith(("KWAI_", "COV"))},
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

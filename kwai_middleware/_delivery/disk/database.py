@@ -232,7 +232,6 @@ class Database:
         )
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        schema.version_of(connection)
         schema.prepare(connection)
         schema.upgrade(connection, self._steps)
         # In a folder where others may add files, somebody can have been quicker than SQLite with those beside it.

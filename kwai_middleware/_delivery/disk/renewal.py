@@ -11,6 +11,7 @@ from typing import Final
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk.aside import put_aside
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
 from kwai_middleware._delivery.disk.forks import Seat
@@ -50,7 +51,7 @@ def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
         # Of several processes that find out, the first one renames; the others find a new file in its place.
         if files.identity(path) in {database.seen for database in databases}:
             moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-            aside = files.put_aside(path, moment)
+            aside = put_aside(path, moment)
             _logger.error(
                 "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
                 error,
