@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kwai_middleware._delivery.disk import owners, schema
+from kwai_middleware._delivery.disk import owners, places, schema
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolUnavailable, translated
 from tests.support.processes import DEADLINE
-from tests.support.spool_files import record, records_in, run, running, spool_at
+from tests.support.spool_files import DESTINATION, record, records_in, run, running, spool_at
 
 SECOND = """
 ALTER TABLE records ADD COLUMN colour TEXT NOT NULL DEFAULT 'it is; so';
@@ -303,6 +303,23 @@ def test_a_version_that_cannot_be_shared_is_left_alone(tmp_path: Path) -> None:
     spool.close()
     assert before == path.read_bytes()
     assert ["x.db", "x.db.lock"] == sorted(each.name for each in tmp_path.iterdir())
+
+
+def test_a_disk_without_shared_memory_is_refused() -> None:
+    """Where SQLite keeps no log, processes would stand in each other's way."""
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(SpoolUnavailable, match="shared memory"):
+        schema.prepare(connection)
+    connection.close()
+
+
+def test_each_place_means_a_file_of_its_own_or_none() -> None:
+    """In a folder, each destination has its file; memory has none."""
+    name = f"spool-{DESTINATION.digest[:12]}.db"
+    assert None is places.file_for("memory:", DESTINATION)
+    assert f"/srv/{name}" == places.file_for("sqlite:///srv/", DESTINATION)
+    assert "/srv/x.db" == places.file_for("sqlite:///srv/x.db", DESTINATION)
+    assert f"{places.default_folder()}/{name}" == places.file_for("auto", DESTINATION)
 
 
 # Alive or dead

@@ -112,16 +112,12 @@ def folder_for(path: str) -> None:
 def _make_folders(folder: str) -> None:
     if os.path.lexists(folder):
         return
-    parent = os.path.dirname(folder)
-    if parent != folder:
-        _make_folders(parent)
-    try:
+    _make_folders(os.path.dirname(folder))
+    # Unless another process was quicker.
+    with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    except FileExistsError:
-        # Another process was quicker.
-        return
-    # The process's umask may have taken more than others' rights.
-    os.chmod(folder, 0o700)
+        # The process's umask may have taken more than others' rights.
+        os.chmod(folder, 0o700)
 
 
 def made(path: str) -> bool:
