@@ -309,6 +309,6 @@ class Machine(RuleBasedStateMachine):
         assert sorted(pending) == sorted(found)
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.__doc__ = "Whatever happens on a shared file, and whoever dies when, nothing is lost or on lease twice."

@@ -17,7 +17,7 @@ from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
 from kwai_middleware._delivery.disk.forks import Seat
 from kwai_middleware._delivery.spool import Record
 
-__all__ = ["detached", "given_up", "saved"]
+__all__ = ["closed", "detached", "given_up", "saved"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _AT_ONCE: Final = 100
@@ -39,10 +39,15 @@ def given_up(databases: Sequence[Database], error: SpoolUnavailable) -> None:
 
 def detached(databases: Sequence[Database]) -> Seat:
     """Let these open a new file with their next use; returns what the first of them had open of the old one."""
-    first, *others = [database.detach() for database in databases]
-    for seat in others:
-        seat.leave()
-    return first
+    first, *others = databases
+    closed(others)
+    return first.detach()
+
+
+def closed(databases: Sequence[Database]) -> None:
+    """Close what these have open, until their next use."""
+    for database in databases:
+        database.detach().leave()
 
 
 def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
