@@ -400,6 +400,20 @@ def test_each_process_waits_for_its_own_records_only(host: Host) -> None:
     assert other.is_settled(other.position())
 
 
+def test_after_a_renewal_without_records_nothing_is_waited_for(host: Host) -> None:
+    """What was settled in the old file is settled, though the new one counts anew."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    settle(spool, leased(spool, 9))
+    mark = spool.position()
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    assert spool.is_settled(mark)
+    spool.append(records(2))
+    assert spool.is_settled(mark)
+    assert not spool.is_settled(spool.position())
+
+
 def test_counters_of_a_file_that_cannot_be_read_are_the_last_ones(host: Host) -> None:
     """Somebody who asks for numbers is not told of a disk that fails."""
     spool = host.spool()
@@ -571,6 +585,17 @@ def test_what_could_not_be_appended_has_not_been(host: Host, moody: type[Moody])
 
 
 # A file in the place of another.
+
+
+def test_who_only_looks_makes_no_file(host: Host) -> None:
+    """Numbers, marks and the end of a process that recorded nothing; numbers of a file that is there are shown."""
+    spool, other = host.spool(), host.spool()
+    assert SpoolCounters() == spool.counters()
+    assert spool.is_settled(spool.position())
+    spool.close()
+    assert [] == list(host.path.parent.iterdir())
+    other.append(records(0))
+    assert 1 == host.spool().counters().pending
 
 
 def test_records_of_a_deleted_file_are_saved_whoever_finds_out(host: Host) -> None:

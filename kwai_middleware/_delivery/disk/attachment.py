@@ -47,8 +47,8 @@ class Attachment:
         """For the recording thread, the shipping thread, and whoever only looks."""
         self.renewing = native.lock()
         """Held until the records of a file that is gone are saved."""
+        self.is_open = False
         self._save = save
-        self._is_open = False
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
         """Do something with the file; when it turns out to be gone or damaged, once more with a new one."""
@@ -70,7 +70,7 @@ class Attachment:
 
     def _open(self) -> None:
         """Open all three before the first of them is used: each is to notice when the file has been replaced."""
-        if self._is_open:
+        if self.is_open:
             return
         with self.renewing:
             try:
@@ -81,7 +81,7 @@ class Attachment:
             except BaseException:
                 renewal.closed(self._databases())
                 raise
-            self._is_open = True
+            self.is_open = True
 
     def _renew(self, error: SpoolUnavailable) -> None:
         renewal.given_up(self._databases(), error)
@@ -89,7 +89,7 @@ class Attachment:
         with self.appending.held(), self.shipping.held(), self.reading.held():
             old = renewal.detached(self._databases())
             self.generation += 1
-            self._is_open = False
+            self.is_open = False
         self._save(renewal.saved(old, self.destination, self.owner))
 
     def _databases(self) -> tuple[Database, Database, Database]:
