@@ -400,6 +400,22 @@ def test_each_process_waits_for_its_own_records_only(host: Host) -> None:
     assert other.is_settled(other.position())
 
 
+def test_a_lease_of_the_old_file_means_nothing_in_the_new_one(host: Host) -> None:
+    """Though another record lies at the same place there, on lease to the same process until the same moment."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    settle(spool, leased(spool))
+    old = leased(spool)
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    spool.append(records(2))
+    new = leased(spool, 9)
+    assert ["1", "2"] == names(new)
+    assert old[0].position == new[1].position
+    settle(spool, old)
+    assert (0, 2) == (spool.counters().delivered, spool.counters().pending)
+
+
 def test_after_a_renewal_without_records_nothing_is_waited_for(host: Host) -> None:
     """What was settled in the old file is settled, though the new one counts anew."""
     spool = host.spool()
