@@ -16,7 +16,8 @@ import pytest
 from kwai_middleware.__main__ import main
 from kwai_middleware._cli.output import in_bytes, in_time
 from kwai_middleware._delivery.disk import owners
-from kwai_middleware._delivery.disk.existing import found_in
+from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.existing import found_in, opened
 from tests.support.logs_api import KEY
 from tests.support.processes import DEADLINE
 from tests.support.spool_command import (
@@ -286,6 +287,12 @@ def test_the_file_of_another_user_says_who_can_use_it(path: Path) -> None:
 
     assert 2 == done.code
     assert expected in done.errors
+
+
+def test_a_file_that_goes_away_before_it_is_opened(path: Path) -> None:
+    """Between the look into the folder and the look into the file an app may have put it aside."""
+    with pytest.raises(SpoolUnavailable, match="No such file"):
+        opened(str(path))
 
 
 def test_a_folder_or_file_that_cannot_be_reached_is_explained(path: Path, tmp_path: Path) -> None:

@@ -54,9 +54,8 @@ class ProgressBar:
         full = int(part * _BAR)
         # A longer one would go on in the next line, and stay there.
         line = f"[{'#' * full}{'.' * (_BAR - full)}] {int(part * 100):3}%  {words}"[: _width() - 1]
-        if line != self._drawn:
-            self._drawn = line
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+        self._drawn = line
+        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _width() -> int:
