@@ -243,7 +243,12 @@ def shipping(quick: bool) -> None:
                 delivery.flush(120)
                 took = time.perf_counter() - begun
                 each = (time.process_time() - cpu) / count * 1e6
-                show(f"shipping {name} [1/s, CPU µs each]", f"{count / took:.0f}", f"{each:.0f}", delivery.stats().pending)
+                show(
+                    f"shipping {name} [1/s, CPU µs each]",
+                    f"{count / took:.0f}",
+                    f"{each:.0f}",
+                    delivery.stats().pending,
+                )
                 delivery.close(0)
 
 

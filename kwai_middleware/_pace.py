@@ -53,7 +53,7 @@ class Pace:
     def __init__(self, meanwhile: Callable[[], object] | None = None) -> None:
         self.due = 0
         self._meanwhile = meanwhile
-        self._is_away = meanwhile is None
+        self._is_away = False
         self._is_hurried = False
         self._pid = os.getpid()
 
@@ -67,11 +67,10 @@ class Pace:
             # A forked child, whose threads may go by the numbers of those that the parent had.
             _paces.clear()
             return
-        if not self._is_away:
+        if self._meanwhile is not None and not self._is_away:
             self._is_away = True
             with _guard.never_raise:
-                if self._meanwhile is not None:
-                    self._meanwhile()
+                self._meanwhile()
             self._is_away = False
         if not self._is_hurried:
             native.sleep(_BREATH)

@@ -146,14 +146,14 @@ class _BodyThenFlush(BodyInContext):
     def close(self) -> None:
         """Close the body; the server has sent all of it."""
         try:
-            super().close()
+            BodyInContext.close(self)
         finally:
             if live.serverless:
                 live.flush_serverless()
 
     def __del__(self) -> None:
         # Whatever a finalizer interrupts must not wait for a network.
-        super().close()
+        BodyInContext.close(self)
 
 
 class _ListThenFlush(list[bytes]):

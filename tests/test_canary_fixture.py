@@ -47,10 +47,15 @@ def fails(text):
 """
 
 
-@pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a suite; gives its result, and the key of its last test."""
+@pytest.fixture(autouse=True)
+def this_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites in processes of their own use the package that stands here, whichever is installed."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Runs a suite; gives its result, and the key of its last test."""
 
     def ran(tests: str, *options: str) -> tuple[pytest.RunResult, str]:
         pytester.makepyfile(SUITE + TOLD + tests)

@@ -230,6 +230,18 @@ def test_a_tunnel_leads_to_the_name_behind_it(vendor: Vendor, echo: RawServer) -
         connection.close()
 
 
+def test_a_step_ends_when_its_time_is_over(vendor: Vendor, echo: RawServer) -> None:
+    """Also one that makes progress all along: nothing is begun when the time is over."""
+    connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
+    connection.connect()
+    connection.timeout = 0.0
+    with pytest.raises(TimeoutError):
+        connection.request("POST", "/", (b"",), {})
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    connection.close()
+
+
 def test_nobody_there_is_an_os_error() -> None:
     """The error of the last address that was tried is the one that is raised."""
     with pytest.raises(ConnectionRefusedError):

@@ -215,13 +215,15 @@ def test_a_reset_is_a_failure_to_be_tried_again() -> None:
 def test_nobody_there_is_a_failure_to_be_tried_again() -> None:
     """A refused connection keeps the record."""
     verdict = sent(f"http://127.0.0.1:{free_port()}")
-    assert Fate.FAILED is verdict.fate
+    assert (Fate.FAILED, False) == (verdict.fate, verdict.is_connected)
     assert verdict.reason.startswith("ConnectionRefusedError: ")
 
 
-def test_a_name_that_nobody_has_is_a_failure_to_be_tried_again() -> None:
+@pytest.mark.parametrize("name", ["nobody.localhost.invalid", "no..name", "x" * 300])
+def test_a_name_that_nobody_has_is_a_failure_to_be_tried_again(name: str) -> None:
     """A host that cannot be resolved keeps the record."""
-    assert Fate.FAILED is sent("http://nobody.localhost.invalid").fate
+    verdict = sent(f"http://{name}")
+    assert (Fate.FAILED, False) == (verdict.fate, verdict.is_connected)
 
 
 def test_one_who_accepts_and_never_answers_is_left() -> None:
@@ -229,6 +231,37 @@ def test_one_who_accepts_and_never_answers_is_left() -> None:
     with raw_server(lambda connection: connection.wait_until_closed()) as server:
         verdict = sent(server.url, 0.2)
     assert (Fate.FAILED, True) == (verdict.fate, verdict.reason.startswith("TimeoutError"))
+    assert verdict.is_connected
+
+
+def test_headers_that_trickle_do_not_hold_the_thread() -> None:
+    """An answer that never gets to its body, each byte in time, is left when the time of the whole is over."""
+
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\nx-y: ")
+        while True:
+            connection.send(b"z")
+            time.sleep(0.02)  # the trickle itself, not a wait for something
+
+    with raw_server(serve) as server:
+        verdict = sent(server.url, 0.2)
+    assert (Fate.FAILED, True) == (verdict.fate, verdict.reason.startswith("TimeoutError"))
+
+
+def test_an_announcement_is_not_taken_for_the_end() -> None:
+    """A 1xx that is none of ours ends the connection: what follows it would be the answer to the next record."""
+    replies = [b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", OK]
+
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(replies.pop(0))
+        connection.wait_until_closed()
+
+    with raw_server(serve) as server:
+        sender = Sender(f"{server.url}/api", KEY)
+        assert [Fate.FAILED, Fate.DELIVERED] == [sender.send(b"{}", 20.0).fate for _ in range(2)]
+        sender.close()
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -296,7 +329,7 @@ def test_a_certificate_that_nobody_signed_is_a_failure_to_be_tried_again(certifi
 
     with raw_server(serve) as server:
         verdict = sent(server.url.replace("http:", "https:"))
-    assert Fate.FAILED is verdict.fate
+    assert (Fate.FAILED, False) == (verdict.fate, verdict.is_connected)
     assert "certificate verify failed" in verdict.reason.lower()
     assert [] == [data for data in received if data]
 
@@ -362,6 +395,22 @@ def test_a_tunnel_through_a_proxy(monkeypatch: pytest.MonkeyPatch, certificate: 
     assert [False, False] == [b"proxy-authorization" in head for head in inside]
 
 
+def test_a_proxy_that_opens_no_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the record or the key is said to it; what it answers is the reason."""
+    received: list[bytes] = []
+
+    def serve(connection: Connection) -> None:
+        received.append(connection.request()[0])
+        connection.send(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n")
+        received.append(connection.sock.recv(1))
+
+    with raw_server(serve) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        verdict = sent("https://[::1]:8443")
+    assert Verdict(Fate.FAILED, "OSError: the proxy opens no tunnel: HTTP 407", is_connected=False) == verdict
+    assert [b"CONNECT [::1]:8443 HTTP/1.1\r\nhost: [::1]:8443", b""] == received
+
+
 def test_a_password_of_a_plain_proxy_goes_with_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user name alone, too, is what the proxy gets."""
     heads: list[bytes] = []
@@ -376,12 +425,23 @@ def test_a_password_of_a_plain_proxy_goes_with_each_request(monkeypatch: pytest.
     assert b"proxy-authorization: Basic " + base64.b64encode(b"name:") in heads[0]
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "https://127.0.0.1:1"])
-def test_a_proxy_that_cannot_be_spoken_to_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("socks5://127.0.0.1:1", "a proxy that is not an http:// one"),
+        ("https://127.0.0.1:1", "a proxy that is not an http:// one"),
+        ("http://127.0.0.1:port", "a proxy that is no URL"),
+        ("http://[127.0.0.1", "a proxy that is no URL"),
+    ],
+)
+def test_a_proxy_that_cannot_be_spoken_to_is_named_as_the_reason(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
     """Records wait, and `last_error` says what is in the way."""
     monkeypatch.setenv("http_proxy", proxy)
     verdict = sent("http://logs.example.invalid")
-    assert (Fate.FAILED, True) == (verdict.fate, "a proxy that is not an http:// one" in verdict.reason)
+    assert (Fate.FAILED, False) == (verdict.fate, verdict.is_connected)
+    assert words in verdict.reason
 
 
 def test_an_ip_address_of_the_newer_kind_is_a_host() -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from kwai_middleware._delivery.memory import ROW_OVERHEAD, MemorySpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, Spool, SpoolCounters
-from tests.support.spooling import LARGE, Clock, Host, balanced, leased, names, record, records, settle
+from tests.support.spooling import LARGE, Clock, Host, balanced, leased, ledger, names, record, records, settle
 
 AGE = 60.0
 SPACING = 2.0
@@ -53,7 +53,7 @@ def test_an_entry_comes_out_as_it_went_in(spool: Spool) -> None:
 def test_nothing_to_append_is_nothing(spool: Spool) -> None:
     """An empty batch changes nothing."""
     assert 0 == spool.append([])
-    assert SpoolCounters() == spool.counters()
+    assert SpoolCounters() == ledger(spool)
 
 
 def test_each_end_is_counted_once(spool: Spool) -> None:
@@ -224,14 +224,18 @@ def test_threads_lose_nothing_between_them(spool: Spool) -> None:
             seen.extend(names(sent))
 
     def watch() -> None:
-        while threads[2].is_alive():
+        views.append(spool.counters())
+        while not is_shipped.is_set():
             views.append(spool.counters())
 
+    is_shipped = threading.Event()
     threads = [threading.Thread(target=write, args=(name,)) for name in range(2)]
     threads += [threading.Thread(target=each) for each in (ship, watch)]
-    for thread in reversed(threads[:3]):
+    for thread in reversed(threads):
         thread.start()
-    threads[3].start()
+    for thread in threads[:3]:
+        thread.join()
+    is_shipped.set()
     for thread in threads:
         thread.join()
     assert 600 == len(set(seen)) == len(seen)
@@ -288,7 +292,7 @@ def test_closed_memory_is_empty_and_stays_so(memory: MemorySpool) -> None:
     memory.moved(held)
     memory.release(held)
     assert 0 == memory.append(records("late"))
-    assert SpoolCounters(appended=3, purged=3) == memory.counters()
+    assert SpoolCounters(appended=3, purged=3) == ledger(memory)
     assert None is memory.lease(1, 1, bulk=False).wait
 
 

@@ -23,6 +23,7 @@ from tests.support.spooling import (
     asked,
     balanced,
     leased,
+    ledger,
     names,
     record,
     records,
@@ -76,7 +77,7 @@ def test_what_one_appends_another_ships(host: Host) -> None:
     rows = leased(other, 9)
     assert ["0", "1", "2"] == names(rows)
     settle(other, rows)
-    assert SpoolCounters(appended=3, delivered=3) == one.counters() == other.counters()
+    assert SpoolCounters(appended=3, delivered=3) == ledger(one) == ledger(other)
 
 
 def test_only_one_ships_at_a_time(host: Host) -> None:
@@ -112,7 +113,7 @@ def test_a_claim_that_is_not_renewed_ends(host: Host) -> None:
         settle(one, late, end)  # type: ignore[arg-type]  # each of the three
     assert not one.renew()
     assert one.lease(9, LARGE, bulk=False).is_elsewhere
-    assert SpoolCounters(appended=2, pending=2, pending_bytes=10, oldest_pending=60.0) == one.counters()
+    assert SpoolCounters(appended=2, pending=2, pending_bytes=10, oldest_pending=60.0) == ledger(one)
     settle(other, rows)
     assert 2 == one.counters().delivered
 
@@ -333,7 +334,7 @@ def test_other_destinations_are_never_seen(host: Host) -> None:
     one, other = host.spool(HERE), host.spool(ELSEWHERE)
     assert [] == leased(other)
     one.append(records(0, 1))
-    assert SpoolCounters() == other.counters()
+    assert SpoolCounters() == ledger(other)
     assert 0 == other.backlog()
     other.append(records(2))
     assert ["2"] == names(leased(other, 9))
@@ -500,7 +501,7 @@ def test_outcomes_are_kept_while_the_disk_fails_and_said_later(host: Host, moody
         settle(spool, rows[1:], "rejected")
     with pytest.raises(SpoolUnavailable, match="full"):
         leased(spool)
-    assert SpoolCounters(appended=3, pending=3, pending_bytes=15, oldest_pending=0.0) == spool.counters()
+    assert SpoolCounters(appended=3, pending=3, pending_bytes=15, oldest_pending=0.0) == ledger(spool)
     moody.is_full = False
     assert ["2"] == names(leased(spool, 9))
     counters = spool.counters()
@@ -608,7 +609,7 @@ def test_no_question_looks_through_all_records(host: Host, question: str, values
 
 
 def test_work_does_not_grow_with_what_waits(host: Host) -> None:
-    """The steps that SQLite takes for a round are the same with a thousand records in the file and with twenty thousand."""
+    """The steps that SQLite takes for a round are the same with a thousand records in the file and twenty thousand."""
     steps = [0]
 
     class Counted(sqlite3.Connection):

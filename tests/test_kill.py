@@ -84,7 +84,7 @@ def arrived(vendor: Sandbox) -> list[dict[str, Any]]:
 
 
 def test_nothing_that_was_on_disk_is_lost_by_two_hundred_kills(tmp_path: Path) -> None:
-    """Four processes share a spool and are killed two hundred times: all arrives, for the right customer, nearly all once."""
+    """Four processes share a spool, two hundred are killed: all arrives, for the right customer, nearly all once."""
     journals = tmp_path / "journals"
     journals.mkdir()
     place = f"sqlite://{tmp_path}/spool/"
@@ -109,7 +109,6 @@ def test_nothing_that_was_on_disk_is_lost_by_two_hundred_kills(tmp_path: Path) -
         logs = [log for log in arrived(vendor) if log["metadata"]["kwai_record_id"] != "last"]
     counts = Counter(log["metadata"]["kwai_record_id"] for log in logs)
     on_disk = workers.on_disk()
-    print(f"{len(on_disk)} on disk, {len(counts)} arrived, {counts.total() - len(counts)} twice")
     assert len(on_disk) > KILLS
     assert set() == on_disk - counts.keys()
     assert counts.total() - len(counts) < len(counts) / 100

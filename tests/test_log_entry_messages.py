@@ -98,6 +98,7 @@ def test_messages_that_the_vendor_would_refuse_or_cut_travel_as_text(message: An
     [
         pytest.param({"role": "assistant", "content": [{"type": "audio"}]}, id="content of another type"),
         pytest.param({"role": "model", "content": "a", "tool_calls": "x"}, id="another role"),
+        pytest.param({"role": "assistant", "content": "a", "tool_calls": [7]}, id="a tool call of another type"),
     ],
 )
 def test_an_answer_that_the_vendor_would_refuse_travels_as_text(completion: dict[str, Any]) -> None:

@@ -314,6 +314,57 @@ def test_a_garbled_answer_is_still_a_success(kwai_sandbox: Sandbox) -> None:
     assert len(kwai_sandbox.logs(wait=1)) == 1
 
 
+@pytest.mark.parametrize("path", [CREATE, BULK])
+def test_a_huge_answer_is_still_a_success(kwai_sandbox: Sandbox, path: str) -> None:
+    """`huge` takes the records and answers what it always does, and ten megabytes more."""
+    kwai_sandbox.logs_mode("huge")
+    answer = post(kwai_sandbox, {"logs": [ROW]} if path == BULK else ROW, path)
+    assert answer.is_success
+    assert len(answer.content) > 10_000_000
+    assert answer.json().keys() >= ({"success_count", "filler"} if path == BULK else {"message", "filler"})
+    assert len(kwai_sandbox.logs(wait=1)) == 1
+
+
+@pytest.mark.parametrize("path", [CREATE, BULK])
+def test_an_answer_that_breaks_off(kwai_sandbox: Sandbox, path: str) -> None:
+    """`cut` takes the records, says so, and is gone in the middle of the answer."""
+    kwai_sandbox.logs_mode("cut", times=1)
+    body = {"logs": [ROW]} if path == BULK else ROW
+    with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+        post(kwai_sandbox, body, path)
+    assert len(kwai_sandbox.logs(wait=1)) == 1
+    assert post(kwai_sandbox, body, path).is_success
+
+
+def test_a_record_over_which_the_vendor_trips(kwai_sandbox: Sandbox) -> None:
+    """Every request that holds `poison` answers 500 and brings nothing; all others are taken."""
+    kwai_sandbox.logs_mode("slow", times=1, seconds=0.0, poison="rec-7")
+    poisoned = ROW | {"metadata": {"kwai_record_id": "rec-7"}}
+    assert [500, 500] == [post(kwai_sandbox, poisoned).status_code for _ in range(2)]
+    failed = post(kwai_sandbox, {"logs": [ROW, poisoned, ROW]}, BULK)
+    assert (500, "INTERNAL_ERROR") == (failed.status_code, failed.json()["error_code"])
+    assert [] == kwai_sandbox.logs()
+    assert [200, 201] == [post(kwai_sandbox, ROW).status_code, post(kwai_sandbox, {"logs": [ROW]}, BULK).status_code]
+    kwai_sandbox.reset()
+    assert post(kwai_sandbox, poisoned).status_code == 200
+
+
+def test_a_record_that_the_vendor_does_not_want(kwai_sandbox: Sandbox) -> None:
+    """A record that holds `unwanted` is refused by itself, and the others of its request are taken."""
+    kwai_sandbox.logs_mode("ok", unwanted="rec-7")
+    unwanted = ROW | {"metadata": {"kwai_record_id": "rec-7"}}
+    errors = {"non_field_errors": ["This record is not wanted."]}
+    refused = post(kwai_sandbox, unwanted)
+    assert (422, errors) == (refused.status_code, refused.json()["errors"])
+    answer = post(kwai_sandbox, {"logs": [ROW, unwanted, ROW]}, BULK)
+    assert answer.json() == {
+        "success_count": 2,
+        "error_count": 1,
+        "errors": [{"index": 1, "detail": "Validation error", "errors": errors}],
+    }
+    assert 2 == len(kwai_sandbox.logs())
+
+
 @pytest.mark.parametrize(
     ("mode", "options", "message"),
     [
@@ -323,10 +374,11 @@ def test_a_garbled_answer_is_still_a_success(kwai_sandbox: Sandbox) -> None:
         ("²", {}, "mode: ok, slow"),
         ("ok", {"times": 0}, "times: at least 1"),
         ("ok", {"often": 1}, "unknown field `often`"),
+        ("ok", {"poison": ""}, "poison, unwanted: some text"),
     ],
 )
 def test_a_mode_that_is_none_is_explained(
-    kwai_sandbox: Sandbox, mode: str | int, options: dict[str, float], message: str
+    kwai_sandbox: Sandbox, mode: str | int, options: dict[str, Any], message: str
 ) -> None:
     """An unknown mode or option changes nothing and says what there is."""
     with pytest.raises(ValueError, match=message):

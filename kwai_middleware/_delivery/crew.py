@@ -141,8 +141,11 @@ class _Work:
 
     def wait(self) -> None:
         """Wait for everyone who has something in hand. Only when nothing is left to take."""
-        for _ in range(len(self._joined)):
+        left = 0
+        # Counted anew each time: one that comes late and finds nothing leaves too, and not in another's place.
+        while left < len(self._joined):
             self._left.get()
+            left += 1
         # A helper that is late may hold on to this for a while.
         self._entries = ()
 

@@ -61,6 +61,7 @@ class Engine:
             self._spool,
             is_configured=settings.api_key is not None,
             capture=settings.capture,
+            media=settings.media,
             mask=settings.mask,
             appended=self._appended,
             progressed=self._progressed,
@@ -72,6 +73,7 @@ class Engine:
         self.is_closed = is_closed
         self._is_abandoned = False
         self._has_ended = False
+        self._has_flushed = False
         self._lost = 0
 
     def submit(self, call: Call) -> bool:
@@ -104,9 +106,9 @@ class Engine:
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything submitted so far has found its end, or until the monotonic `deadline`."""
-        position = self._calls.position()
         if self._has_ended:
-            return self._calls.is_finished(position) and self._spool.is_settled(self._spool.position())
+            return self._has_flushed
+        position = self._calls.position()
         if not self._wait_for(
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
@@ -128,7 +130,7 @@ class Engine:
         self.is_closed = True
         self._recorder.hurry()
         try:
-            self.flush(deadline)
+            self._has_flushed = self.flush(deadline)
         finally:
             self._recorder.stop()
             self._recording.stop()
@@ -157,9 +159,7 @@ class Engine:
         """Look at both ledgers."""
         account = self._calls.account()
         counters = self._spool.counters()
-        weather = self._shipper.weather
-        # Another process may have had more luck since.
-        is_news = weather.last_error_at >= (counters.last_success or 0.0)
+        last_success, last_error = self._shipper.weather.of_all(counters.last_success, counters.last_error)
         return Stats(
             accepted=account.accepted,
             spooled=account.spooled,
@@ -175,8 +175,8 @@ class Engine:
             purged=counters.purged,
             pending_bytes=counters.pending_bytes,
             oldest_pending=counters.oldest_pending,
-            last_success=max(filter(None, (weather.last_success, counters.last_success)), default=None),
-            last_error=counters.last_error or (weather.last_error if is_news else None),
+            last_success=last_success,
+            last_error=last_error,
             kept_in=counters.place,
             disk_error=counters.disk_error,
             rejections=tuple(self._shipper.rejections.copy()),
@@ -200,6 +200,8 @@ class Engine:
             self._calls.finish((number,), ledger.NOT_RECORDED)
             release(call)
             unrecorded += 1
+        # What a thread still has in hand comes too late.
+        self._lost += self._calls.account().in_memory
         waiting = self._spool.counters().pending
         undelivered = self._spool.close(is_shipping=self._shipping.running)
         if unrecorded or undelivered:
@@ -264,6 +266,9 @@ class Engine:
     def _recording_ended(self) -> None:
         if self._is_abandoned:
             self._shipper.finish()
+        if self._has_ended:
+            # It died of what it had in hand, or was late.
+            self._recorder.give_up()
         self._progressed()
 
 

@@ -72,7 +72,7 @@ class Ledger:
         """Calls were refused for want of room, which nobody has been told of yet."""
         self._taken = 0
         self._in_hand: set[int] = set()
-        self._outcomes = dict.fromkeys((SPOOLED, OBSERVED, *_LOST), 0)
+        self._outcomes: dict[str, int] = dict.fromkeys((SPOOLED, OBSERVED, *_LOST), 0)
         self._refusals = {CLOSED: Tally(), QUEUE_FULL: Tally()}
 
     # The three that the app's threads call: no lock, whoever interrupts whom.

@@ -99,8 +99,7 @@ def close_all() -> None:
     """Close all engines of this process, each within its time to exit, counted from now for all of them."""
     engines = _of_this_process(_closables)
     now = time.monotonic()
-    for engine in engines:
-        engine.hurry()
+    _hurry(engines)
     for engine in engines:
         with _guard.never_raise:
             engine.close(now + engine.exit_timeout)
@@ -121,8 +120,7 @@ def flush_serverless() -> None:
     engines = _of_this_process(serverless)
     if has_event_loop():
         # A WSGI app that runs on a loop: the work is begun, and others go on with it.
-        for engine in engines:
-            engine.hurry()
+        _hurry(engines)
     else:
         _flush(engines)
 
@@ -175,11 +173,16 @@ async def _aflush(engines: list[Closable]) -> None:
 
 def _flush(engines: list[Closable]) -> None:
     now = time.monotonic()
-    for engine in engines:
-        engine.hurry()
+    _hurry(engines)
     for engine in engines:
         with _guard.never_raise:
             engine.flush(now + engine.exit_timeout)
+
+
+def _hurry(engines: list[Closable]) -> None:
+    for engine in engines:
+        with _guard.never_raise:
+            engine.hurry()
 
 
 def _of_this_process(listed: dict[int, weakref.ref[Closable]]) -> list[Closable]:

@@ -16,9 +16,11 @@ from kwai_middleware._record import CompletedCall
 __all__ = ["replaced", "without_media"]
 
 _SHORTEST: Final = 256
-"""What is shorter, its `data:` included, is hardly longer than what would take its place."""
+"""Characters of base64; less is hardly longer than what would take its place."""
 
-_LONGEST_HEAD: Final = 1024
+_LONGEST_HEAD: Final = 1024 + _SHORTEST
+"""Bytes that tell whether something is media: its member's name, its type, and as much of it."""
+
 _NEARBY: Final = 256
 _DEEPEST: Final = 8
 _MOST_PIECES: Final = 10_000
@@ -28,9 +30,11 @@ _URL: Final = rf"data:({_TYPE})(?:;[A-Za-z0-9.+=_-]{{1,80}}){{0,4}};base64,"
 _URL_NAMES: Final = ("url", "image_url", "video_url", "file_data")
 _BLANKS: Final = r"[ \t\r\n]{0,64}"
 # The beginning of a member that may hold media. In JSON nothing else looks like this: in a text its
-# quotes would stand behind backslashes.
+# quotes would stand behind backslashes. Whether base64 follows is found out here, since a hostile
+# prompt may have a million of these.
 _HEAD: Final = re.compile(
-    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|data"{_BLANKS}:{_BLANKS}")'.encode()
+    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|data"{_BLANKS}:{_BLANKS}")'
+    rf"(?=[A-Za-z0-9+/=]{{{_SHORTEST}}})".encode()
 )
 _MARKS: Final = (b";base64,", b'"data"')
 _whole_type: Final = re.compile(_TYPE)
@@ -86,7 +90,7 @@ def without_media(raw: bytes) -> bytes:
             if not behind <= head.start() < end:
                 continue
             begins = head.end() if head[1] is None else head.start(1) - len("data:")
-            summary = _summary(raw, head.end(), begins + _SHORTEST)
+            summary = _summary(raw, head.end())
             kind = summary and (_kind_of(raw, head.start(), summary.end) if head[1] is None else head[1].decode())
             if summary and kind:
                 parts += raw[behind:begins], _words(kind, summary).encode()
@@ -95,8 +99,8 @@ def without_media(raw: bytes) -> bytes:
     return b"".join((*parts, raw[behind:])) if parts else raw
 
 
-def _summary(raw: bytes, start: int, least: int) -> _Summary | None:
-    """Read base64 up to the next quote; None when it is none, or ends before `least`.
+def _summary(raw: bytes, start: int) -> _Summary | None:
+    """Read base64 up to the next quote; None when it is none.
 
     It may be of several pieces, each with its own end: so are the pieces of a streamed answer, joined.
     """
@@ -117,7 +121,7 @@ def _summary(raw: bytes, start: int, least: int) -> _Summary | None:
         size += len(piece)
         start = end
         if start == quote:
-            return _Summary(quote, size, digest.hexdigest()) if quote >= least else None
+            return _Summary(quote, size, digest.hexdigest())
         if start >= len(raw):
             return None
         breathe()
@@ -188,7 +192,7 @@ def _in_words(text: str, name: str, members: dict[str, Any]) -> str:
             kind = _kind(msgspec.convert({each: members.get(each) for each in _Beside.__struct_fields__}, _Beside))
         except msgspec.ValidationError:
             return text
-    if kind is None or not text.isascii():
+    if kind is None or len(text) - start < _SHORTEST or not text.isascii():
         return text
-    summary = _summary(f'{text}"'.encode(), start, 0)
+    summary = _summary(f'{text}"'.encode(), start)
     return text if summary is None or summary.end != len(text) else _words(kind, summary)

@@ -25,6 +25,9 @@ _COUNTS: Final = (
 _NUMBERS: Final = ("duration", "time_to_first_token", "cost", "reported_cost", "upstream_cost")
 _MOST: Final = 2**53
 _MOST_SECONDS: Final = 1e9
+_FIRST_START: Final = -6e10
+"""The same, far back: Python's dates begin with the year 1."""
+
 _LAST_START: Final = 2e11
 """Seconds since 1970: far ahead, and still a date that Python has, also `_MOST_SECONDS` later."""
 
@@ -38,7 +41,7 @@ def mended(call: CompletedCall) -> CompletedCall:
     changes |= {name: _number(getattr(call, name), _MOST) for name in _NUMBERS}
     changes["duration"] = _number(call.duration, _MOST_SECONDS)
     started_at = _number(call.started_at, _LAST_START)
-    changes["started_at"] = 0.0 if started_at is None else started_at
+    changes["started_at"] = 0.0 if started_at is None or started_at < _FIRST_START else started_at
     changes["usage"] = None if call.usage is None else _plain(call.usage, 0)
     changes["completions"] = tuple(_plain(completion, 0) for completion in call.completions)
     return msgspec.structs.replace(call, **changes)

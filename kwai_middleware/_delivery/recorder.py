@@ -10,6 +10,7 @@ from typing import Final
 from kwai_middleware import _guard, _notices
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
+from kwai_middleware._delivery import media as media_
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
@@ -19,6 +20,7 @@ from kwai_middleware._pace import Pace, breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
+from kwai_middleware._settings import Media
 
 __all__ = ["Recorder"]
 
@@ -38,6 +40,7 @@ class Recorder:
         spool: Where the records go.
         is_configured: Whether there is anywhere to send them from there.
         capture: The most that may be recorded of any call.
+        media: What stands in a record for media.
         mask: The app's own, over all content that leaves; None for none.
         appended: Called after records that the spool took.
         progressed: Called after each call.
@@ -50,6 +53,7 @@ class Recorder:
         *,
         is_configured: bool,
         capture: Capture,
+        media: Media,
         mask: MaskFunction | None,
         appended: Callable[[], None],
         progressed: Callable[[], None],
@@ -58,6 +62,7 @@ class Recorder:
         self._spool = spool
         self._is_configured = is_configured
         self._capture: Capture = capture
+        self._media: Media = media
         self._mask = None if mask is None else ContentMask(mask)
         self._appended = appended
         self._progressed = progressed
@@ -65,6 +70,7 @@ class Recorder:
         self._batch_bytes = 0
         self._has_large_in_hand = False
         self._failures = 0
+        self._is_untold = False
         self._later: deque[tuple[int, Call]] = deque()
         self._bell = Doorbell()
         self._pace = Pace(self.between)
@@ -93,6 +99,7 @@ class Recorder:
     def run(self) -> None:
         """Record until told to end, in the background of whatever the app does."""
         with self._pace:
+            self._tell_of_records()
             self._commit()
             while not self._stopped:
                 if self.step():
@@ -132,6 +139,8 @@ class Recorder:
             self._later.append(taken)
         else:
             self._work_on(*taken)
+            if self._batch_is_large():
+                self._commit()
 
     def _work_on(self, number: int, call: Call) -> None:
         made: Record | str = ledger.UNREADABLE
@@ -192,9 +201,9 @@ class Recorder:
         self._calls.finish(numbers, outcome)
 
     def _tell_of_commit(self, taken: int, count: int) -> None:
+        self._is_untold = self._is_untold or taken > 0
         self._progressed()
-        if taken:
-            self._appended()
+        self._tell_of_records()
         if taken < count:
             _notices.warn_once(
                 "dropped",
@@ -202,6 +211,12 @@ class Recorder:
                 "the spool is full, since the logs API takes too few records or none; new ones are dropped and counted"
                 " (max_spool_bytes, max_memory_bytes)",
             )
+
+    def _tell_of_records(self) -> None:
+        """Wake who ships. The one who put them there may have died before it could."""
+        if self._is_untold:
+            self._appended()
+            self._is_untold = False
 
     def _tell_of_overflow(self) -> None:
         if self._calls.has_overflowed:
@@ -235,6 +250,8 @@ class Recorder:
                 " set KEYWORDSAI_API_KEY or RESPAN_API_KEY, or Settings(api_key=...)",
             )
             return ledger.NOT_CONFIGURED
+        if self._media == "digest":
+            completed = media_.replaced(completed)
         if self._mask is not None:
             completed = self._mask.masked(completed, secrets)
         caller = completed.caller

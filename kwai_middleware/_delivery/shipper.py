@@ -30,6 +30,9 @@ _MANY: Final = 100
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of the records in hand: they are in memory meanwhile."""
 
+_GLANCE: Final = 0.1
+"""Seconds after which to look again whether another process still ships, when somebody waits for it."""
+
 _CREW_ROWS: Final = 8
 """Settled together: so many at most come twice when the process is killed meanwhile."""
 
@@ -164,7 +167,12 @@ class Shipper:
             return bulk_wait
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
         if not handout.rows:
-            return None if handout.is_elsewhere and self._finishing else handout.wait
+            if handout.is_elsewhere:
+                # Whoever ships may be about to end, and to leave the rest to us.
+                return (
+                    None if self._finishing else _sooner(handout.wait or 0.0, _GLANCE if self._is_waited_for else None)
+                )
+            return handout.wait
         self._attempts += 1
         if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
             self._send_together(handout.rows, timeout)

@@ -20,20 +20,31 @@ class Weather:
     Attributes:
         last_success: When a record was delivered last, in seconds since 1970.
         last_error: What went wrong last; None when nothing did since the last success.
-        last_error_at: When, in seconds since 1970.
     """
 
     def __init__(self) -> None:
         self.last_success: float | None = None
         self.last_error: str | None = None
-        self.last_error_at = 0.0
+        self._error_at = 0.0
         self._refused_with: str | None = None
+
+    def of_all(self, success: float | None, error: str | None) -> tuple[float | None, str | None]:
+        """Return the last success and the last error of all who ship from the same spool.
+
+        Args:
+            success: The last one that the spool knows of.
+            error: What the spool knows to have gone wrong since.
+        """
+        if error is None and self._error_at >= (success or 0.0):
+            # Else another process has had more luck since.
+            error = self.last_error
+        return max(filter(None, (self.last_success, success)), default=None), error
 
     def observe(self, verdict: Verdict | BulkVerdict) -> None:
         """Take note of one answer."""
         if verdict.fate is not Fate.DELIVERED:
             self.last_error = verdict.reason
-            self.last_error_at = time.time()
+            self._error_at = time.time()
         match verdict.fate:
             case Fate.DELIVERED:
                 self._succeeded()

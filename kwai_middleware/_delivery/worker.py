@@ -25,12 +25,20 @@ class Worker:
         run: What it does. When it returns, the thread ends; when it raises, it begins anew, after a
             pause that grows from death to death.
         ended: Called when the thread ends, or who was there in its place.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[], None],
+        ended: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._run = run
         self._ended = ended
+        self._clock = clock
         self._taken = native.flag()
         self._restarts = Tally()
         self._pause = 0.0
@@ -63,7 +71,7 @@ class Worker:
         self._bell.ring()
 
     def stop(self) -> None:
-        """Let a thread that dies stay dead."""
+        """Let a thread that dies stay dead; one that has died before has a last try, at once."""
         self._stopped = True
         self._bell.ring()
 
@@ -93,14 +101,14 @@ class Worker:
             self._ended()
 
     def _survived(self) -> bool:
-        began = time.monotonic()
+        began = self._clock()
         # What was rung before is answered by what begins now.
         self._bell.wait(0)
         try:
             self._run()
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to take even a SystemExit
             _guard.report(error)
-            has_lived = time.monotonic() - began > _LONGEST_PAUSE
+            has_lived = self._clock() - began > _LONGEST_PAUSE
             self._pause = _SHORTEST_PAUSE if has_lived else min(max(2 * self._pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             return False
         return True

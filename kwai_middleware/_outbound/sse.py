@@ -74,7 +74,7 @@ def _border_behind(body: bytes, position: int) -> int:
 
 def _events_of_any_lines(body: bytes, position: int) -> Iterator[Event]:
     for start, end in _empty_lines(body, position):
-        if event := _event(_lines(body[position:start]), end):
+        if start > position and (event := _event(_lines(body[position:start]), end)):
             yield event
         position = end
     if event := _event(_lines(body[position:]), len(body)):
@@ -84,20 +84,19 @@ def _events_of_any_lines(body: bytes, position: int) -> Iterator[Event]:
 def _empty_lines(body: bytes, position: int) -> Iterator[tuple[int, int]]:
     """Yield where each empty line begins, with the end of the line before it, and where it ends; in windows."""
     size = len(body)
-    while True:
+    end = 0
+    while end < size:
         end = min(position + WINDOW, size)
-        found = _EMPTY_LINE.search(body, position, end)
-        if found is None:
-            if end == size:
-                return
-            # One may begin in this window and end in the next.
-            position = end - _LONGEST_EMPTY_LINE + 1
-        elif found.end() == end < size:
-            # The next window may have a line feed that belongs to it.
-            position = found.start()
-        else:
+        for found in _EMPTY_LINE.finditer(body, position, end):
+            if found.end() == end < size:
+                # The next window may have a line feed that belongs to it.
+                position = found.start()
+                break
             yield found.span()
             position = found.end()
+        else:
+            # One may begin in this window and end in the next.
+            position = max(position, end - _LONGEST_EMPTY_LINE + 1)
         breathe()
 
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, cast
 
 from kwai_middleware.errors import ConfigurationError
@@ -68,8 +69,8 @@ def name_of(mask: MaskFunction) -> str:
         inner = cast("Any", inner).func
     # Not `isroutine`: an object with a `__get__`, as decorators make them, counts as one and may have no name.
     function = inner.__func__ if inspect.ismethod(inner) else inner
-    has_name = inspect.isfunction(function) or inspect.isbuiltin(function)
-    return str(function.__qualname__) if has_name else type(inner).__qualname__
+    has_name = isinstance(function, FunctionType | BuiltinFunctionType)
+    return function.__qualname__ if has_name else str(type(inner).__qualname__)
 
 
 def _is_async(function: object) -> bool:

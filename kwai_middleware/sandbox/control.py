@@ -19,8 +19,8 @@ from kwai_middleware.sandbox.state import BULK_PER_MINUTE, LogsMode, SandboxStat
 __all__ = ["control_routes"]
 
 _LONGEST_WAIT: Final = 60.0
-_WORDS: Final = ("ok", "slow", "hang", "reset", "garbage")
-_MODES: Final = "ok, slow, hang, reset, garbage, or a status from 300 to 599"
+_WORDS: Final = ("ok", "slow", "hang", "reset", "garbage", "cut", "huge")
+_MODES: Final = "ok, slow, hang, reset, garbage, cut, huge, or a status from 300 to 599"
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,6 +31,8 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     seconds: float = 1.0
     retry_after: int | None = 1
     bulk_per_minute: int = BULK_PER_MINUTE
+    poison: str | None = None
+    unwanted: str | None = None
 
 
 def control_routes(state: SandboxState) -> list[Route]:
@@ -111,7 +113,10 @@ def _mode(asked: _Asked) -> LogsMode:
         raise ValueError(f"mode: {_MODES}")
     if asked.times is not None and asked.times < 1:
         raise ValueError("times: at least 1, or null for ever")
-    return LogsMode(mode, asked.times, asked.seconds, asked.retry_after, asked.bulk_per_minute)
+    if "" in (asked.poison, asked.unwanted):
+        raise ValueError("poison, unwanted: some text of a record, or null for none")
+    limits = (asked.seconds, asked.retry_after, asked.bulk_per_minute)
+    return LogsMode(mode, asked.times, *limits, asked.poison, asked.unwanted)
 
 
 async def _entries(

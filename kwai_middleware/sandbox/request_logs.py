@@ -28,6 +28,7 @@ MOST_ROW_BYTES: Final = 20_000_000
 _MINUTE: Final = 60.0
 _TOO_LARGE: Final = "Payload too large: a log has at most 20 MB"
 _NO_KEY: Final = "Authentication credentials were not provided."
+_HUGE: Final = 10_000_000
 
 
 class RequestLogs:
@@ -73,7 +74,7 @@ class RequestLogs:
             mode = self._next_mode()
             if not await _misbehave(connection, mode):
                 status, answer, headers = self._take(entry, body, key)
-                await connection.answer(status, b"<html>\xff</html" if mode.mode == "garbage" else answer, headers)
+                await _answer(connection, mode, status, answer, headers)
         except ClientLeft:
             await connection.cut()
         finally:
@@ -83,14 +84,15 @@ class RequestLogs:
         mode = self.state.logs_mode
         if mode.times is not None:
             left = mode.times - 1
-            normal = LogsMode(bulk_per_minute=mode.bulk_per_minute)
-            self.state.logs_mode = replace(mode, times=left) if left else normal
+            self.state.logs_mode = replace(mode, times=left) if left else mode.afterwards()
         return mode
 
     def _take(self, entry: LogRequestEntry, body: bytes, key: str | None) -> tuple[int, bytes, list[tuple[str, str]]]:
         """Check a request and keep its records; returns status, body and headers of the answer."""
         if key is None or key.endswith("-dead"):
             return 401, error_body(_NO_KEY if key is None else INVALID_KEY), []
+        if _holds(body, self.state.logs_mode.poison):
+            return 500, error_body("Internal server error", error_code="INTERNAL_ERROR"), []
         if self.endpoint == "bulk":
             return self._take_bulk(entry, body, key)
         entry.rows = 1
@@ -99,7 +101,7 @@ class RequestLogs:
         row = json_or_none(body)
         if not is_object(row):
             return 400, error_body("Invalid request format"), []
-        if errors := errors_in(row):
+        if errors := self._errors(row, body):
             return 422, error_body("Validation error", errors=errors), []
         log_id, stored = self._keep(row, len(body), key)
         entry.accepted = 1
@@ -127,13 +129,18 @@ class RequestLogs:
                 refused.append({"index": index, "detail": _TOO_LARGE})
             elif not is_object(row):
                 refused.append({"index": index, "detail": "Invalid request format"})
-            elif errors := errors_in(row):
+            elif errors := self._errors(row, raw):
                 refused.append({"index": index, "detail": "Validation error", "errors": errors})
             else:
                 self._keep(row, len(raw), key)
         entry.accepted = len(raw_rows) - len(refused)
         answer = {"success_count": entry.accepted, "error_count": len(refused), "errors": refused}
         return 201 if entry.accepted else 400, msgspec.json.encode(answer), []
+
+    def _errors(self, row: Mapping[str, object], raw: bytes) -> dict[str, list[str]]:
+        if _holds(raw, self.state.logs_mode.unwanted):
+            return {"non_field_errors": ["This record is not wanted."]}
+        return errors_in(row)
 
     def _over_limit(self, key: str) -> float | None:
         """Seconds until this key may post in bulk again; None when it may now, which is then counted."""
@@ -162,6 +169,27 @@ class RequestLogs:
         self.state.logs.append(entry)
         # Answered as if it were stored: the vendor looks at the rest of it only later.
         return entry.log_id, stored
+
+
+def _holds(body: bytes, text: str | None) -> bool:
+    return text is not None and text.encode() in body
+
+
+async def _answer(
+    connection: Connection, mode: LogsMode, status: int, answer: bytes, headers: list[tuple[str, str]]
+) -> None:
+    """Answer what was done, in a way that may not be worth much."""
+    if mode.mode == "garbage":
+        answer = b"<html>\xff</html"
+    elif mode.mode == "huge":
+        # Still JSON: the beginning promises an account, and its end is far away.
+        answer = answer[:-1] + b',"filler":"' + b"." * _HUGE + b'"}'
+    elif mode.mode == "cut":
+        await connection.start(status, headers=headers, body_length=len(answer))
+        await connection.write(answer[: len(answer) // 2])
+        await connection.cut()
+        return
+    await connection.answer(status, answer, headers)
 
 
 async def _misbehave(connection: Connection, mode: LogsMode) -> bool:

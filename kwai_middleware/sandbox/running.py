@@ -107,13 +107,15 @@ class Sandbox:
         """
         return self._entries("log-requests", wait, timeout, filters)
 
-    def logs_mode(self, mode: str | int, **options: float | None) -> None:
+    def logs_mode(self, mode: str | int, **options: float | str | None) -> None:
         """Tell the request-logs API how to behave from now on.
 
         Args:
-            mode: `ok`, `slow`, `hang`, `reset`, `garbage`, or a status from 300 to 599.
+            mode: `ok`, `slow`, `hang`, `reset`, `garbage`, or a status from 300 to 599. `garbage`, `cut`
+                (an answer that breaks off) and `huge` (one of 10 MB) take the records.
             options: `times` (requests for which it holds), `seconds` (for `slow`), `retry_after`,
-                `bulk_per_minute`.
+                `bulk_per_minute`; `poison`, text of a record over which any request fails with 500;
+                `unwanted`, text of a record that is refused by itself.
 
         Raises:
             ValueError: There is no such mode or option.

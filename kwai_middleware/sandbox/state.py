@@ -25,11 +25,13 @@ class LogsMode:
     """How the request-logs API behaves.
 
     Attributes:
-        mode: `ok`, `slow`, `hang`, `reset`, `garbage`, or a status from 300 to 599.
+        mode: `ok`, `slow`, `hang`, `reset`, `garbage`, `cut`, `huge`, or a status from 300 to 599.
         times: Requests for which this holds; then it is `ok` again. None means from now on.
         seconds: How long `slow` waits.
         retry_after: Seconds, sent with 429 and 503; None sends none.
         bulk_per_minute: Bulk requests taken from one key in a minute.
+        poison: Text of a record over which the vendor trips: a request that holds it answers 500.
+        unwanted: Text of a record that is refused by itself, as one with a wrong field is.
     """
 
     mode: str = "ok"
@@ -37,6 +39,12 @@ class LogsMode:
     seconds: float = 1.0
     retry_after: int | None = 1
     bulk_per_minute: int = BULK_PER_MINUTE
+    poison: str | None = None
+    unwanted: str | None = None
+
+    def afterwards(self) -> LogsMode:
+        """How it behaves when `mode` no longer holds: what depends on requests and records stays as it is."""
+        return LogsMode(bulk_per_minute=self.bulk_per_minute, poison=self.poison, unwanted=self.unwanted)
 
 
 @dataclass(slots=True)

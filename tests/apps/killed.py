@@ -50,7 +50,8 @@ def main(folder: str) -> None:
                 work(folder, name, float(rate))
             finally:
                 os._exit(1)
-        print(pid, flush=True)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
 

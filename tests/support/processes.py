@@ -89,6 +89,9 @@ def running(
         try:
             _wait_until_ready(process, ready)
             yield process
+        except Exception as error:
+            error.add_note(f"The server ({popen.poll()}) printed:\n{process.output}")
+            raise
         finally:
             if popen.poll() is None:
                 popen.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,3 +109,8 @@ class Host:
         """Close all spools."""
         for spool in self.opened:
             spool.close()
+
+
+def ledger(spool: Any) -> SpoolCounters:
+    """What a spool counts, wherever it lies and however the last request went."""
+    return dataclasses.replace(spool.counters(), place="memory", last_success=None, last_error=None)

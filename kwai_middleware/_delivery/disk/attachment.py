@@ -68,7 +68,7 @@ class Attachment:
     def _renew(self, error: SpoolUnavailable) -> None:
         renewal.given_up(self._databases(), error)
         # All at once: no other thread is to take the one file for the other.
-        with self.appending.lock, self.shipping.lock, self.reading.lock:
+        with self.appending.held(), self.shipping.held(), self.reading.held():
             old = renewal.detached(self._databases())
             self.generation += 1
         self._save(renewal.saved(old, self.destination, self.owner))

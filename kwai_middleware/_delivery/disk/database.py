@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.disk import files, schema
-from kwai_middleware._delivery.disk.errors import SpoolGone, SpoolUnavailable, translated
+from kwai_middleware._delivery.disk import files, network, schema
+from kwai_middleware._delivery.disk.errors import (
+    SpoolBusy,
+    SpoolCorrupt,
+    SpoolGone,
+    SpoolUnavailable,
+    errors_translated,
+)
+from kwai_middleware._delivery.disk.forks import Seat, let_go_of_inherited
 
 __all__ = ["Database"]
 
@@ -26,13 +31,19 @@ _PATIENCE: Final = 2.0
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
 
-All who wait look equally often, and who has had a turn stays away for longer than that: so the turns
-go round. SQLite's own waiting sleeps longer the longer it has waited, and newcomers overtake.
+All who wait look equally often. SQLite's own waiting sleeps longer the longer it has waited, and
+newcomers overtake.
 """
+
+_AWAY: Final = 0.002
+"""Seconds that whoever has had a turn stays away while others want one too: so the turns go round."""
+
+_MEMORY: Final = 1.0
+"""Seconds for which others want a turn, when one of them was found to have it."""
 
 
 class Database:
-    """Opened by its first use, for one thread at a time.
+    """Opened by its first use. Threads may share it; one is at it at a time.
 
     Args:
         path: Absolute.
@@ -46,15 +57,15 @@ class Database:
         steps: Sequence[str] = schema.STEPS,
         connection_type: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
+        self._seats: dict[int, Seat] = {}
         self.path = path
         self.seen: files.Identity | None = None
         """The file that was opened last, or that should have been."""
+        self._seen_beside: files.Beside = ()
         self._steps = steps
         self._connection_type = connection_type
-        self._connection: sqlite3.Connection | None = None
         self._is_closed = False
-        self.lock = native.lock()
-        _renew_after_fork(self)
+        self._crowded_until = self._away_until = 0.0
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -63,167 +74,169 @@ class Database:
         Raises:
             SpoolUnavailable: It did not work out; nothing has changed.
         """
-        until = time.monotonic() + _PATIENCE
-        while True:
-            with self.lock, self._errors_translated():
-                connection = self._usable()
-                if _begun(connection):
-                    try:
-                        yield connection
-                        connection.execute("COMMIT")
-                    except BaseException:
-                        with contextlib.suppress(sqlite3.Error):
-                            connection.execute("ROLLBACK")
-                        raise
-                    return
-            # Not under the lock: a fork waits for it.
-            if time.monotonic() >= until:
-                raise SpoolUnavailable(f"{self.path} is locked by another process")
-            native.sleep(_GLANCE)
+        if self._away_until and (wait := self._away_until - time.monotonic()) > 0:
+            native.sleep(min(wait, _AWAY))
+        with self._turn(lambda connection: connection.execute("BEGIN IMMEDIATE")) as (seat, connection, _):
+            try:
+                yield connection
+                if seat.pid != os.getpid():
+                    raise SpoolUnavailable("this process was forked in the middle of a transaction")
+                connection.execute("COMMIT")
+            except BaseException:
+                # A child leaves the transaction to its parent.
+                if seat.pid == os.getpid():
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                raise
+        now = time.monotonic()
+        self._away_until = now + _AWAY if now < self._crowded_until else 0.0
 
-    def read(self, question: str, values: Sequence[Any] = (), patience: float = _PATIENCE) -> list[tuple[Any, ...]]:
-        """Return the rows that answer a question; when the file is held up, after `patience` seconds at most.
+    def read(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows that answer a question.
 
         Raises:
             SpoolUnavailable: Nobody can tell now.
         """
-        with self.lock, self._errors_translated():
-            return _patiently(lambda: self._usable().execute(question, values).fetchall(), patience)
+        with self._turn(lambda connection: connection.execute(question, values).fetchall()) as (_, _, rows):
+            return rows
 
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
-        with contextlib.suppress(SpoolUnavailable), self.lock, self._errors_translated():
+        with contextlib.suppress(SpoolUnavailable), self._turn(lambda _: None) as (_, connection, _):
             # To its end: `execute` takes only the first step of one that goes page by page.
-            self._usable().executescript(statement)
+            connection.executescript(statement)
 
     def close(self) -> None:
         """Close it for good."""
-        with self.lock:
-            self._is_closed = True
-            connection = self.detach()
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
-
-    def detach(self) -> sqlite3.Connection | None:
-        """Give away the connection, if there is one; the next use opens what is at the path by then."""
-        with self.lock:
-            connection, self._connection = self._connection, None
-            return connection
+        self._is_closed = True
+        self.detach().leave()
 
     @contextlib.contextmanager
-    def _errors_translated(self) -> Generator[None]:
-        try:
+    def held(self) -> Generator[None]:
+        """Keep other threads away from it."""
+        with self._seat().lock:
             yield
-        except sqlite3.Error as error:
-            raise translated(error) from None
 
-    def _usable(self) -> sqlite3.Connection:
+    def detach(self) -> Seat:
+        """Give away the connection, open or not; the next use opens what is at the path by then.
+
+        Whoever gets it uses it under its lock, and calls `leave` in the end.
+        """
+        seat = self._seat()
+        with seat.lock:
+            self._seats.pop(os.getpid(), None)
+        return seat
+
+    def __del__(self) -> None:
+        # Missing when the constructor failed.
+        seat = getattr(self, "_seats", {}).get(os.getpid())
+        if seat is not None:
+            seat.leave()
+
+    @contextlib.contextmanager
+    def _turn(self, begin: Callable[[sqlite3.Connection], _T]) -> Generator[tuple[Seat, sqlite3.Connection, _T]]:
+        """Begin something as soon as no other process prevents it, and go on with it alone."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            seat = self._seat()
+            with seat.lock, self._bad_connections_closed(seat):
+                begun = self._begun(seat, begin, until)
+                if begun is not None:
+                    yield seat, *begun
+                    return
+            # Not under the lock: a fork waits for it.
+            native.sleep(_GLANCE)
+
+    def _begun(
+        self, seat: Seat, begin: Callable[[sqlite3.Connection], _T], until: float
+    ) -> tuple[sqlite3.Connection, _T] | None:
+        if self._seats.get(os.getpid()) is not seat:
+            # Somebody else has detached it while this thread waited for its lock.
+            return None
+        try:
+            connection = self._usable(seat)
+            with errors_translated():
+                return connection, begin(connection)
+        except SpoolBusy:
+            now = time.monotonic()
+            self._crowded_until = now + _MEMORY
+            if now >= until:
+                raise
+            return None
+
+    @contextlib.contextmanager
+    def _bad_connections_closed(self, seat: Seat) -> Generator[None]:
+        try:
+            with errors_translated():
+                yield
+        except (SpoolBusy, SpoolCorrupt, SpoolGone):
+            # Nothing is wrong with the first, and what the others still know may be saved.
+            raise
+        except SpoolUnavailable:
+            # A connection that met a disk that was full or could only be read might stay like that.
+            if seat.pid == os.getpid():
+                seat.close()
+            raise
+
+    def _seat(self) -> Seat:
+        pid = os.getpid()
+        seat = self._seats.get(pid)
+        if seat is None:
+            # Also in a child of a fork that told nobody. Of several threads that get here, all get the same one.
+            seat = self._seats.setdefault(pid, Seat())
+            seat.take()
+        return seat
+
+    def _usable(self, seat: Seat) -> sqlite3.Connection:
         if self._is_closed:
             raise SpoolUnavailable(f"{self.path} has been closed")
-        if self._connection is None:
-            self._connection = self._opened()
-        elif files.identity(self.path) != self.seen:
+        if seat.connection is None:
+            return self._opened(seat)
+        if files.identity(self.path) != self.seen or files.beside(self.path) != self._seen_beside:
             raise SpoolGone(f"{self.path} was deleted or replaced while it was in use")
-        return self._connection
+        return seat.connection
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self, seat: Seat) -> sqlite3.Connection:
+        let_go_of_inherited()
         files.folder_for(self.path)
-        network = files.on_network(os.path.dirname(self.path))
-        if network is not None:
-            raise SpoolUnavailable(f"{self.path} lies on a network's disk ({network})")
-        with files.exclusively(self.path):
-            files.made(self.path)
+        kind = network.on_network(os.path.dirname(self.path))
+        if kind is not None:
+            raise SpoolUnavailable(f"{self.path} lies on a network's disk ({kind})")
+        with files.exclusively(self.path, patience=0.0) as lock:
             files.checked(self.path)
-            self.seen = files.identity(self.path)
-            connection = sqlite3.connect(
-                f"file:{quote(self.path)}?mode=rw",
-                uri=True,
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-                factory=self._connection_type,
-            )
+            is_another = files.identity(self.path) != self.seen
+            files.remove_leftovers(self.path, self._seen_beside if is_another else ())
+            files.made(self.path)
+            self.seen, self._seen_beside = files.identity(self.path), ()
             try:
-                _patiently(lambda: schema.prepare(connection))
-                _patiently(lambda: schema.upgrade(connection, self._steps))
-                if files.identity(self.path) != self.seen:
-                    raise SpoolUnavailable(f"{self.path} was replaced while it was opened")
-            except BaseException:
-                connection.close()
+                with errors_translated():
+                    connection = self._connected()
+                    seat.keep(connection)
+                    self._set_up(connection)
+            except BaseException as error:
+                seat.close()
+                if isinstance(error, SpoolCorrupt) and not files.is_ours(lock):
+                    raise SpoolUnavailable(f"{self.path} is no spool; it belongs to somebody else") from None
                 raise
+            files.make_ours(lock)
         return connection
 
-    def after_fork(self) -> None:
-        """Forget the parent's connection in a forked child, and never close it."""
-        self.lock = native.lock()
-        if self._connection is not None:
-            # To close it, now or when the interpreter ends, could delete the log under the parent's feet.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-            self._connection = None
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file://{quote(os.fsencode(self.path))}?mode=rw",
+            uri=True,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=self._connection_type,
+        )
 
-
-def _begun(connection: sqlite3.Connection) -> bool:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if _is_busy(error):
-            return False
-        raise
-    return True
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _patiently(function: Callable[[], _T], patience: float = _PATIENCE) -> _T:
-    """Call it again as long as another process is at the file."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return function()
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error):
-                raise
-            if time.monotonic() >= until:
-                raise SpoolUnavailable("another process holds the file") from None
-        native.sleep(_GLANCE)
-
-
-# Forks: none happens while a thread is inside of SQLite, or the child would inherit locks inside the library that
-# nobody ever opens again.
-
-_LONGEST_WAIT: Final = 1.0
-_all: Final[dict[int, weakref.ref[Database]]] = {}
-_held: Final[list[Any]] = []
-_is_registered: Final[list[bool]] = []
-
-
-def _renew_after_fork(database: Database) -> None:
-    key = id(database)
-    _all[key] = weakref.ref(database, lambda _: _all.pop(key, None))
-    if not _is_registered:
-        _is_registered.append(True)
-        os.register_at_fork(before=_hold_all, after_in_parent=_release_all, after_in_child=_forget_all)
-
-
-def _alive() -> list[Database]:
-    return [database for reference in _all.copy().values() if (database := reference()) is not None]
-
-
-def _hold_all() -> None:
-    for database in _alive():
-        if database.lock.acquire(timeout=_LONGEST_WAIT):
-            _held.append(database.lock)
-
-
-def _release_all() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _forget_all() -> None:
-    _held.clear()
-    for database in _alive():
-        database.after_fork()
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        schema.version_of(connection)
+        schema.prepare(connection)
+        schema.upgrade(connection, self._steps)
+        # In a folder where others may add files, somebody can have been quicker than SQLite with those beside it.
+        files.checked(self.path)
+        self._seen_beside = files.beside(self.path)
+        if files.identity(self.path) != self.seen:
+            raise SpoolUnavailable(f"{self.path} was replaced while it was opened")

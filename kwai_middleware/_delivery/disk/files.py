@@ -12,36 +12,68 @@ import os
 import stat
 import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import Final
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolUnavailable
 
-__all__ = ["Identity", "checked", "exclusively", "folder_for", "identity", "made", "on_network", "put_aside", "size_of"]
+__all__ = [
+    "Beside",
+    "Identity",
+    "beside",
+    "checked",
+    "exclusively",
+    "folder_for",
+    "forget_aside",
+    "identity",
+    "is_ours",
+    "made",
+    "make_ours",
+    "put_aside",
+    "remove_leftovers",
+    "size_of",
+]
 
-_BESIDE: Final = ("-wal", "-shm")
+_IN_USE: Final = ("-wal", "-shm")
+_BESIDE: Final = (*_IN_USE, "-journal")
+_ASIDE: Final = ".corrupt-"
+_OWNER_ONLY: Final = 0o600
+_OURS: Final = b"kwai-middleware\n"
+_LONGEST_PATH: Final = 500
+"""Bytes; SQLite takes 512, with what it adds to the name."""
 _PATIENCE: Final = 5.0
 _GLANCE: Final = 0.005
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-_NETWORK: Final = frozenset({
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone",
-    "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
-    "vboxsf", "virtiofs",
-})  # fmt: skip
-"""File systems on which SQLite's shared memory between processes does not work, or not surely."""
-
 Identity = tuple[int, int]
 """Device and number of a file: the same as long as it is the same file."""
 
 
+Beside = tuple[Identity | None, ...]
+"""The same of SQLite's log and of its shared memory: both are there as long as a connection is."""
+
+
 def identity(path: str) -> Identity | None:
-    """Return what tells one file at this path from another; None when there is none."""
+    """Return what tells one file at this path from another; None when there is none.
+
+    Raises:
+        SpoolUnavailable: Nobody can tell.
+    """
     try:
         found = os.lstat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
     return found.st_dev, found.st_ino
+
+
+def beside(path: str) -> Beside:
+    """Return the identities of what SQLite has put beside a file that is in use.
+
+    Raises:
+        SpoolUnavailable: Nobody can tell.
+    """
+    return tuple(identity(path + suffix) for suffix in _IN_USE)
 
 
 def size_of(path: str) -> int:
@@ -58,19 +90,40 @@ def folder_for(path: str) -> None:
     Raises:
         SpoolUnavailable: Others could put files there in place of ours, or it cannot be made.
     """
+    if not os.path.isabs(path):
+        raise SpoolUnavailable(f"{path} depends on the directory in which the process runs; this user has no home?")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise SpoolUnavailable(f"{path} is longer than SQLite can take")
     folder = os.path.dirname(path)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _make_folders(folder)
         found = os.lstat(folder)
     except OSError as error:
         raise SpoolUnavailable(f"{folder}: {error.strerror}") from None
+    if stat.S_ISLNK(found.st_mode):
+        raise SpoolUnavailable(f"{folder} is a link; name the folder itself: {os.path.realpath(folder)}")
     if not stat.S_ISDIR(found.st_mode):
-        raise SpoolUnavailable(f"{folder} is a link, not a folder")
+        raise SpoolUnavailable(f"{folder} is no folder")
     if found.st_uid not in (os.geteuid(), 0):
         raise SpoolUnavailable(f"{folder} belongs to another user")
     # In a sticky folder, as /tmp is one, others can add files but not replace ours.
     if found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
         raise SpoolUnavailable(f"{folder} can be written by other users; chmod it to 700")
+
+
+def _make_folders(folder: str) -> None:
+    if os.path.lexists(folder):
+        return
+    parent = os.path.dirname(folder)
+    if parent != folder:
+        _make_folders(parent)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        # Another process was quicker.
+        return
+    # The process's umask may have taken more than others' rights.
+    os.chmod(folder, 0o700)
 
 
 def made(path: str) -> bool:
@@ -81,11 +134,16 @@ def made(path: str) -> bool:
     """
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.close(os.open(path, flags, 0o600))
+        handle = os.open(path, flags, 0o600)
     except FileExistsError:
         return False
     except OSError as error:
         raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+    try:
+        # Whatever the process's umask has taken.
+        os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
     return True
 
 
@@ -95,68 +153,96 @@ def checked(path: str) -> None:
     Raises:
         SpoolUnavailable: One of them is a link, has a second name, belongs to another user, or is no file.
     """
+    rights = _OWNER_ONLY
     for each in (path, *(path + suffix for suffix in _BESIDE)):
         try:
             found = os.lstat(each)
+            _check(each, found)
+            if each == path:
+                # Who has made the file read-only will have had a reason; those beside it follow it.
+                rights &= found.st_mode
+            if stat.S_IMODE(found.st_mode) != rights:
+                os.chmod(each, rights)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise SpoolUnavailable(f"{each}: {error.strerror}") from None
-        if not stat.S_ISREG(found.st_mode):
-            raise SpoolUnavailable(f"{each} is a link or no file")
-        if found.st_uid != os.geteuid():
-            raise SpoolUnavailable(f"{each} belongs to another user")
-        if found.st_nlink > 1:
-            raise SpoolUnavailable(f"{each} has a second name")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            os.chmod(each, 0o600)
 
 
-def on_network(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
-    """Return the kind of network file system that holds `path`; None when it is a local one, or nobody can tell."""
-    try:
-        lines = Path(mounts).read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    place = os.path.realpath(path)
-    best = ("", "")
-    for line in lines:
-        before, separator, behind = line.partition(" - ")
-        words = before.split()
-        if not separator or len(words) < 5:
-            continue
-        # Blanks in names are written as octal numbers.
-        point = words[4].encode().decode("unicode_escape")
-        if (place == point or place.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
-            best = (point, behind.split(" ")[0])
-    return best[1] if best[1] in _NETWORK else None
+def _check(path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise SpoolUnavailable(f"{path} is a link or no file")
+    if found.st_uid != os.geteuid():
+        raise SpoolUnavailable(f"{path} belongs to another user")
+    if found.st_nlink > 1:
+        raise SpoolUnavailable(f"{path} has a second name")
 
 
 @contextlib.contextmanager
-def exclusively(path: str) -> Generator[None]:
+def exclusively(path: str, patience: float = _PATIENCE) -> Generator[int]:
     """Let one thread of one process at a time make, open or put aside the file at `path`.
 
+    Args:
+        path: Of the database. What is locked is another file beside it, which stays; the block gets its handle.
+        patience: Seconds to wait for others.
+
     Raises:
-        SpoolUnavailable: Another holds it for too long, or there is nothing to hold.
+        SpoolBusy: Another holds it for too long.
+        SpoolUnavailable: There is nothing to hold.
     """
+    until = time.monotonic() + patience
     lock = f"{path}.lock"
-    try:
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SpoolUnavailable(f"{lock}: {error.strerror}") from None
-    try:
-        until = time.monotonic() + _PATIENCE
-        # `flock`, which belongs to this one handle: other threads of this process have to wait too.
-        while not _locked(handle):
-            if time.monotonic() >= until:
-                raise SpoolUnavailable(f"{lock} is held by another process")
-            native.sleep(_GLANCE)
+    while True:
+        handle = _opened(lock)
         try:
-            yield
+            # `flock`, which belongs to this one handle: other threads of this process have to wait too.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(handle)
+            if identity(lock) == (found.st_dev, found.st_ino):
+                yield handle
+                return
+        except BlockingIOError:
+            pass
         finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-    finally:
-        os.close(handle)
+            _let_go(handle)
+        if time.monotonic() >= until:
+            raise SpoolBusy(f"{lock} is held by another process")
+        native.sleep(_GLANCE)
+
+
+def is_ours(lock: int) -> bool:
+    """Whether the file of this lock was a spool before, so that a damaged one may be put aside."""
+    return os.fstat(lock).st_size > 0
+
+
+def make_ours(lock: int) -> None:
+    """Remember that the file of this lock is a spool."""
+    if not is_ours(lock):
+        # On a full disk the next one remembers it.
+        with contextlib.suppress(OSError):
+            os.write(lock, _OURS)
+
+
+def remove_leftovers(path: str, before: Beside = ()) -> None:
+    """Remove what SQLite has put beside a file that is not there any more, and would take for that of the next one.
+
+    Whoever still has the old file open keeps what belongs to it. To be called exclusively.
+
+    Args:
+        path: Of the file.
+        before: What was beside the old one; to be removed although there is a new one with something in it.
+
+    Raises:
+        SpoolUnavailable: It cannot be removed.
+    """
+    is_empty = not size_of(path)
+    for each in _BESIDE:
+        found = identity(path + each)
+        if found is not None and (is_empty or found in before):
+            try:
+                os.unlink(path + each)
+            except OSError as error:
+                raise SpoolUnavailable(f"{path}{each}: {error.strerror}") from None
 
 
 def put_aside(path: str, suffix: str) -> str:
@@ -165,20 +251,57 @@ def put_aside(path: str, suffix: str) -> str:
     Raises:
         SpoolUnavailable: It cannot be renamed.
     """
-    aside = f"{path}.{suffix}"
+    aside = f"{path}{_ASIDE}{suffix}"
+    number = 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = f"{path}{_ASIDE}{suffix}-{number}"
     try:
-        os.rename(path, aside)
+        # Those beside it first: an end of the process in between must not leave them to a new file.
         for each in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path + each, aside + each)
+        os.rename(path, aside)
     except OSError as error:
         raise SpoolUnavailable(f"{path}: {error.strerror}") from None
     return aside
 
 
-def _locked(handle: int) -> bool:
+def forget_aside(path: str, older_than: float) -> int:
+    """Remove what was put aside before a time, in seconds since 1970; returns how many files that were.
+
+    There are records in them, and nobody may keep those for ever.
+    """
+    folder, name = os.path.split(path)
+    removed = 0
+    with contextlib.suppress(OSError):
+        for each in os.listdir(folder):
+            aside = os.path.join(folder, each)
+            # The time of the last change to its name or rights: when it was put aside, at the earliest.
+            if each.startswith(name + _ASIDE) and os.lstat(aside).st_ctime < older_than:
+                os.unlink(aside)
+                removed += 1
+    return removed
+
+
+def _opened(lock: str) -> int:
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        handle = os.open(lock, flags, 0o600)
+    except OSError as error:
+        raise SpoolUnavailable(f"{lock}: {error.strerror}") from None
+    try:
+        found = os.fstat(handle)
+        _check(lock, found)
+        if stat.S_IMODE(found.st_mode) != 0o600:
+            os.fchmod(handle, 0o600)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _let_go(handle: int) -> None:
+    # Said, not only done by closing it: a process that was forked meanwhile has it too.
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)

@@ -1,8 +1,7 @@
-"""What can be saved of a file that is gone or damaged, for the new one in its place."""
+"""A new file in the place of one that is gone or damaged, with what can be saved of the old one."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
+from kwai_middleware._delivery.disk.forks import Seat
 from kwai_middleware._delivery.spool import Record
 
 __all__ = ["detached", "given_up", "saved"]
@@ -36,44 +36,12 @@ def given_up(databases: Sequence[Database], error: SpoolUnavailable) -> None:
         _logger.error("kwai_middleware: %s; going on in a new file, with the records of this process", error)
 
 
-def detached(databases: Sequence[Database]) -> sqlite3.Connection | None:
+def detached(databases: Sequence[Database]) -> Seat:
     """Let these open a new file with their next use; returns what the first of them had open of the old one."""
     first, *others = [database.detach() for database in databases]
-    for connection in filter(None, others):
-        _close(connection)
+    for seat in others:
+        seat.leave()
     return first
-
-
-def saved(connection: sqlite3.Connection | None, destination: Destination, writer: str) -> Iterator[list[Record]]:
-    """Return what a process had pending in a file, a few at a time, and close it.
-
-    What others had in it they save themselves.
-
-    Args:
-        connection: To the file.
-        destination: Of the records.
-        writer: Who appended them.
-    """
-    if connection is None:
-        return
-    last = 0
-    try:
-        while True:
-            found = connection.execute(
-                "SELECT position, record_id, customer, entry FROM records WHERE position > ? AND is_rejected = 0"
-                " AND writer = ? AND destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
-                " ORDER BY position LIMIT ?",
-                (last, writer, destination.base_url, destination.digest, _AT_ONCE),
-            ).fetchall()
-            if not found:
-                return
-            last = found[-1][0]
-            yield [Record(record_id, entry, customer) for _, record_id, customer, entry in found]
-    except sqlite3.Error:
-        # Damaged: what could be read is saved.
-        return
-    finally:
-        _close(connection)
 
 
 def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
@@ -82,7 +50,7 @@ def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
         # Of several processes that find out, the first one renames; the others find a new file in its place.
         if files.identity(path) in {database.seen for database in databases}:
             moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-            aside = files.put_aside(path, f"corrupt-{moment}")
+            aside = files.put_aside(path, moment)
             _logger.error(
                 "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
                 error,
@@ -90,6 +58,35 @@ def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
             )
 
 
-def _close(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):
-        connection.close()
+def saved(seat: Seat, destination: Destination, writer: str) -> Iterator[list[Record]]:
+    """Return what a process had pending in a file, a few at a time, and leave it.
+
+    What others had in it they save themselves.
+
+    Args:
+        seat: Of the process, at the file.
+        destination: Of the records.
+        writer: Who appended them.
+    """
+    last = 0
+    try:
+        while True:
+            # Not for longer: a fork waits for it.
+            with seat.lock:
+                if seat.connection is None:
+                    return
+                found = seat.connection.execute(
+                    "SELECT position, record_id, customer, entry FROM records WHERE position > ? AND is_rejected = 0"
+                    " AND writer = ? AND destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
+                    " ORDER BY position LIMIT ?",
+                    (last, writer, destination.base_url, destination.digest, _AT_ONCE),
+                ).fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield [Record(record_id, entry, customer) for _, record_id, customer, entry in found]
+    except sqlite3.Error:
+        # Damaged: what could be read is saved.
+        return
+    finally:
+        seat.leave()

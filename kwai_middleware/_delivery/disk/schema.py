@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 
-__all__ = ["APPLICATION", "LARGEST_LOG", "STEPS", "prepare", "upgrade"]
+__all__ = ["APPLICATION", "LARGEST_LOG", "STEPS", "prepare", "upgrade", "version_of"]
 
 APPLICATION: Final = 0x6B776169
 """Says whose file it is, in its header: "kwai"."""
@@ -84,6 +85,20 @@ the file's `application_id`, and the older ones leave it alone.
 """
 
 
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a file, 0 of an empty one; changes nothing in it.
+
+    Raises:
+        SpoolUnavailable: The file belongs to another program, or to a version that cannot be shared.
+    """
+    ((application,),) = connection.execute("PRAGMA application_id")
+    ((version,),) = connection.execute("PRAGMA user_version")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
+    if application != APPLICATION and (application or version or tables):
+        raise SpoolUnavailable("the file belongs to another program, or to a newer version of this library")
+    return int(version)
+
+
 def prepare(connection: sqlite3.Connection) -> None:
     """Set what is the connection's own affair.
 
@@ -92,7 +107,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     """
     # Only before the first table does it count; later it does nothing.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise SpoolUnavailable("the file system has no shared memory for SQLite's log")
     # What was committed survives the death of a process, if not that of the machine within the next seconds.
@@ -112,13 +127,30 @@ def upgrade(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> Non
     Raises:
         SpoolUnavailable: The file belongs to another program, or to a version that cannot be shared.
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION and (application or version or tables):
-        raise SpoolUnavailable("the file belongs to another program, or to a newer version of this library")
-    for number in range(version, len(steps)):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {steps[number]} PRAGMA user_version = {number + 1};"
-            f" PRAGMA application_id = {APPLICATION}; COMMIT;"
-        )
+    while version_of(connection) < len(steps):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked at again: another process may have taken the step meanwhile.
+            version = version_of(connection)
+            if version < len(steps):
+                # Before the step, which may raise it.
+                if version == 0:
+                    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                for statement in _statements(steps[version]):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _statements(step: str) -> Iterator[str]:
+    statement = ""
+    for part in step.split(";")[:-1]:
+        statement += f"{part};"
+        # Not so inside of a text or of a trigger.
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

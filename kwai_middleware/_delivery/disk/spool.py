@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
+from kwai_middleware import _native as native
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files, schema, tables, upkeep
@@ -31,9 +32,6 @@ _COUNTERS: Final = (
     " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1)"
     " FROM destinations WHERE base_url = ? AND digest = ?"
 )
-
-_GLANCE: Final = 0.02
-"""Seconds that a look at the counters may wait for the file: it may be on an event loop."""
 
 
 class DiskSpool:
@@ -73,6 +71,7 @@ class DiskSpool:
         self._attached = Attachment(path, destination, steps, connection_type, self._save)
         self._upkeep = upkeep.Upkeep(path, destination, bounds, clock, ticks)
         self._shipping = Shipping(self._attached, bounds, clock, ticks, self._upkeep)
+        self._lock = native.lock()
         self._last_position = (0, 0)
         self._saved_up_to = 0
         self._last_counters = SpoolCounters(place=path)
@@ -127,6 +126,9 @@ class DiskSpool:
         if self._is_closed:
             return self._was_settled
         generation, last = cast("tuple[int, int]", position)
+        if self._last_position == (0, 0):
+            # Known without the file, which may be the one that cannot be read.
+            return True
 
         def settled() -> bool:
             # Not before the records of a file that is gone are in the new one.
@@ -165,7 +167,7 @@ class DiskSpool:
             number = tables.destination_id(connection, self._attached.destination)
             position = tables.append(connection, number, fitting, self._attached.owner, self._clock())
         # Two threads may append, and the second to come here be the first that has appended.
-        with database.lock:
+        with self._lock:
             self._last_position = max(self._last_position, (generation, position))
         return len(fitting)
 
@@ -194,7 +196,7 @@ class DiskSpool:
         if self._attached.reading.seen is None and files.identity(self.path) is None:
             # To look is no reason to make a file.
             return SpoolCounters(place=self.path)
-        found = self._attached.reading.read(_COUNTERS, self._attached.key, patience=_GLANCE)
+        found = self._attached.reading.read(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
         appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]

@@ -18,7 +18,7 @@ from tests.support.invisibility.steps import Steps
 
 STEPS = Steps()
 
-_SOON = 0.03
+_SOON = 0.3
 _LARGE = b'{"model":"' + b"x" * 12_000_000 + b'"}'
 
 

@@ -1,0 +1,385 @@
+"""A disk that fails: records wait in memory meanwhile, in order, and nothing is lost or doubled on the way back."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from kwai_middleware import _notices
+from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
+from kwai_middleware._delivery.fallback import FallbackSpool
+from kwai_middleware._delivery.memory import ROW_OVERHEAD, MemorySpool
+from kwai_middleware._delivery.spool import Outcome
+from tests.support.spooling import HERE, LARGE, Clock, asked, balanced, leased, names, record, records, settle
+
+ROOM = 20
+"""Small records that fit into memory."""
+
+
+class Moody(sqlite3.Connection):
+    """A connection to a disk that fails after so many more statements that write; None while it is well."""
+
+    left: int | None = None
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._perhaps_fail(statement)
+        return super().execute(statement, *values)
+
+    def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
+        self._perhaps_fail(statement)
+        return super().executemany(statement, values)
+
+    def _perhaps_fail(self, statement: str) -> None:
+        if Moody.left is None or not statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")):
+            return
+        if not Moody.left:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        Moody.left -= 1
+
+
+class Bench:
+    """A disk, a memory, and the spool of both."""
+
+    def __init__(self, folder: Path, *, is_asked_for: bool = True, max_bytes: int = 1 << 26) -> None:
+        self.clock = Clock()
+        self.path = folder / "spool.db"
+        self.disk = DiskSpool(
+            str(self.path),
+            HERE,
+            Bounds(max_bytes=max_bytes),
+            clock=self.clock,
+            ticks=self.clock,
+            connection_type=Moody,
+        )
+        self.memory = MemorySpool(ROOM * (ROW_OVERHEAD + 5), 7 * 24 * 3600.0, 2.0, self.clock)
+        self.spool = FallbackSpool(self.disk, self.memory, is_asked_for=is_asked_for, clock=self.clock)
+
+    def recovers(self) -> None:
+        """Let the disk be well again, and the pause be over."""
+        Moody.left = None
+        self.clock.now += 31.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    Moody.left = None
+    bench.spool.close()
+
+
+def on_disk(bench: Bench) -> list[str]:
+    """What lies in the file, in order."""
+    return [name for (name,) in asked(bench.path, "SELECT record_id FROM records ORDER BY position")]
+
+
+def test_while_the_disk_is_well_nothing_is_in_memory(bench: Bench) -> None:
+    """All goes to the file and comes from there."""
+    spool = bench.spool
+    assert 1.0 == spool.poll
+    assert 2 == spool.append(records(0, 1))
+    assert 0 == bench.memory.backlog()
+    assert 2 == spool.backlog()
+    rows = leased(spool, 9, bulk=True)
+    settle(spool, rows)
+    assert spool.is_settled(spool.position())
+    assert None is spool.lease(1, LARGE, bulk=False).wait
+    assert 0.0 == spool.bulk_wait()
+    assert not spool.renew()
+
+
+def test_an_outage_is_told_of_once_and_so_is_its_end(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Loudly, but not for each record; and the next outage again."""
+    before = _notices.counts().get("spool_unavailable", 0)
+    for outage in (1, 2):
+        caplog.clear()
+        Moody.left = 0
+        for number in range(5):
+            assert 1 == bench.spool.append(records(f"{outage}.{number}"))
+            bench.clock.now += 10.0
+        assert ["ERROR"] == [each.levelname for each in caplog.records]
+        assert "cannot be kept on disk (SQLITE" in caplog.text or "disk is full" in caplog.text
+        assert before + outage == _notices.counts()["spool_unavailable"]
+        caplog.clear()
+        bench.recovers()
+        bench.spool.append(records(f"{outage}.5"))
+        assert ["kwai_middleware: records are kept on disk again"] == [each.message for each in caplog.records]
+    assert [f"{outage}.{number}" for outage in (1, 2) for number in range(6)] == on_disk(bench)
+
+
+def test_nobody_asked_for_this_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Then it is a warning only: a container without a place to write is nothing unusual."""
+    bench = Bench(tmp_path, is_asked_for=False)
+    Moody.left = 0
+    bench.spool.append(records(0))
+    Moody.left = None
+    assert [logging.WARNING] == [each.levelno for each in caplog.records]
+    bench.spool.close()
+
+
+def test_memory_is_bounded_and_keeps_the_old(bench: Bench) -> None:
+    """What does not fit is refused, as from a full file."""
+    Moody.left = 0
+    assert ROOM == bench.spool.append(records(*range(ROOM + 5)))
+    assert 0 == bench.spool.append(records("more"))
+    bench.recovers()
+    assert 1 == bench.spool.append(records("last"))
+    assert [*map(str, range(ROOM)), "last"] == on_disk(bench)
+
+
+def test_records_in_memory_are_sent_while_the_disk_fails(bench: Bench) -> None:
+    """They are the ones that a crash would lose; those on disk follow when it works again."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    Moody.left = 0
+    spool.append(records("memory", "more"))
+    rows = leased(spool, 1)
+    assert ["memory"] == names(rows)
+    settle(spool, rows)
+    rest = leased(spool, 9)
+    spool.settle([Outcome(row, "returned", rest=0.4) for row in rest])
+    handout = spool.lease(9, LARGE, bulk=False)
+    assert ((), True) == (handout.rows, handout.wait is not None and handout.wait <= 1.0)
+    bench.recovers()
+    assert ["disk", "more"] == names(leased(spool, 9))
+    assert balanced(spool.counters())
+
+
+def test_what_is_under_way_from_memory_stays_there(bench: Bench) -> None:
+    """It is not moved, so that it cannot be sent twice; new records do not wait for it."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records(0, 1))
+    rows = leased(spool, 1)
+    bench.recovers()
+    spool.append(records(2))
+    assert ["1", "2"] == on_disk(bench)
+    assert 3 == spool.backlog() == spool.counters().pending
+    settle(spool, rows)
+    assert ["1", "2"] == names(leased(spool, 9))
+    assert (3, 1) == (spool.counters().appended, spool.counters().delivered)
+
+
+def test_a_row_at_rest_in_memory_and_one_at_rest_on_disk(bench: Bench) -> None:
+    """The next look is at the earlier of the two."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    spool.settle([Outcome(row, "returned", rest=0.1) for row in leased(spool)])
+    Moody.left = 0
+    spool.append(records("memory"))
+    row = leased(spool)
+    Moody.left = None
+    spool.settle([Outcome(each, "returned", rest=0.05) for each in row])
+    wait = spool.lease(1, LARGE, bulk=False).wait
+    assert wait is not None
+    assert 0.0 < wait <= 0.06
+
+
+def test_both_kinds_of_rows_are_settled_each_where_it_came_from(bench: Bench) -> None:
+    """One request never holds both, but one call may."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    of_disk = leased(spool)
+    Moody.left = 0
+    spool.append(records("memory"))
+    of_memory = leased(spool)
+    Moody.left = None
+    settle(spool, [*of_disk, *of_memory])
+    assert (2, 2, 0) == (spool.counters().appended, spool.counters().delivered, spool.counters().pending)
+
+
+def test_marks_stay_right_across_an_outage(bench: Bench) -> None:
+    """What was appended before the mark is waited for, wherever it lies by now."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records(0))
+    mark = spool.position()
+    assert not spool.is_settled(mark)
+    bench.recovers()
+    spool.append(records(1))
+    assert 0 == bench.memory.backlog()
+    assert not spool.is_settled(mark)
+    rows = leased(spool, 2)
+    settle(spool, rows[:1])
+    assert spool.is_settled(mark)
+    assert not spool.is_settled(spool.position())
+
+
+def test_a_mark_from_before_the_outage(bench: Bench) -> None:
+    """Nobody can tell while the file cannot be written, or it can: either way no record is forgotten."""
+    spool = bench.spool
+    spool.append(records(0))
+    mark = spool.position()
+    Moody.left = 0
+    spool.append(records(1))
+    assert not spool.is_settled(mark)
+    settle(spool, leased(spool))
+    assert not spool.is_settled(mark)
+    bench.recovers()
+    settle(spool, leased(spool))
+    assert spool.is_settled(mark)
+    assert spool.is_settled(spool.position())
+
+
+def test_records_of_a_file_that_is_gone_wait_in_memory(bench: Bench) -> None:
+    """When no new file can be made, they are in memory by then, and the mark knows."""
+    spool = bench.spool
+    spool.append(records(0, 1))
+    mark = spool.position()
+    for each in bench.path.parent.iterdir():
+        each.unlink()
+    Moody.left = 0
+    assert 1 == spool.append(records(2))
+    assert 3 == bench.memory.backlog()
+    assert not spool.is_settled(mark)
+    bench.recovers()
+    rows = leased(spool, 9)
+    assert ["0", "1", "2"] == sorted(names(rows))
+    assert not spool.is_settled(mark)
+    settle(spool, rows)
+    assert spool.is_settled(mark)
+
+
+def test_haste_looks_at_the_disk_at_once(bench: Bench) -> None:
+    """Who flushes does not wait for the pause to end."""
+    Moody.left = 0
+    bench.spool.append(records(0))
+    Moody.left = None
+    bench.spool.append(records(1))
+    assert 2 == bench.memory.backlog()
+    bench.spool.hasten()
+    bench.spool.append(records(2))
+    assert ["0", "1", "2"] == on_disk(bench)
+
+
+def test_a_file_that_is_full_is_no_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A bound that somebody has set is not to be got round by memory."""
+    bench = Bench(tmp_path, max_bytes=4 * 1024 * 1024)
+    assert 1 == bench.spool.append([record(0), record(1, 5 * 1024 * 1024)])
+    assert 0 == bench.memory.backlog()
+    assert [] == caplog.records
+    bench.spool.close()
+
+
+def test_what_the_file_has_no_room_for_stays_in_memory(tmp_path: Path) -> None:
+    """After an outage: what fits is moved, the rest waits in its place."""
+    bench = Bench(tmp_path, max_bytes=4 * 1024 * 1024)
+    bench.spool.append([record("large", 4_000_000)])
+    while bench.disk.append([record("filler", 500)]):
+        pass
+    Moody.left = 0
+    bench.spool.append([record("fits nowhere", 5)])
+    Moody.left = 0
+    bench.spool.hasten()
+    bench.spool.append(records(0, 1))
+    bench.recovers()
+    assert 1 == bench.spool.append(records(2))
+    assert bench.memory.backlog()
+    assert balanced(bench.spool.counters())
+    bench.spool.close()
+
+
+def test_closing_moves_what_is_in_memory_to_the_disk(bench: Bench) -> None:
+    """Nothing is lost by it."""
+    Moody.left = 0
+    bench.spool.append(records(0, 1))
+    Moody.left = None
+    assert 0 == bench.spool.close()
+    assert ["0", "1"] == on_disk(bench)
+    assert 0 == bench.spool.append(records(2))
+
+
+def test_closing_while_the_disk_fails_loses_what_is_in_memory(bench: Bench) -> None:
+    """And says how much."""
+    bench.spool.append(records("disk"))
+    Moody.left = 0
+    bench.spool.append(records(0, 1))
+    assert 2 == bench.spool.close()
+    assert (1, 2) == (bench.spool.counters().pending, bench.spool.counters().purged)
+    assert balanced(bench.spool.counters())
+
+
+class FallbackMachine(RuleBasedStateMachine):
+    """A disk that fails at any statement and comes back, with everything else meanwhile."""
+
+    @initialize()
+    def begin(self) -> None:
+        Moody.left = None
+        self.folder = Path(tempfile.mkdtemp())
+        self.bench = Bench(self.folder)
+        self.spool = self.bench.spool
+        self.taken: list[str] = []
+        self.delivered: list[str] = []
+        self.next_name = 0
+
+    @rule(count=st.integers(1, 5))
+    def append(self, count: int) -> None:
+        batch = records(*range(self.next_name, self.next_name + count))
+        self.next_name += count
+        self.taken += [each.record_id for each in batch[: self.spool.append(batch)]]
+
+    @rule(rows=st.integers(1, 5), keep=st.booleans())
+    def ship(self, rows: int, keep: bool) -> None:
+        sent = leased(self.spool, rows)
+        if keep:
+            settle(self.spool, sent, "returned")
+        else:
+            settle(self.spool, sent)
+            self.delivered += names(sent)
+
+    @rule(left=st.integers(0, 8))
+    def fails(self, left: int) -> None:
+        Moody.left = left
+
+    @rule()
+    def recovers(self) -> None:
+        self.bench.recovers()
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 20.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.bench.clock.now += seconds
+
+    @rule()
+    def hasten(self) -> None:
+        self.spool.hasten()
+
+    @rule()
+    def a_mark_knows_what_is_pending(self) -> None:
+        if self.spool.is_settled(self.spool.position()):
+            assert set(self.taken) == set(self.delivered)
+
+    @invariant()
+    def balances(self) -> None:
+        counters = self.spool.counters()
+        assert balanced(counters)
+        assert len(self.taken) == counters.appended
+        assert len(self.delivered) == len(set(self.delivered)), "delivered twice"
+
+    def teardown(self) -> None:
+        self.bench.recovers()
+        self.bench.clock.now += 60.0
+        while rows := leased(self.spool, 7):
+            settle(self.spool, rows)
+            self.delivered += names(rows)
+        assert sorted(self.taken) == sorted(self.delivered)
+        assert 0 == self.spool.close()
+        shutil.rmtree(self.folder)
+
+
+FallbackMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestFallbackMachine = FallbackMachine.TestCase
+TestFallbackMachine.__doc__ = (
+    "Whenever the disk fails, every record that was taken is delivered once, and all sums balance."
+)
