@@ -10,7 +10,6 @@ from typing import Final
 __all__ = ["ProgressBar"]
 
 _BAR: Final = 30
-_BETWEEN_DRAWINGS: Final = 0.1
 _BETWEEN_LINES: Final = 10.0
 _FALLBACK_WIDTH: Final = 80
 
@@ -21,18 +20,15 @@ class ProgressBar:
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
         self._next = 0.0
-        self._is_drawn = False
+        self._drawn = ""
 
     def show(self, done: int, left: int, words: str) -> None:
-        """Say how far it is, unless that was said a moment ago."""
-        now = time.monotonic()
-        if now < self._next:
-            return
+        """Say how far it is: on a terminal at once, and else unless that was said a moment ago."""
         if self._is_terminal:
-            self._next = now + _BETWEEN_DRAWINGS
             self._draw(done, left, words)
-        else:
-            self._next = now + _BETWEEN_LINES
+        elif words != self._drawn and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _BETWEEN_LINES
+            self._drawn = words
             print(words, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
@@ -45,21 +41,21 @@ class ProgressBar:
         if self._is_terminal:
             self._draw(done, left, words)
             print(file=sys.stderr, flush=True)
-            self._is_drawn = False
+            self._drawn = ""
 
     def clear(self) -> None:
         """Take the bar off the terminal."""
-        if self._is_drawn:
+        if self._is_terminal and self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._is_drawn = False
+            self._drawn = ""
 
     def _draw(self, done: int, left: int, words: str) -> None:
         part = done / (done + left) if left else 1.0
         full = int(part * _BAR)
-        line = f"[{'#' * full}{'.' * (_BAR - full)}] {int(part * 100):3}%  {words}"
         # A longer one would go on in the next line, and stay there.
-        print(f"\r{line[: _width() - 1]}\x1b[K", end="", file=sys.stderr, flush=True)
-        self._is_drawn = True
+        line = f"[{'#' * full}{'.' * (_BAR - full)}] {int(part * 100):3}%  {words}"[: _width() - 1]
+        self._drawn = line
+        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _width() -> int:

@@ -44,7 +44,7 @@ def run(asked: argparse.Namespace, files: SpoolFiles) -> int:
     if asked.json:
         print_json({"files": drained.documents, "waiting_for_others": drained.others, "errors": files.unreadable})
     elif not files.is_empty_told():
-        if not drained.documents:
+        if not drained.documents and not files.unreadable:
             say(f"Nothing waits for {shown(destination.base_url)} with key {files.name_of(destination)}.")
         if drained.others:
             say(f"{counted(drained.others, 'record')} for another API key or base_url: not for this app to send.")
@@ -63,7 +63,6 @@ class _Drain:
         self._until = until
         self._is_json = is_json
         self._is_stopped = False
-        self._draining: Draining | None = None
         self._bar = ProgressBar()
         self._told: list[str] = []
 
@@ -85,13 +84,11 @@ class _Drain:
         if state is None or not state.counters.pending:
             return
         self._bar.say(f"{shown(inspection.path)}: {counted(state.counters.pending, 'record')} to send")
-        draining = self._draining = Draining(inspection, state, self._files.settings, self._api_key, self._progressed)
-        if self._is_stopped:
-            draining.stop()
+        draining = Draining(inspection, state, self._files.settings, self._api_key, self._progressed)
         ending: Ending = "told to stop"
         try:
             with contextlib.suppress(KeyboardInterrupt):
-                ending = draining.run(self._until)
+                ending = draining.run(self._until, lambda: self._is_stopped)
         finally:
             self._bar.clear()
         self._report(inspection.path, draining.progress(), ending)
@@ -139,8 +136,6 @@ class _Drain:
         self._is_stopped = True
         # Not by print: this may have come in the middle of one.
         os.write(sys.stderr.fileno(), b"\nEnding after the requests under way; once more ends at once.\n")
-        if self._draining is not None:
-            self._draining.stop()
 
 
 def _in_words(progress: Progress) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kwai_middleware._cli.output import ago, counted, in_bytes, in_time, moment, print_json, print_table, say, shown
 from kwai_middleware._cli.spool_files import SpoolFiles
@@ -14,7 +14,7 @@ from kwai_middleware._delivery.disk.inspection import DestinationState, Inspecti
 
 __all__ = ["run"]
 
-_HEADS = (
+_HEADS: Final = (
     "destination",
     "key",
     "appended",
@@ -26,6 +26,12 @@ _HEADS = (
     "waiting",
     "oldest",
 )
+_SHIPS: Final = {
+    "alive": "ships (alive)",
+    "dead": "has shipped and is dead, the next one takes over",
+    "late": "has shipped and is silent for too long, the next one takes over",
+    "unknown": "ships (in another container, so nobody can tell whether it is alive)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +115,7 @@ def _in_words(state: DestinationState, now: float) -> str:
 def _who_ships(shipping: Shipping | None) -> str:
     if shipping is None:
         return "nobody ships at the moment"
-    who = f"process {shipping.pid or '?'}"
-    match shipping.state:
-        case "alive":
-            return f"{who} ships (alive)"
-        case "dead":
-            return f"{who} has shipped and is dead, the next one takes over"
-        case "late":
-            return f"{who} has shipped and is silent for too long, the next one takes over"
-        case "unknown":
-            return f"{who} ships (in another container, so nobody can tell whether it is alive)"
+    return f"process {shipping.pid or '?'} {_SHIPS[shipping.state]}"
 
 
 def _document(files: SpoolFiles, path: str, file: _FileState) -> dict[str, Any]:

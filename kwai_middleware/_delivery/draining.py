@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from kwai_middleware import _native as native
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk.errors import SpoolGone, SpoolUnavailable
@@ -19,7 +20,6 @@ from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.spool import SpoolCounters
 from kwai_middleware._delivery.spools import bounds_for
-from kwai_middleware._native import Doorbell
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 
@@ -84,7 +84,6 @@ class Draining:
         self._spool = DiskSpool(inspection.path, state.destination, bounds)
         self._sender = Sender(settings.base_url, api_key)
         self._crew = Crew(lambda: Sender(settings.base_url, api_key))
-        self._bell = Doorbell()
         self._shipper = Shipper(
             self._spool,
             self._sender,
@@ -93,24 +92,22 @@ class Draining:
             lambda: None,
             bulk=settings.bulk_per_minute > 0,
         )
-        self._is_stopped = False
         self._own_error: str | None = None
         self._has_tried = False
 
-    def stop(self) -> None:
-        """End after the requests that are under way. May be called in a signal handler."""
-        self._is_stopped = True
-        self._bell.ring()
+    def run(self, until: float, is_stopped: Callable[[], bool]) -> Ending:
+        """Ship until nothing of the destination waits.
 
-    def run(self, until: float) -> Ending:
-        """Ship until nothing of the destination waits, or the monotonic clock shows `until`.
+        Args:
+            until: Or until the monotonic clock shows this.
+            is_stopped: Or until this says so; the requests under way end before.
 
         Raises:
             SpoolUnavailable: The file is gone or damaged.
         """
         moment = self._shipper.hurry()
         try:
-            while not self._is_stopped:
+            while not is_stopped():
                 left = until - time.monotonic()
                 if left <= 0:
                     return "time is over"
@@ -123,7 +120,7 @@ class Draining:
                 if self._shipper.is_refused_since(moment):
                     return "refused"
                 if delay:
-                    self._bell.wait(min(delay, _GLANCE, left))
+                    native.sleep(min(delay, _GLANCE, left))
             return "told to stop"
         finally:
             self._sender.close()

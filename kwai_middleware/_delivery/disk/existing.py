@@ -37,14 +37,11 @@ def found_in(location: str) -> list[str]:
         SpoolUnavailable: The folder cannot be read.
     """
     try:
-        names = sorted(os.listdir(location))
-    except (FileNotFoundError, NotADirectoryError):
-        paths = [location]
+        return [path for path in _named(location) if os.lstat(path).st_size > 0]
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise SpoolUnavailable(f"{location}: {error.strerror}") from None
-    else:
-        paths = [os.path.join(location, name) for name in names if name.startswith("spool-") and name.endswith(".db")]
-    return [path for path in paths if _is_something(path)]
 
 
 def put_aside_from(path: str) -> list[str]:
@@ -67,26 +64,25 @@ def opened(path: str) -> Database:
         SpoolUnavailable: It is not this user's, no spool, damaged, or of a version that cannot be shared.
             Nobody has touched it.
     """
-    _check_owner(path)
-    _check_header(path)
+    try:
+        _check_owner(path)
+        _check_header(path)
+    except OSError as error:
+        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
     # With steps it would be brought to our version, and without a file there would be a new one.
     return Database(path, steps=())
 
 
-def _is_something(path: str) -> bool:
+def _named(location: str) -> list[str]:
     try:
-        return os.lstat(path).st_size > 0
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+        names = sorted(os.listdir(location))
+    except NotADirectoryError:
+        return [location]
+    return [os.path.join(location, name) for name in names if name.startswith("spool-") and name.endswith(".db")]
 
 
 def _check_owner(path: str) -> None:
-    try:
-        found = os.lstat(path)
-    except OSError as error:
-        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+    found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
         raise SpoolUnavailable(f"{path} is a link or no file")
     if found.st_uid != os.geteuid():
@@ -102,10 +98,7 @@ def _name_of(user: int) -> str:
 
 
 def _check_header(path: str) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         header = os.read(handle, _HEADER)
     finally:

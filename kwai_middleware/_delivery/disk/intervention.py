@@ -138,7 +138,7 @@ class _Part:
         self.counts.rejected += is_rejected
 
 
-def leave_no_trace(inspection: Inspection, max_bytes: int) -> str | None:
+def leave_no_trace(inspection: Inspection, max_bytes: int, patience: float = _PATIENCE) -> str | None:
     """See to it that no byte of deleted records is in the file or its log; returns what is in the way of that.
 
     SQLite overwrites what is deleted, but not the copies that it has made while it moved records from page to page
@@ -147,6 +147,7 @@ def leave_no_trace(inspection: Inspection, max_bytes: int) -> str | None:
     Args:
         inspection: The file.
         max_bytes: That file and log may have together, before apps throw records away.
+        patience: Seconds to wait for those who read.
     """
     database = inspection.database
     ((size,),) = database.read("PRAGMA page_size")
@@ -156,7 +157,7 @@ def leave_no_trace(inspection: Inspection, max_bytes: int) -> str | None:
     if size * (pages - free) > max_bytes // 3:
         return "so much waits that the file cannot be written anew"
     database.read("VACUUM")
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while database.read("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
         if time.monotonic() >= until:
             return "other processes read all the time, so the log cannot be emptied"
