@@ -52,6 +52,7 @@ class Upkeep:
         self._ticks = ticks
         self._largest_log = min(schema.LARGEST_LOG, bounds.max_bytes // _PART_OF_ALL)
         self._next = self._next_log = self._next_room = -_EVERY
+        self._rounds = 0
 
     def before_append(self, database: Database) -> None:
         """Shorten the log when whoever ships does not: nobody may, or it is behind."""
@@ -79,8 +80,7 @@ class Upkeep:
     def is_short_of_room(self) -> None:
         """Say that it did not help: to try again for each record that does not fit would only cost."""
         if self._is_time(self._next_room):
-            self._rounds = 0
-        self._next_room = self._ticks() + _SOON
+            self._next_room = self._ticks() + _SOON
 
     def now_and_then(self, database: Database, *, is_idle: bool) -> None:
         """Every few seconds, give up what is too old; when nothing waits, leave no trace of what was."""
