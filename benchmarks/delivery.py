@@ -228,28 +228,27 @@ def shipping(quick: bool) -> None:
     count = 1000 if quick else 10_000
     for name, pace in (("in bulk", 60_000), ("as singles", 0)):
         with vendor() as url, settings(base_url=url, bulk_per_minute=pace) as ours:
-            with tempfile.TemporaryDirectory():
-                delivery = Delivery(ours)
-                # Filled while nobody ships.
-                delivery._engine._appended = lambda: None
-                delivery._engine._recorder._appended = lambda: None
-                for _ in range(count):
-                    delivery.submit(call(10_000))
-                    while delivery._engine._calls.waiting > 5000:
-                        time.sleep(0.01)
-                while delivery.stats().spooled < count:
+            delivery = Delivery(ours)
+            # Filled while nobody ships.
+            delivery._engine._appended = lambda: None
+            delivery._engine._recorder._appended = lambda: None
+            for _ in range(count):
+                delivery.submit(call(10_000))
+                while delivery._engine._calls.waiting > 5000:
                     time.sleep(0.01)
-                begun, cpu = time.perf_counter(), time.process_time()
-                delivery.flush(120)
-                took = time.perf_counter() - begun
-                each = (time.process_time() - cpu) / count * 1e6
-                show(
-                    f"shipping {name} [1/s, CPU µs each]",
-                    f"{count / took:.0f}",
-                    f"{each:.0f}",
-                    delivery.stats().pending,
-                )
-                delivery.close(0)
+            while delivery.stats().spooled < count:
+                time.sleep(0.01)
+            begun, cpu = time.perf_counter(), time.process_time()
+            delivery.flush(120)
+            took = time.perf_counter() - begun
+            each = (time.process_time() - cpu) / count * 1e6
+            show(
+                f"shipping {name} [1/s, CPU µs each]",
+                f"{count / took:.0f}",
+                f"{each:.0f}",
+                delivery.stats().pending,
+            )
+            delivery.close(0)
 
 
 MEASUREMENTS = {each.__name__: each for each in (to_disk, steps, loop_lag, memory, at_exit, shipping)}

@@ -112,6 +112,7 @@ def test_all_are_delivered(body: bytes) -> None:
         told(2, 1, [{"index": None}]),
         told(2, 1, [{"index": 0}, {"index": 1}]),
         told(1, 2, [{"index": 1}, {"index": 1}]),
+        told(2, 1, [{"index": 1}, {"index": 1}]),
         told(1, 2, [{"index": 1}]),
         told(3.0, 0, []),
         told("3", 0, []),

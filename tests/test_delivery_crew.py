@@ -272,7 +272,7 @@ def test_closed_it_can_be_used_again() -> None:
 
 
 BEGINNING = f"""
-import json, os, sys, threading
+import json, os, sys, threading, time
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._secret import Secret
@@ -302,26 +302,38 @@ def run(api: LogsAPI, program: str, *options: str) -> str:
 
 
 FORKING = """
+def sockets():
+    files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return sum(os.path.islink(file) and os.readlink(file).startswith("socket:") for file in files)
+
+def close():
+    crew.close()
+    until = time.monotonic() + 30
+    while sockets() and time.monotonic() < until:
+        time.sleep(0.01)
+    print(sockets(), "left open", flush=True)
+
 def fork(prefix):
     child = os.fork()
     if not child:
         print(send(prefix), flush=True)
-        crew.close()
+        close()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 
 print(send("before"), flush=True)
 fork("child")
 print(send("after"), flush=True)
-crew.close()
+close()
 fork("another child")
 """
 
 
 def test_a_forked_child_uses_connections_and_threads_of_its_own() -> None:
-    """A crew that has been at work before a fork works on both sides of it, and answers do not cross."""
-    with logs_api() as api:
-        assert "{'delivered'}\n" * 4 == run(api, BEGINNING + FORKING)
+    """A crew that has been at work before a fork works on both sides of it, and holds no connection of the other's."""
+    with logs_api(Gate(4)) as api:
+        sent, closed = "{'delivered'}\n", "0 left open\n"
+        assert sent + (sent + closed) * 3 == run(api, BEGINNING + FORKING)
     assert 32 == len(set(api.arrived)) == len(api.arrived)
 
 

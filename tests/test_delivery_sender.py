@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -17,6 +18,7 @@ from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.verdict import Fate, Verdict
 from kwai_middleware._delivery.way import way_to
 from kwai_middleware._secret import Secret
+from tests.support.exposure import exposures
 from tests.support.processes import free_port
 from tests.support.raw_server import Connection, raw_server
 
@@ -456,6 +458,17 @@ def test_an_unforeseen_error_closes_the_connection_and_goes_on(api_of_one: str) 
     with pytest.raises(TypeError):
         sender.send({"not": "bytes"}, 20.0)  # type: ignore[arg-type]  # the point of the test
     assert Fate.DELIVERED is sender.send(b"{}", 20.0).fate
+    sender.close()
+
+
+@pytest.mark.parametrize("timeout", [20.0, "no number"])
+def test_an_unforeseen_error_shows_no_key(api_of_one: str, timeout: Any) -> None:
+    """An error reporter that takes the locals of every frame with it does not get the app's key."""
+    sender = Sender(api_of_one, KEY)
+    assert Fate.DELIVERED is sender.send(b"{}", 20.0).fate
+    with pytest.raises(TypeError) as caught:
+        sender.send(b"{}" if timeout == "no number" else {"not": "bytes"}, timeout)  # type: ignore[arg-type]
+    assert [] == exposures(caught.value, KEY.reveal(), below="send")
     sender.close()
 
 

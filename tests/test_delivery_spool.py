@@ -438,7 +438,7 @@ class MemoryMachine(RuleBasedStateMachine):
         assert self.spool.is_settled(self.spool.position()) is (not self.waiting)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.__doc__ = (
     "Whatever happens to a spool in memory, in whatever order, it agrees with the model and its ledger balances."

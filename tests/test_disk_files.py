@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk import files, network
+from kwai_middleware._delivery.disk.aside import forget_aside, put_aside
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolUnavailable
 from kwai_middleware._delivery.disk.network import on_network
-from tests.support.spool_files import ANOTHER_USER, record, records_in, run, running, spool_at
+from tests.support.spool_files import ANOTHER_USER, folder_of_somebody, record, records_in, run, running, spool_at
 
 BESIDE = ("-wal", "-shm", ".lock")
 
@@ -242,7 +245,7 @@ def test_looking_at_the_files_does_not_take_the_locks_away(tmp_path: Path) -> No
     meanwhile = (
         "from kwai_middleware._delivery.disk import files; files.folder_for(path), files.made(path),"
         " files.checked(path), files.identity(path), files.beside(path), files.size_of(path + '-wal');"
-        " files.forget_aside(path, time.time()); print('checked')"
+        " files.remove_leftovers(path); print('checked')"
     )
     with running(HOLDER.format(meanwhile=meanwhile), path) as holder:
         assert holder.stdout is not None
@@ -302,7 +305,7 @@ def test_two_files_put_aside_in_the_same_second_are_both_there(tmp_path: Path) -
         path.write_text(content)
         if content != "two":
             Path(f"{path}-wal").write_text(f"log of {content}")
-        files.put_aside(str(path), "now")
+        put_aside(str(path), "now")
     found = {each.name: each.read_text() for each in tmp_path.iterdir()}
     assert {
         "x.db.corrupt-now": "one",
@@ -320,10 +323,10 @@ def test_what_was_put_aside_is_removed_with_age_and_nothing_else(tmp_path: Path)
     others = ["x.db", "x.db-wal", "x.db.lock", "y.db.corrupt-20260101T000000", "xx.db.corrupt-1"]
     for name in (*ours, *others):
         (tmp_path / name).write_bytes(b"")
-    assert 0 == files.forget_aside(str(path), time.time() - 60)
-    assert 2 == files.forget_aside(str(path), time.time() + 60)
+    assert 0 == forget_aside(str(path), time.time() - 60)
+    assert 2 == forget_aside(str(path), time.time() + 60)
     assert sorted(others) == sorted(each.name for each in tmp_path.iterdir())
-    assert 0 == files.forget_aside(str(tmp_path / "nowhere" / "x.db"), time.time())
+    assert 0 == forget_aside(str(tmp_path / "nowhere" / "x.db"), time.time())
 
 
 def test_what_cannot_be_renamed_is_said(tmp_path: Path) -> None:
@@ -331,7 +334,7 @@ def test_what_cannot_be_renamed_is_said(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 250)
     path.write_bytes(b"")
     with pytest.raises(SpoolUnavailable, match="too long"):
-        files.put_aside(str(path), "now")
+        put_aside(str(path), "now")
     assert path.exists()
 
 
@@ -387,3 +390,84 @@ def test_where_the_system_does_not_tell_a_disk_counts_as_local(tmp_path: Path) -
     """Not every system has such a list, macOS has none; then SQLite itself has to notice."""
     assert None is on_network("/", str(tmp_path / "nothing"))
     assert None is on_network(str(tmp_path))
+
+
+def test_a_database_on_a_network_s_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kind of this very disk among those of networks, nothing is made on it."""
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    kinds = frozenset(words[words.index("-") + 1] for words in lines)
+    monkeypatch.setattr(network, "_NETWORK", kinds)
+    with pytest.raises(SpoolUnavailable, match="network's disk"):
+        used(tmp_path / "x.db")
+    assert [] == list(tmp_path.iterdir())
+
+
+# Between two looks
+
+
+def test_a_lock_that_is_deleted_while_it_is_taken_is_taken_again(tmp_path: Path) -> None:
+    """Whoever gets the lock of a file that has lost its name would be alone with it; so it looks again."""
+    path = str(tmp_path / "x.db")
+    deletions = [1, 1]
+
+    def delete(event: str, _: object) -> None:
+        if event == "fcntl.flock" and deletions and os.path.exists(f"{path}.lock"):
+            deletions.pop()
+            os.unlink(f"{path}.lock")
+
+    sys.addaudithook(delete)
+    with files.exclusively(path):
+        assert [] == deletions
+        assert os.path.exists(f"{path}.lock")
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_used(tmp_path: Path) -> None:
+    """What was opened has to be what is there."""
+    path = tmp_path / "x.db"
+
+    class Replacing(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if "temp_store" in sql:
+                path.rename(tmp_path / "elsewhere")
+                path.write_bytes(b"")
+            return super().execute(sql, *values)
+
+    used(path)
+    database = Database(str(path), connection_type=Replacing)
+    with pytest.raises(SpoolUnavailable, match="replaced while it was opened"):
+        database.read("SELECT 1")
+
+
+def test_whatever_the_system_refuses_is_said_in_its_words(tmp_path: Path) -> None:
+    """No error of the system's leaves as anything but what the spool in memory steps in for."""
+    long = str(tmp_path / ("n" * 300))
+    (tmp_path / "x.db-wal").mkdir()
+    attempts: list[Callable[[], object]] = [
+        lambda: files.identity(long),
+        lambda: files.made(long),
+        lambda: files.checked(long),
+        lambda: files.remove_leftovers(str(tmp_path / "x.db")),
+    ]
+    for attempt in attempts:
+        with pytest.raises(SpoolUnavailable, match=r"too long|directory|permitted"):
+            attempt()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_taken_for_an_empty_one() -> None:
+    """A right that was taken away for a moment is no deleted file: nothing is begun anew, all is there afterwards."""
+    program = """
+become_somebody()
+spool, folder = spool_at(path), os.path.dirname(path)
+spool.append([record("before")])
+os.chmod(folder, 0)
+try:
+    spool.append([record("refused")])
+except SpoolUnavailable as error:
+    print("denied" in str(error))
+os.chmod(folder, 0o700)
+spool.append([record("after")])
+print(records_in(spool))
+spool.close()
+"""
+    with folder_of_somebody() as folder:
+        assert "True\n['before', 'after']\n" == run(program, folder / "x.db")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kwai_middleware._delivery.disk import ageing, claims, tables
+from kwai_middleware._delivery.disk import ageing, claims, renewal, tables
 from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
-from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
 from tests.support.spooling import (
@@ -326,6 +327,26 @@ def test_a_great_many_old_records_are_given_up_in_turns(host: Host) -> None:
     assert 2 * ageing.AT_ONCE + 1 == spool.counters().evicted
 
 
+def test_giving_up_makes_way_for_sending(host: Host) -> None:
+    """On a slow disk the rest of what is too old waits for the next lease, and that for nothing."""
+
+    class Slow(sqlite3.Connection):
+        def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
+            if statement.startswith("DELETE FROM records"):
+                time.sleep(0.3)
+            return super().executemany(statement, values)
+
+    spool = host.spool(connection_type=Slow)
+    spool.append(records(*range(3 * ageing.AT_ONCE)))
+    host.passes(WEEK)
+    spool.append(records("young"))
+    (row,) = leased(spool)
+    assert 2 * ageing.AT_ONCE == spool.counters().evicted
+    settle(spool, [row], "returned")
+    assert ["young"] == names(leased(spool, 9))
+    assert 3 * ageing.AT_ONCE == spool.counters().evicted
+
+
 # Several destinations in one file.
 
 
@@ -377,6 +398,36 @@ def test_each_process_waits_for_its_own_records_only(host: Host) -> None:
     assert not other.is_settled(other.position())
     settle(other, rows)
     assert other.is_settled(other.position())
+
+
+def test_a_lease_of_the_old_file_means_nothing_in_the_new_one(host: Host) -> None:
+    """Though another record lies at the same place there, on lease to the same process until the same moment."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    settle(spool, leased(spool))
+    old = leased(spool)
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    spool.append(records(2))
+    new = leased(spool, 9)
+    assert ["1", "2"] == names(new)
+    assert old[0].position == new[1].position
+    settle(spool, old)
+    assert (0, 2) == (spool.counters().delivered, spool.counters().pending)
+
+
+def test_after_a_renewal_without_records_nothing_is_waited_for(host: Host) -> None:
+    """What was settled in the old file is settled, though the new one counts anew."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    settle(spool, leased(spool, 9))
+    mark = spool.position()
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    assert spool.is_settled(mark)
+    spool.append(records(2))
+    assert spool.is_settled(mark)
+    assert not spool.is_settled(spool.position())
 
 
 def test_counters_of_a_file_that_cannot_be_read_are_the_last_ones(host: Host) -> None:
@@ -453,6 +504,21 @@ def test_an_idle_spool_leaves_no_text_of_what_it_delivered(host: Host) -> None:
         assert without_a_trace(host.path, text)
     assert host.path.stat().st_size < 200_000
     assert 160 == spool.counters().delivered
+
+
+def test_an_idle_spool_does_nothing_to_the_disk(host: Host) -> None:
+    """What is tidy stays as it is, however often somebody looks."""
+    spool = host.spool()
+    spool.append(records(0))
+    settle(spool, leased(spool))
+    seen: list[list[tuple[str, int, int]]] = []
+    for _ in range(5):
+        host.passes(5.0)
+        assert [] == leased(spool)
+        files = sorted(host.path.parent.iterdir())
+        seen.append([(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files])
+    # The first time it tidies up, then lets go of its claim, and tidies up after that.
+    assert seen[1] == seen[2] == seen[3] == seen[4]
 
 
 def test_an_idle_process_cleans_up_after_another(host: Host) -> None:
@@ -537,6 +603,50 @@ def test_what_could_not_be_appended_has_not_been(host: Host, moody: type[Moody])
 # A file in the place of another.
 
 
+def test_who_only_looks_makes_no_file(host: Host) -> None:
+    """Numbers, marks and the end of a process that recorded nothing; numbers of a file that is there are shown."""
+    spool, other = host.spool(), host.spool()
+    assert SpoolCounters() == spool.counters()
+    assert spool.is_settled(spool.position())
+    spool.close()
+    assert [] == list(host.path.parent.iterdir())
+    other.append(records(0))
+    assert 1 == host.spool().counters().pending
+
+
+def test_records_of_a_deleted_file_are_saved_whoever_finds_out(host: Host) -> None:
+    """Also by a part of the process that has never looked into the old one."""
+    one, other = host.spool(), host.spool()
+    for spool in (one, other):
+        spool.append(records("saved"))
+        mark = spool.position()
+        for each in host.path.parent.iterdir():
+            each.unlink()
+        if spool is one:
+            assert not spool.is_settled(mark)
+        assert ["saved"] == names(leased(spool))
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_used(host: Host) -> None:
+    """Two files at once are no spool; the next attempt finds the new one."""
+
+    class Hasty(sqlite3.Connection):
+        is_done = False
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if statement == "SELECT 1" and not Hasty.is_done:
+                Hasty.is_done = True
+                for each in host.path.parent.iterdir():
+                    each.unlink()
+            return super().execute(statement, *values)
+
+    spool = host.spool(connection_type=Hasty)
+    with pytest.raises(SpoolUnavailable, match="replaced while it was opened"):
+        spool.append(records(0))
+    spool.append(records(1))
+    assert ["1"] == names(leased(spool, 9))
+
+
 def test_records_of_a_file_that_is_deleted_go_into_a_new_one(host: Host) -> None:
     """Each process saves its own; what was on lease in the old one means nothing in the new one."""
     one, other = host.spool(), host.spool()
@@ -582,6 +692,69 @@ def test_records_that_fit_nowhere_are_counted(host: Host, caplog: pytest.LogCapt
     assert ["0", "100"] == [each.record_id for each in rescued]
     assert "148 records of a file that is gone" in caplog.text
     assert spool.is_settled((0, 150))
+
+
+def test_a_file_that_was_never_a_spool_is_put_aside(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """It is kept under another name, and said; work goes on in a new one."""
+    host.path.write_bytes(b"this is no database " * 1000)
+    spool = host.spool()
+    assert 1 == spool.append(records(0))
+    assert ["0"] == names(leased(spool))
+    (aside,) = host.path.parent.glob("spool.db.corrupt-*")
+    assert aside.read_bytes().startswith(b"this is no database")
+    assert str(aside) in caplog.text
+
+
+def test_what_can_be_read_of_a_damaged_file_is_saved(host: Host) -> None:
+    """The process that finds the damage puts the file aside; the others follow, each with what it can read."""
+    one, other = host.spool(), host.spool()
+    one.append([record(number, 10_000) for number in range(400)])
+    one._upkeep._empty_log(one._attached.appending)
+    size = host.path.stat().st_size
+    with host.path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    other.append(records("new"))
+    assert 1 == one.append(records("newer"))
+    assert [] != list(host.path.parent.glob("spool.db.corrupt-*"))
+    rows = leased(one, 999)
+    assert {"new", "newer"} <= set(names(rows))
+    assert len(rows) == len(set(names(rows))) < 402
+    assert balanced(one.counters())
+
+
+def test_of_two_who_find_the_damage_one_puts_the_file_aside(host: Host) -> None:
+    """The second one leaves the new file alone."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    other.append(records(1))
+    damage = SpoolCorrupt("damaged")
+    renewal.given_up((one._attached.appending,), damage)
+    assert not host.path.exists()
+    other.append(records(2))
+    renewal.given_up((one._attached.appending,), damage)
+    assert 1 == len([each for each in host.path.parent.iterdir() if each.match("*.corrupt-???????????????")])
+    assert ["0", "1", "2"] == sorted(names(leased(one, 9)))
+
+
+def test_two_threads_that_find_the_file_gone_make_one_new_one(host: Host) -> None:
+    """Who comes second goes on in the file of the first."""
+    spool = host.spool()
+    spool.append(records(0))
+    rounds: list[int] = []
+
+    def overtaken() -> int:
+        rounds.append(spool._attached.generation)
+        if len(rounds) == 1:
+            for each in host.path.parent.iterdir():
+                each.unlink()
+            spool.append(records(1))
+            raise SpoolGone("as the other one was told")
+        return 7
+
+    assert 7 == spool._attached.attempt(overtaken)
+    assert [0, 1] == rounds
+    assert ["0", "1"] == names(leased(spool, 9))
 
 
 # Growth.

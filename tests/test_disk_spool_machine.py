@@ -149,14 +149,8 @@ class Machine(RuleBasedStateMachine):
             assert count == taken
             self.certain.update(names)
 
-    @rule(
-        target=leases,
-        number=st.integers(0, 2),
-        rows=st.integers(1, 5),
-        bulk=st.booleans(),
-        crash=crashes(25),
-    )
-    def lease(self, number: int, rows: int, bulk: bool, crash: tuple[int, bool] | None) -> object:
+    @rule(target=leases, number=st.integers(0, 2), rows=st.integers(1, 5), bulk=st.booleans(), crash=crashes(25))
+    def lease(self, number: int, rows: int, bulk: bool, crash: tuple[int, bool] | None) -> Any:
         handout = self.surely(number, lambda spool: spool.lease(rows, LARGE, bulk=bulk), crash)
         if handout is None:
             return multiple()
@@ -166,6 +160,14 @@ class Machine(RuleBasedStateMachine):
             assert row.record_id not in self.held, "on valid lease twice"
             self.held[row.record_id] = (number, row)
         return multiple(*((number, row) for row in handout.rows))
+
+    @rule(target=leases, number=st.integers(0, 1), rows=st.integers(1, 5), crash=crashes(25))
+    def take_over(self, number: int, rows: int, crash: tuple[int, bool] | None) -> object:
+        """The shipper stalls for too long, and perhaps wakes up later."""
+        self.append(number, 2, None)
+        stalled = self.lease(number, rows, True, None)
+        self.time_passes(LEASE_TIME)
+        return multiple(*stalled.values, *self.lease(1 - number, rows, True, crash).values)
 
     @rule(
         lease=leases,
@@ -309,6 +311,6 @@ class Machine(RuleBasedStateMachine):
         assert sorted(pending) == sorted(found)
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.__doc__ = "Whatever happens on a shared file, and whoever dies when, nothing is lost or on lease twice."

@@ -47,7 +47,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 def test_four_processes_ship_everything_exactly_once(host: Host) -> None:
     """All append and ship from one file at full speed, and nobody dies."""
-    count = 400
+    count = 200
     fleet = [started(host.path, name, count, 10_000, 5) for name in range(4)]
     assert ["ready"] * 4 == [first_line(process) for process in fleet]
     for process in fleet:

@@ -310,7 +310,7 @@ def test_what_no_spool_took_is_counted_when_the_process_ends(
     for call in (completed(record_id="poison"), Large(completed, size=1024 * 1024), completed()):
         calls.put(call)
     spool.faults.left["append"] = 3
-    recorder._has_large_in_hand = True  # noqa: SLF001 - as in the middle of recording one
+    recorder._has_large_in_hand = True
     recorder.between()
     recorder.between()
     recorder.between()

@@ -202,8 +202,10 @@ class Engine:
             unrecorded += 1
         # What a thread still has in hand comes too late.
         self._lost += self._calls.account().in_memory
-        waiting = self._spool.counters().pending
-        undelivered = self._spool.close(is_shipping=self._shipping.running)
+        # A thread that is late may hold the disk, or wait for it in vain: nobody else touches it then.
+        is_in_use = self._recording.running or self._shipping.running
+        undelivered = self._spool.close(is_in_use=is_in_use)
+        waiting = 0 if is_in_use else self._spool.counters().pending
         if unrecorded or undelivered:
             self._lost += unrecorded + undelivered
             _logger.warning(
@@ -214,11 +216,11 @@ class Engine:
                 unrecorded,
                 self._shipper.weather.last_error,
             )
-        if waiting > undelivered:
+        if waiting:
             _logger.info(
                 "kwai_middleware: %d records wait on disk for the next process, or for"
                 " `python -m kwai_middleware spool drain`. Last error: %s",
-                waiting - undelivered,
+                waiting,
                 self._shipper.weather.last_error,
             )
 
@@ -257,10 +259,13 @@ class Engine:
         for watcher in tuple(self._watchers):
             watcher.ring()
 
-    def _shipping_ended(self) -> None:
-        if self._has_ended:
-            # Nobody waits for an answer any more, if somebody did when all was closed.
+    def _close_late(self) -> None:
+        """Let go of the disk, if that could not be when all was closed."""
+        if self._has_ended and not (self._recording.running or self._shipping.running):
             self._spool.close()
+
+    def _shipping_ended(self) -> None:
+        self._close_late()
         self._progressed()
 
     def _recording_ended(self) -> None:
@@ -269,6 +274,7 @@ class Engine:
         if self._has_ended:
             # It died of what it had in hand, or was late.
             self._recorder.give_up()
+        self._close_late()
         self._progressed()
 
 

@@ -140,14 +140,18 @@ class FallbackSpool:
             disk_error=self._reason if self._is_failing else None,
         )
 
-    def close(self, *, is_shipping: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
+        if is_in_use:
+            # The lock may be held by a thread that waits for the disk.
+            self._is_closed = True
+            return self._memory.close()
         self._try_at = 0.0
         self._moved_back()
         with self._lock:
             self._is_closed = True
             lost = self._memory.close()
-        return lost + self._disk.close(is_shipping=is_shipping)
+        return lost + self._disk.close()
 
     def _is_settled_in_memory(self, mark: int) -> bool:
         return self._memory.is_settled(max(mark, self._rescued_up_to))

@@ -180,7 +180,7 @@ class MemorySpool:
                     self._forget(row.position)
                     self._appended -= 1
 
-    def close(self, *, is_shipping: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False) -> int:
         """Throw away what waits, and take nothing in any more."""
         with self._lock:
             self._is_closed = True

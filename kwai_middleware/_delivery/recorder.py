@@ -14,6 +14,7 @@ from kwai_middleware._delivery import media as media_
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
+from kwai_middleware._delivery.mending import encodable
 from kwai_middleware._delivery.spool import Record, Spool
 from kwai_middleware._native import Doorbell
 from kwai_middleware._pace import Pace, breathe
@@ -255,9 +256,10 @@ class Recorder:
         if self._mask is not None:
             completed = self._mask.masked(completed, secrets)
         caller = completed.caller
-        return Record(
-            completed.record_id, log_entry.encode(completed, secrets), None if caller is None else caller.identifier
-        )
+        customer = None if caller is None or caller.identifier is None else encodable(caller.identifier)
+        # The entry first: an app's own record may hold anything, and that knows what to do about it.
+        entry = log_entry.encode(completed, secrets)
+        return Record(encodable(str(completed.record_id)), entry, customer)
 
 
 def _size_of(call: Call) -> int:

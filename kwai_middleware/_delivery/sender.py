@@ -124,6 +124,9 @@ class Sender:
         except ConnectionError as error:
             # Whoever finds a request too large says so and closes, without reading it to its end.
             return error
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            # Without the inner frames: they hold the headers, and the app's error reporter would show them.
+            raise error.with_traceback(None) from None
         return None
 
     def _open_way(self, timeout: float) -> Way:

@@ -179,11 +179,10 @@ class Spool(Protocol):
         """Return one consistent view of the ledger."""
         ...
 
-    def close(self, *, is_shipping: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False) -> int:
         """Let go; returns how many pending records are lost by it. A closed spool takes nothing in.
 
         Args:
-            is_shipping: Somebody still waits for the answer to a request, and will say what became
-                of its records; then it is to be closed once more.
+            is_in_use: A thread is still at it: it is to be closed once more when that has ended.
         """
         ...

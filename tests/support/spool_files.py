@@ -70,8 +70,11 @@ def folder_of_somebody() -> Iterator[Path]:
 
 def start(program: str, *arguments: str | Path, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Start a program after `PROGRAM`; it can be talked to line by line."""
+    # Somebody else cannot write down what was measured, and a hundred children take too long to.
+    unmeasured = ("KWAI_", "COV") if "become_somebody()" in program or "range(100)" in program else ("KWAI_",)
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-u", *NO_FORK_WARNING, *options, "-c", PROGRAM + program, *map(str, arguments)],
+        env={name: value for name, value in os.environ.items() if not name.startswith(unmeasured)},
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -47,17 +47,20 @@ class Attachment:
         """For the recording thread, the shipping thread, and whoever only looks."""
         self.renewing = native.lock()
         """Held until the records of a file that is gone are saved."""
+        self.is_open = False
         self._save = save
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
         """Do something with the file; when it turns out to be gone or damaged, once more with a new one."""
         generation = self.generation
         try:
+            self._open()
             return operation()
         except (SpoolGone, SpoolCorrupt) as error:
             with self.renewing:
                 if generation == self.generation:
                     self._renew(error)
+        self._open()
         return operation()
 
     def close(self) -> None:
@@ -65,12 +68,28 @@ class Attachment:
         for database in self._databases():
             database.close()
 
+    def _open(self) -> None:
+        """Open all three before the first of them is used: each is to notice when the file has been replaced."""
+        if self.is_open:
+            return
+        with self.renewing:
+            try:
+                for database in self._databases():
+                    database.read("SELECT 1")
+                if len({database.seen for database in self._databases()}) > 1:
+                    raise SpoolUnavailable(f"{self.path} was replaced while it was opened")
+            except BaseException:
+                renewal.closed(self._databases())
+                raise
+            self.is_open = True
+
     def _renew(self, error: SpoolUnavailable) -> None:
         renewal.given_up(self._databases(), error)
         # All at once: no other thread is to take the one file for the other.
         with self.appending.held(), self.shipping.held(), self.reading.held():
             old = renewal.detached(self._databases())
             self.generation += 1
+            self.is_open = False
         self._save(renewal.saved(old, self.destination, self.owner))
 
     def _databases(self) -> tuple[Database, Database, Database]:

@@ -76,7 +76,7 @@ class Database:
         """
         if self._away_until and (wait := self._away_until - time.monotonic()) > 0:
             native.sleep(min(wait, _AWAY))
-        with self._turn(lambda connection: connection.execute("BEGIN IMMEDIATE")) as (seat, connection, _):
+        with self._turn(_begin_writing) as (seat, connection, _):
             try:
                 yield connection
                 if seat.pid != os.getpid():
@@ -232,7 +232,6 @@ class Database:
         )
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        schema.version_of(connection)
         schema.prepare(connection)
         schema.upgrade(connection, self._steps)
         # In a folder where others may add files, somebody can have been quicker than SQLite with those beside it.
@@ -240,3 +239,8 @@ class Database:
         self._seen_beside = files.beside(self.path)
         if files.identity(self.path) != self.seen:
             raise SpoolUnavailable(f"{self.path} was replaced while it was opened")
+
+
+def _begin_writing(connection: sqlite3.Connection) -> None:
+    # Closed here, under the lock: what is left of a cursor goes into SQLite once more when it is thrown away.
+    connection.execute("BEGIN IMMEDIATE").close()

@@ -1,4 +1,4 @@
-"""The spool's files: who may have them, where they may lie, and how they are put aside.
+"""The spool's files: who may have them, where they may lie, and who may open one.
 
 Nothing here opens a database file that exists. To close it again would take SQLite's locks away
 from the process's other connections: the system forgets all of them at the first close.
@@ -18,25 +18,23 @@ from kwai_middleware import _native as native
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolUnavailable
 
 __all__ = [
+    "BESIDE",
     "Beside",
     "Identity",
     "beside",
     "checked",
     "exclusively",
     "folder_for",
-    "forget_aside",
     "identity",
     "is_ours",
     "made",
     "make_ours",
-    "put_aside",
     "remove_leftovers",
     "size_of",
 ]
 
 _IN_USE: Final = ("-wal", "-shm")
-_BESIDE: Final = (*_IN_USE, "-journal")
-_ASIDE: Final = ".corrupt-"
+BESIDE: Final = (*_IN_USE, "-journal")
 _OWNER_ONLY: Final = 0o600
 _OURS: Final = b"kwai-middleware\n"
 _LONGEST_PATH: Final = 500
@@ -114,16 +112,12 @@ def folder_for(path: str) -> None:
 def _make_folders(folder: str) -> None:
     if os.path.lexists(folder):
         return
-    parent = os.path.dirname(folder)
-    if parent != folder:
-        _make_folders(parent)
-    try:
+    _make_folders(os.path.dirname(folder))
+    # Unless another process was quicker.
+    with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    except FileExistsError:
-        # Another process was quicker.
-        return
-    # The process's umask may have taken more than others' rights.
-    os.chmod(folder, 0o700)
+        # The process's umask may have taken more than others' rights.
+        os.chmod(folder, 0o700)
 
 
 def made(path: str) -> bool:
@@ -154,7 +148,7 @@ def checked(path: str) -> None:
         SpoolUnavailable: One of them is a link, has a second name, belongs to another user, or is no file.
     """
     rights = _OWNER_ONLY
-    for each in (path, *(path + suffix for suffix in _BESIDE)):
+    for each in (path, *(path + suffix for suffix in BESIDE)):
         try:
             found = os.lstat(each)
             _check(each, found)
@@ -236,52 +230,13 @@ def remove_leftovers(path: str, before: Beside = ()) -> None:
         SpoolUnavailable: It cannot be removed.
     """
     is_empty = not size_of(path)
-    for each in _BESIDE:
+    for each in BESIDE:
         found = identity(path + each)
         if found is not None and (is_empty or found in before):
             try:
                 os.unlink(path + each)
             except OSError as error:
                 raise SpoolUnavailable(f"{path}{each}: {error.strerror}") from None
-
-
-def put_aside(path: str, suffix: str) -> str:
-    """Give a file, and those beside it, another name; returns that name.
-
-    Raises:
-        SpoolUnavailable: It cannot be renamed.
-    """
-    aside = f"{path}{_ASIDE}{suffix}"
-    number = 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = f"{path}{_ASIDE}{suffix}-{number}"
-    try:
-        # Those beside it first: an end of the process in between must not leave them to a new file.
-        for each in _BESIDE:
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path + each, aside + each)
-        os.rename(path, aside)
-    except OSError as error:
-        raise SpoolUnavailable(f"{path}: {error.strerror}") from None
-    return aside
-
-
-def forget_aside(path: str, older_than: float) -> int:
-    """Remove what was put aside before a time, in seconds since 1970; returns how many files that were.
-
-    There are records in them, and nobody may keep those for ever.
-    """
-    folder, name = os.path.split(path)
-    removed = 0
-    with contextlib.suppress(OSError):
-        for each in os.listdir(folder):
-            aside = os.path.join(folder, each)
-            # The time of the last change to its name or rights: when it was put aside, at the earliest.
-            if each.startswith(name + _ASIDE) and os.lstat(aside).st_ctime < older_than:
-                os.unlink(aside)
-                removed += 1
-    return removed
 
 
 def _opened(lock: str) -> int:

@@ -1,4 +1,4 @@
-"""Forks and open databases: none happens inside of SQLite, and a child first lets go of what it has inherited."""
+"""Forks and open databases: none happens inside of SQLite or with a file open, as far as a fork tells us of it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ _hooks: Final = itertools.count()
 
 
 def let_go_of_inherited() -> None:
-    """Close, in a forked child, what the parent had open. To be called before the child opens a file itself.
+    """Close, in a forked child, what the parent had open all the same: a fork in C tells nobody beforehand.
+
+    To be called before the child opens a file itself.
 
     SQLite counts a process's locks on a file in its own memory. A child inherits the count, but not the
     locks: what it opened would count as locked and not be so, and lose its log when the parent leaves.
@@ -104,6 +106,8 @@ def _hold_all() -> None:
     for seat in list(_seats.copy().values()):
         if seat.pid == pid and seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
             held.append(seat.lock)
+            # The next use opens it again. A child that inherits nothing has nothing to let go of.
+            seat.close()
 
 
 def _release() -> None:

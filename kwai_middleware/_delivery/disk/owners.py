@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -35,12 +36,11 @@ def is_dead(owner: str, proc: str = "/proc") -> bool:
     if namespace != _namespace(proc) or not (number.isascii() and number.isdigit() and 0 < len(number) < 10):
         return False
     try:
-        os.kill(int(number), 0)
+        # Another user's: it has been given the number since, or it is ours and has changed its user.
+        with contextlib.suppress(PermissionError):
+            os.kill(int(number), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        # Another user's: it has been given the number since, or it is ours and has changed its user.
-        pass
     state, started = _looked_up(int(number), proc)
     before = rest.partition(":")[0]
     # The number may have been given to another process since.

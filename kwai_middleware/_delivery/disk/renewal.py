@@ -11,12 +11,13 @@ from typing import Final
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk.aside import put_aside
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
 from kwai_middleware._delivery.disk.forks import Seat
 from kwai_middleware._delivery.spool import Record
 
-__all__ = ["detached", "given_up", "saved"]
+__all__ = ["closed", "detached", "given_up", "saved"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 _AT_ONCE: Final = 100
@@ -38,10 +39,15 @@ def given_up(databases: Sequence[Database], error: SpoolUnavailable) -> None:
 
 def detached(databases: Sequence[Database]) -> Seat:
     """Let these open a new file with their next use; returns what the first of them had open of the old one."""
-    first, *others = [database.detach() for database in databases]
-    for seat in others:
-        seat.leave()
-    return first
+    first, *others = databases
+    closed(others)
+    return first.detach()
+
+
+def closed(databases: Sequence[Database]) -> None:
+    """Close what these have open, until their next use."""
+    for database in databases:
+        database.detach().leave()
 
 
 def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
@@ -50,7 +56,7 @@ def _put_aside(databases: Sequence[Database], error: SpoolCorrupt) -> None:
         # Of several processes that find out, the first one renames; the others find a new file in its place.
         if files.identity(path) in {database.seen for database in databases}:
             moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-            aside = files.put_aside(path, moment)
+            aside = put_aside(path, moment)
             _logger.error(
                 "kwai_middleware: the spool's file was damaged (%s); it is kept as %s, and work goes on in a new one",
                 error,

@@ -105,8 +105,9 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises:
         SpoolUnavailable: SQLite cannot keep its log here: a network's disk, most likely.
     """
-    # Only before the first table does it count; later it does nothing.
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if version_of(connection) == 0:
+        # Only before the first table does it count; later it would wait for a turn to write.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
     if mode != "wal":
         raise SpoolUnavailable("the file system has no shared memory for SQLite's log")

@@ -127,7 +127,7 @@ class DiskSpool:
             return self._was_settled
         generation, last = cast("tuple[int, int]", position)
         if self._last_position == (0, 0):
-            # Known without the file, which may be the one that cannot be read.
+            # Nothing was appended: no reason to make a file, or to wait for one that cannot be read.
             return True
 
         def settled() -> bool:
@@ -141,15 +141,18 @@ class DiskSpool:
 
     def counters(self) -> SpoolCounters:
         """Return one consistent view of the ledger; the last one, when the file cannot be read."""
+        if not self._attached.is_open and files.identity(self.path) is None:
+            return self._last_counters
         with contextlib.suppress(SpoolUnavailable):
             self._last_counters = self._attached.attempt(self._counters)
         return self._last_counters
 
-    def close(self, *, is_shipping: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
-        if not is_shipping:
-            self._shipping.let_go()
-            self.counters()
+        if not is_in_use:
+            if self._attached.is_open:
+                self._shipping.let_go()
+                self.counters()
             with contextlib.suppress(SpoolUnavailable):
                 self._was_settled = self.is_settled(self.position())
             self._is_closed = True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import ageing, files, schema, tables
+from kwai_middleware._delivery.disk import ageing, aside, files, schema, tables
 from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
 
@@ -18,6 +18,7 @@ ROW_OVERHEAD: Final = 512
 """Bytes that a record occupies beside its text: its other columns, its places in the indexes, what a page wastes."""
 
 _EVERY: Final = 5.0
+_ROUNDS_AN_HOUR: Final = 720
 _SOON: Final = 0.2
 _LONGEST: Final = 0.5
 _MANY_TIMES: Final = 4
@@ -51,6 +52,7 @@ class Upkeep:
         self._ticks = ticks
         self._largest_log = min(schema.LARGEST_LOG, bounds.max_bytes // _PART_OF_ALL)
         self._next = self._next_log = self._next_room = -_EVERY
+        self._rounds = 0
 
     def before_append(self, database: Database) -> None:
         """Shorten the log when whoever ships does not: nobody may, or it is behind."""
@@ -86,6 +88,9 @@ class Upkeep:
             return
         self._next = self._ticks() + _EVERY
         self._evict(database)
+        if not self._rounds % _ROUNDS_AN_HOUR:
+            aside.forget_aside(database.path, older_than=self._clock() - self._bounds.max_pending_age)
+        self._rounds += 1
         if is_idle:
             if database.read("PRAGMA freelist_count") != [(0,)]:
                 database.tidy(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
