@@ -215,6 +215,41 @@ def test_the_block_about_jobs(vendor: Sandbox) -> None:
     assert ["acme", "globex"] == [caller.identifier for caller in seen if caller is not None]
 
 
+def test_the_commands_of_the_spool(vendor: Sandbox, tmp_path: Path) -> None:
+    """Each of them, in the order of the README, does what the words beside it say, without being told a file."""
+    commands = [line.split("  #")[0].strip() for line in block("spool drain", "").strip().split("\n")]
+    environment = {
+        "KEYWORDSAI_API_KEY": "app-key",
+        "KEYWORDSAI_BASE_URL": vendor.gateway_url,
+        "XDG_STATE_HOME": str(tmp_path),
+        "KWAI_EXIT_TIMEOUT": "0",
+    }
+    program = (
+        "import kwai_middleware as kwai\n"
+        "delivery = kwai.default_delivery()\n"
+        "delivery.submit(kwai.CompletedCall(route='direct', model='m', caller=kwai.Caller(identifier='acme')))\n"
+        "while not delivery.stats().spooled: pass"
+    )
+    vendor.logs_mode("hang")
+    run = {"env": {**os.environ, **environment}, "cwd": PROJECT, "capture_output": True, "text": True}
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE, **run)
+    vendor.reset()
+    vendor.logs_mode(422, times=1)
+    said = {}
+    for each in commands:
+        name = each.split()[4]
+        argv = [*each.split()[1:], *(["--yes"] if name == "purge" else [])]
+        said[name] = subprocess.run([sys.executable, *argv], check=False, timeout=DEADLINE, **run)
+    # The vendor refuses it, which is no success.
+    assert {"status": 0, "drain": 1, "rejected": 0, "requeue": 0, "purge": 0} == {
+        name: done.returncode for name, done in said.items()
+    }
+    assert "422" in said["rejected"].stdout
+    assert vendor.gateway_url in said["status"].stdout
+    for folder in tmp_path.rglob("*.db*"):
+        assert b"acme" not in folder.read_bytes()
+
+
 def test_the_pytest_fixtures(tmp_path: Path) -> None:
     """The README's tests pass in a suite of their own."""
     imports = (
