@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import Final
 
-from kwai_middleware._delivery.disk import places, schema
+from kwai_middleware._delivery.disk import places
 from kwai_middleware._delivery.disk.database import Database
-from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 from kwai_middleware._spool_place import AUTO, MEMORY, path_of
 
 __all__ = ["found_in", "location_of", "opened", "put_aside_from"]
-
-_MAGIC: Final = b"SQLite format 3\0"
-_HEADER: Final = 100
-_WRITE_VERSION: Final = 18
-_WITH_LOG: Final = 2
-_APPLICATION: Final = slice(68, 72)
 
 
 def location_of(place: str) -> str | None:
@@ -37,9 +30,7 @@ def found_in(location: str) -> list[str]:
         SpoolUnavailable: The folder cannot be read.
     """
     try:
-        return [path for path in _named(location) if os.lstat(path).st_size > 0]
-    except FileNotFoundError:
-        return []
+        return [path for path in _named(location) if _is_something(path)]
     except OSError as error:
         raise SpoolUnavailable(f"{location}: {error.strerror}") from None
 
@@ -57,16 +48,11 @@ def put_aside_from(path: str) -> list[str]:
 def opened(path: str) -> Database:
     """Return a database of a spool's file that is there, as it is: of whatever version.
 
-    To be called before this process has any connection to the file: the look at its first bytes would
-    take the locks away from that.
-
     Raises:
-        SpoolUnavailable: It is not this user's, no spool, damaged, or of a version that cannot be shared.
-            Nobody has touched it.
+        SpoolUnavailable: It is not this user's. Everything else is found out by the first use.
     """
     try:
         _check_owner(path)
-        _check_header(path)
     except OSError as error:
         raise SpoolUnavailable(f"{path}: {error.strerror}") from None
     # With steps it would be brought to our version, and without a file there would be a new one.
@@ -76,9 +62,16 @@ def opened(path: str) -> Database:
 def _named(location: str) -> list[str]:
     try:
         names = sorted(os.listdir(location))
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         return [location]
     return [os.path.join(location, name) for name in names if name.startswith("spool-") and name.endswith(".db")]
+
+
+def _is_something(path: str) -> bool:
+    try:
+        return os.lstat(path).st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _check_owner(path: str) -> None:
@@ -95,18 +88,3 @@ def _name_of(user: int) -> str:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return f"user {user}"
-
-
-def _check_header(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        header = os.read(handle, _HEADER)
-    finally:
-        os.close(handle)
-    if len(header) < _HEADER or not header.startswith(_MAGIC):
-        raise SpoolCorrupt(f"{path} is no SQLite file, or damaged")
-    application = int.from_bytes(header[_APPLICATION], "big")
-    # What the first transaction has written may still stand in the log alone.
-    is_young = not application and header[_WRITE_VERSION] == _WITH_LOG
-    if application != schema.APPLICATION and not is_young:
-        raise SpoolUnavailable(f"{path} belongs to another program, or to a newer version of this library")
