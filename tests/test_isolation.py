@@ -81,7 +81,12 @@ def _check_direct_calls(sandbox: Sandbox, expected: int) -> None:
         text = call["body"]["messages"][-1]["content"]
         assert {"source": "authorization", "fingerprint": _payer(text, text.split(" ")[0])} == call["paid_by"]
         assert "customer_params" not in call["body"]
-    logs = sandbox.logs(wait=expected, timeout=60)
+    # An attempt on a kept connection that the vendor closes at this moment fails, and the SDK repeats it: that is a
+    # record too, of the same customer, but without an answer.
+    logs = sandbox.logs(wait=expected, timeout=60, status_code=200)
+    for entry in sandbox.logs():
+        assert entry["customer"] == entry["log"]["prompt_messages"][0]["content"].split(" ")[0]
+        assert [] == entry["keys_seen"]
     texts = Counter()
     for entry in logs:
         [message] = entry["log"]["prompt_messages"]

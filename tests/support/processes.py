@@ -90,7 +90,7 @@ def running(
             _wait_until_ready(process, ready)
             yield process
         except Exception as error:
-            error.add_note(f"The server ({popen.poll()}) printed:\n{process.output}")
+            error.add_note(f"The server (exit code {popen.poll()}) printed at last:\n{process.output[-4000:]}")
             raise
         finally:
             if popen.poll() is None:

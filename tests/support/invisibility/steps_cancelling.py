@@ -18,7 +18,12 @@ from tests.support.invisibility.steps import Steps
 
 STEPS = Steps()
 
-_SOON = 0.3
+_LATE = 10.0
+"""Of a limit that is moved to now as soon as everybody waits: a busy machine is not too slow for it."""
+
+_IN_A_WHILE = 1.0
+"""Of the one limit that cannot be moved."""
+
 _LARGE = b'{"model":"' + b"x" * 12_000_000 + b'"}'
 
 
@@ -53,14 +58,19 @@ async def _stopped(work: Callable[[], Awaitable[Any]], moment: Callable[[], Awai
     return ends
 
 
-def _arrived(stage: Stage, *, whole: bool = True) -> Callable[[], Awaitable[Any]]:
-    """The moment when the server has the request and everybody waits."""
+def _arrived(stage: Stage, number: int = 1, *, whole: bool = True) -> Callable[[], Awaitable[Any]]:
+    """The moment when the server has so many requests and everybody waits."""
 
     async def arrived() -> None:
-        await anyio.to_thread.run_sync(lambda: stage.server.wait_for(1, whole=whole))
+        await anyio.to_thread.run_sync(lambda: stage.server.wait_for(number, whole=whole))
         await anyio.wait_all_tasks_blocked()
 
     return arrived
+
+
+async def _strike(moment: Callable[[], Awaitable[Any]], strike: Callable[[], object]) -> None:
+    await moment()
+    strike()
 
 
 @STEPS.asynchronous
@@ -147,14 +157,22 @@ async def stopped_before_it_began(stage: Stage) -> Any:
 @STEPS.asynchronous
 async def stopped_by_a_scope_with_a_deadline(stage: Stage) -> Any:
     client = stage.client()
-    with anyio.move_on_after(_SOON) as scope:
-        await stage.post(client, "silent")
 
-    async def fail_after() -> None:
-        with anyio.fail_after(_SOON):
+    def is_over(scope: anyio.CancelScope) -> None:
+        scope.deadline = anyio.current_time()
+
+    async with anyio.create_task_group() as watching:
+        with anyio.move_on_after(_LATE) as scope:
+            watching.start_soon(_strike, _arrived(stage), lambda: is_over(scope))
             await stage.post(client, "silent")
 
-    return scope.cancelled_caught, await stage.outcome(fail_after), (await stage.post(client, "ok")).status_code
+        async def fail_after() -> None:
+            with anyio.fail_after(_LATE) as scope:
+                watching.start_soon(_strike, _arrived(stage, 2), lambda: is_over(scope))
+                await stage.post(client, "silent")
+
+        failed = await stage.outcome(fail_after)
+    return scope.cancelled_caught, failed, (await stage.post(client, "ok")).status_code
 
 
 @STEPS.asynchronous
@@ -164,13 +182,17 @@ async def stopped_by_the_event_loop(stage: Stage) -> Any:
     client = stage.client()
 
     async def timeout() -> None:
-        async with asyncio.timeout(_SOON):
+        async with asyncio.timeout(_LATE) as limit:
+            now = asyncio.get_running_loop().time
+            watching.start_soon(_strike, _arrived(stage), lambda: limit.reschedule(now()))
             await stage.post(client, "silent")
 
     async def wait_for() -> None:
-        await asyncio.wait_for(stage.post(client, "silent"), _SOON)
+        await asyncio.wait_for(stage.post(client, "silent"), _IN_A_WHILE)
 
-    return await stage.outcome(timeout), await stage.outcome(wait_for), (await stage.post(client, "ok")).status_code
+    async with anyio.create_task_group() as watching:
+        timed_out = await stage.outcome(timeout)
+    return timed_out, await stage.outcome(wait_for), (await stage.post(client, "ok")).status_code
 
 
 @STEPS.asynchronous
