@@ -362,7 +362,7 @@ half a line
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/home/me", None),
+        ("/srv/me", None),
         ("/srv", "nfs4"),
         ("/srv/deep/below", "nfs4"),
         ("/srvx", None),
