@@ -362,7 +362,7 @@ half a line
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/srv/me", None),
+        ("/var/me", None),
         ("/srv", "nfs4"),
         ("/srv/deep/below", "nfs4"),
         ("/srvx", None),
