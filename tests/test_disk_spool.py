@@ -606,9 +606,10 @@ def test_what_could_not_be_appended_has_not_been(host: Host, moody: type[Moody])
 def test_who_only_looks_makes_no_file(host: Host) -> None:
     """Numbers, marks and the end of a process that recorded nothing; numbers of a file that is there are shown."""
     spool, other = host.spool(), host.spool()
-    assert SpoolCounters() == spool.counters()
+    assert 0 == spool.counters().appended
     assert spool.is_settled(spool.position())
     spool.close()
+    assert spool.is_settled(spool.position())
     assert [] == list(host.path.parent.iterdir())
     other.append(records(0))
     assert 1 == host.spool().counters().pending
@@ -625,6 +626,20 @@ def test_records_of_a_deleted_file_are_saved_whoever_finds_out(host: Host) -> No
         if spool is one:
             assert not spool.is_settled(mark)
         assert ["saved"] == names(leased(spool))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_connection_that_is_closed_for_a_moment_notices_too(host: Host, is_there: bool) -> None:
+    """As after a fork or an outage: what another one still has open is saved, once, and nothing of the new file."""
+    spool, other = host.spool(), host.spool()
+    spool.append(records(0))
+    renewal.closed((spool._attached.appending,))
+    for each in host.path.parent.iterdir():
+        each.unlink()
+    if is_there:
+        other.append(records(1))
+    spool.append(records(2))
+    assert (["1", "0", "2"] if is_there else ["0", "2"]) == names(leased(spool, 9))
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_not_used(host: Host) -> None:
@@ -692,17 +707,6 @@ def test_records_that_fit_nowhere_are_counted(host: Host, caplog: pytest.LogCapt
     assert ["0", "100"] == [each.record_id for each in rescued]
     assert "148 records of a file that is gone" in caplog.text
     assert spool.is_settled((0, 150))
-
-
-def test_a_file_that_was_never_a_spool_is_put_aside(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """It is kept under another name, and said; work goes on in a new one."""
-    host.path.write_bytes(b"this is no database " * 1000)
-    spool = host.spool()
-    assert 1 == spool.append(records(0))
-    assert ["0"] == names(leased(spool))
-    (aside,) = host.path.parent.glob("spool.db.corrupt-*")
-    assert aside.read_bytes().startswith(b"this is no database")
-    assert str(aside) in caplog.text
 
 
 def test_what_can_be_read_of_a_damaged_file_is_saved(host: Host) -> None:

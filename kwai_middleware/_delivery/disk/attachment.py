@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import owners, renewal
+from kwai_middleware._delivery.disk import files, owners, renewal
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.spool import Record
@@ -48,6 +48,7 @@ class Attachment:
         self.renewing = native.lock()
         """Held until the records of a file that is gone are saved."""
         self.is_open = False
+        self._file: files.Identity | None = None
         self._save = save
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
@@ -71,6 +72,9 @@ class Attachment:
     def _open(self) -> None:
         """Open all three before the first of them is used: each is to notice when the file has been replaced."""
         if self.is_open:
+            # Also the one that is not open at the moment, after a fork or an outage.
+            if files.identity(self.path) != self._file:
+                raise SpoolGone(f"{self.path} was deleted or replaced while it was in use")
             return
         with self.renewing:
             try:
@@ -81,13 +85,14 @@ class Attachment:
             except BaseException:
                 renewal.closed(self._databases())
                 raise
+            self._file = self.reading.seen
             self.is_open = True
 
     def _renew(self, error: SpoolUnavailable) -> None:
         renewal.given_up(self._databases(), error)
         # All at once: no other thread is to take the one file for the other.
         with self.appending.held(), self.shipping.held(), self.reading.held():
-            old = renewal.detached(self._databases())
+            old = renewal.detached(self._databases(), self._file)
             self.generation += 1
             self.is_open = False
         self._save(renewal.saved(old, self.destination, self.owner))

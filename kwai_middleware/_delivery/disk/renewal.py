@@ -37,11 +37,15 @@ def given_up(databases: Sequence[Database], error: SpoolUnavailable) -> None:
         _logger.error("kwai_middleware: %s; going on in a new file, with the records of this process", error)
 
 
-def detached(databases: Sequence[Database]) -> Seat:
-    """Let these open a new file with their next use; returns what the first of them had open of the old one."""
-    first, *others = databases
-    closed(others)
-    return first.detach()
+def detached(databases: Sequence[Database], file: files.Identity | None) -> Seat:
+    """Let these open a new file with their next use; returns what one of them has open of the old one, `file`."""
+    seats = [(database.seen == file, database.detach()) for database in databases]
+    # Any of them may be closed at the moment, after a fork or an outage.
+    chosen = next((seat for is_old, seat in seats if is_old and seat.connection is not None), seats[0][1])
+    for _, seat in seats:
+        if seat is not chosen:
+            seat.leave()
+    return chosen
 
 
 def closed(databases: Sequence[Database]) -> None:
