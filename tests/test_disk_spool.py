@@ -99,6 +99,25 @@ def test_only_one_ships_at_a_time(host: Host) -> None:
     assert one.lease(9, LARGE, bulk=False).is_elsewhere
 
 
+def test_another_may_be_faster(host: Host) -> None:
+    """Who finds the claim free looks again when nobody can come in between any more."""
+    other = host.spool()
+
+    class Slow(sqlite3.Connection):
+        is_late = False
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if Slow.is_late and statement == "BEGIN IMMEDIATE":
+                Slow.is_late = False
+                assert ["0"] == names(leased(other))
+            return super().execute(statement, *values)
+
+    one = host.spool(connection_type=Slow)
+    one.append(records(0, 1))
+    Slow.is_late = True
+    assert one.lease(9, LARGE, bulk=False).is_elsewhere
+
+
 def test_a_claim_that_is_not_renewed_ends(host: Host) -> None:
     """Whose process is not known to be dead has until the deadline; then its rows are another's."""
     one, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)

@@ -10,7 +10,7 @@ from kwai_middleware import _native as native
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import files, owners, renewal
 from kwai_middleware._delivery.disk.database import Database
-from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.spool import Record
 
 __all__ = ["Attachment"]
@@ -53,6 +53,21 @@ class Attachment:
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
         """Do something with the file; when it turns out to be gone or damaged, once more with a new one."""
+        try:
+            return self._attempted(operation)
+        except (SpoolBusy, SpoolGone, SpoolCorrupt):
+            raise
+        except SpoolUnavailable:
+            for database in self._databases():
+                database.distrust()
+            raise
+
+    def close(self) -> None:
+        """Close the connections for good."""
+        for database in self._databases():
+            database.close()
+
+    def _attempted(self, operation: Callable[[], _T]) -> _T:
         generation = self.generation
         try:
             self._open()
@@ -63,11 +78,6 @@ class Attachment:
                     self._renew(error)
         self._open()
         return operation()
-
-    def close(self) -> None:
-        """Close the connections for good."""
-        for database in self._databases():
-            database.close()
 
     def _open(self) -> None:
         """Open all three before the first of them is used: each is to notice when the file has been replaced."""

@@ -64,7 +64,7 @@ class Database:
         self._seen_beside: files.Beside = ()
         self._steps = steps
         self._connection_type = connection_type
-        self._is_closed = False
+        self._is_closed = self._is_distrusted = False
         self._crowded_until = self._away_until = 0.0
 
     @contextlib.contextmanager
@@ -110,6 +110,10 @@ class Database:
         """Close it for good."""
         self._is_closed = True
         self.detach().leave()
+
+    def distrust(self) -> None:
+        """Open it anew with its next use: what was opened while the disk failed may go on failing. Waits for nobody."""
+        self._is_distrusted = True
 
     @contextlib.contextmanager
     def held(self) -> Generator[None]:
@@ -190,6 +194,9 @@ class Database:
     def _usable(self, seat: Seat) -> sqlite3.Connection:
         if self._is_closed:
             raise SpoolUnavailable(f"{self.path} has been closed")
+        if self._is_distrusted:
+            self._is_distrusted = False
+            seat.close()
         if seat.connection is None:
             return self._opened(seat)
         if files.identity(self.path) != self.seen or files.beside(self.path) != self._seen_beside:

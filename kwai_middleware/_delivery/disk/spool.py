@@ -196,9 +196,6 @@ class DiskSpool:
             )
 
     def _counters(self) -> SpoolCounters:
-        if self._attached.reading.seen is None and files.identity(self.path) is None:
-            # To look is no reason to make a file.
-            return SpoolCounters(place=self.path)
         found = self._attached.reading.read(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
