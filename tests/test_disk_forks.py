@@ -16,6 +16,8 @@ def in_child(function):
         try:
             function()
             code = 0
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
         finally:
             os._exit(code)
     return pid
@@ -89,13 +91,16 @@ def test_a_child_that_ends_normally_leaves_the_parent_s_log_alone(tmp_path: Path
     """Also through all of the interpreter's own ending, whether the child used the spool or not, and in any form."""
     program = f"""
 spool = spool_at(path)
-spool.append([record("before")])
-log = os.lstat(path + "-wal").st_ino
+to_child = os.pipe()
 pid = os.fork()
 if pid == 0:
+    os.read(to_child[0], 1)
     {use}
     import gc; gc.collect()
     sys.exit(0)
+spool.append([record("before")])
+log = os.lstat(path + "-wal").st_ino
+os.write(to_child[1], b"x")
 assert 0 == ended(pid)
 assert log == os.lstat(path + "-wal").st_ino
 spool.append([record("after")])
@@ -188,6 +193,8 @@ def silently(function):
         try:
             function()
             code = 0
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
         finally:
             os._exit(code)
     return pid

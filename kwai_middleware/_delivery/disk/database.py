@@ -19,7 +19,7 @@ from kwai_middleware._delivery.disk.errors import (
     SpoolUnavailable,
     errors_translated,
 )
-from kwai_middleware._delivery.disk.forks import Seat, let_go_of_inherited
+from kwai_middleware._delivery.disk.forks import Seat, give_way, let_go_of_inherited
 
 __all__ = ["Database"]
 
@@ -142,6 +142,7 @@ class Database:
         """Begin something as soon as no other process prevents it, and go on with it alone."""
         until = time.monotonic() + _PATIENCE
         while True:
+            give_way()
             seat = self._seat()
             with seat.lock, self._bad_connections_closed(seat):
                 begun = self._begun(seat, begin, until)

@@ -14,10 +14,12 @@ from typing import Any, Final
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 
-__all__ = ["Seat", "let_go_of_inherited"]
+__all__ = ["Seat", "give_way", "let_go_of_inherited"]
 
 _LONGEST_WAIT: Final = 1.0
 """Seconds that a fork waits, for all databases together."""
+
+_GLANCE: Final = 0.0005
 
 
 class Seat:
@@ -39,7 +41,7 @@ class Seat:
     def take(self) -> None:
         """Have forks take it into account from now on."""
         if _seats.setdefault(id(self), self) is self and next(_hooks) == 0:
-            os.register_at_fork(before=_hold_all, after_in_parent=_release, after_in_child=_release)
+            os.register_at_fork(before=_hold_all, after_in_parent=_release, after_in_child=_release_in_child)
 
     def keep(self, connection: sqlite3.Connection) -> None:
         """Use this connection from now on, and let only `close` close it.
@@ -67,6 +69,7 @@ class Seat:
 # Dictionaries of integers: adding, removing and copying are one step each, without a lock.
 _seats: Final[dict[int, Seat]] = {}
 _held: Final[dict[int, list[Any]]] = {}
+_forking: Final[dict[int, None]] = {}
 _letting_go: Final[dict[int, Any]] = {}
 _hooks: Final = itertools.count()
 
@@ -99,17 +102,33 @@ def let_go_of_inherited() -> None:
                 seat.lock.release()
 
 
+def give_way() -> None:
+    """Let a fork go first: who asks for a lock again and again would always be quicker than who waits for it."""
+    if _forking and _thread.get_ident() not in _forking:
+        native.sleep(_GLANCE)
+
+
 def _hold_all() -> None:
-    held = _held[_thread.get_ident()] = []
+    ident = _thread.get_ident()
+    _forking[ident] = None
+    held = _held[ident] = []
     pid = os.getpid()
     until = time.monotonic() + _LONGEST_WAIT
     for seat in list(_seats.copy().values()):
         if seat.pid == pid and seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
             held.append(seat.lock)
-            # The next use opens it again. A child that inherits nothing has nothing to let go of.
-            seat.close()
+            if seat.connection is not None and not seat.connection.in_transaction:
+                # The next use opens it again. A child that inherits nothing has nothing to let go of.
+                seat.close()
+    del _forking[ident]
 
 
 def _release() -> None:
     for lock in _held.pop(_thread.get_ident(), ()):
         lock.release()
+
+
+def _release_in_child() -> None:
+    # Other threads that were about to fork are not here.
+    _forking.clear()
+    _release()
