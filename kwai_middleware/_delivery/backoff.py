@@ -28,11 +28,12 @@ class Backoff:
         self._failures = 0
         self._pauses = 0
         self._until = 0.0
+        self._is_probing = False
 
     @property
     def is_probing(self) -> bool:
         """Whether the last attempt failed: the next one is to find out whether it is worth while to go on."""
-        return bool(self._failures or self._pauses)
+        return self._is_probing
 
     def remaining(self, now: float) -> float:
         """Seconds to wait still; 0 when it is time."""
@@ -40,22 +41,25 @@ class Backoff:
 
     def failed(self, now: float, after: float | None = None) -> None:
         """Wait, for `after` seconds at least, as the vendor asked."""
+        self._is_probing = True
         self._failures += 1
         delay = self._spread(_FIRST_DELAY, _LONGEST_DELAY, self._failures)
         self._until = now + max(delay, after or 0.0)
 
     def refused(self, now: float) -> None:
         """Wait long: what is wrong must be put right by a person. A minute, doubling to an hour."""
+        self._is_probing = True
         self._pauses += 1
         self._until = now + self._spread(_FIRST_PAUSE, _LONGEST_PAUSE, self._pauses)
 
     def succeeded(self) -> None:
         """Begin anew."""
+        self._is_probing = False
         self._failures = self._pauses = 0
         self._until = 0.0
 
     def hasten(self) -> None:
-        """Try at once, and then again soon."""
+        """Try at once, and then again soon; whether the vendor is back is still to be found out."""
         self._failures = 0
         self._until = 0.0
 

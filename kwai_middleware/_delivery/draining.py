@@ -105,7 +105,7 @@ class Draining:
         Raises:
             SpoolUnavailable: The file is gone or damaged.
         """
-        moment = self._shipper.hurry()
+        moment = self._shipper.hurry(until)
         try:
             while not is_stopped():
                 left = until - time.monotonic()

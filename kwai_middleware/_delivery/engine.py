@@ -116,7 +116,7 @@ class Engine:
         mark = self._spool.position()
         if self._spool.is_settled(mark):
             return True
-        moment = self._shipper.hurry()
+        moment = self._shipper.hurry(deadline)
         self._wait_for(
             lambda: self._shipper.is_refused_since(moment) or self._spool.is_settled(mark),
             deadline,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from kwai_middleware import _native as native
-from kwai_middleware._delivery.spool import Handout, Outcome, Record, Row, SpoolCounters
+from kwai_middleware._delivery.spool import Handout, Outcome, Record, Row, SpoolCounters, most_at_once
 
 __all__ = ["ROW_OVERHEAD", "MemorySpool"]
 
@@ -97,7 +97,7 @@ class MemorySpool:
                     break
                 chosen.append(row)
                 size -= len(row.entry)
-                if len(chosen) >= rows or (bulk and 1 < row.together <= len(chosen)):
+                if len(chosen) >= rows or (bulk and len(chosen) >= most_at_once(row.together)):
                     break
             for row in chosen:
                 del self._ready[row.position]

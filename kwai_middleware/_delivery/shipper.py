@@ -11,7 +11,7 @@ from kwai_middleware._delivery import judgement
 from kwai_middleware._delivery.backoff import Backoff
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.sender import Sender
-from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Row, Spool
+from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Outcome, Row, Spool
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._native import Doorbell
@@ -33,8 +33,8 @@ _MOST_BYTES: Final = 4 * 1024 * 1024
 _GLANCE: Final = 0.1
 """Seconds after which to look again whether another process still ships, when somebody waits for it."""
 
-_CREW_ROWS: Final = 8
-"""Settled together: so many at most come twice when the process is killed meanwhile."""
+_HURRY: Final = 10.0
+"""Seconds for which somebody is taken to wait who does not say for how long."""
 
 _Verdicts = Sequence[Verdict | None]
 
@@ -70,7 +70,7 @@ class Shipper:
         self._backoff = Backoff()
         self._bell = Doorbell()
         self._in_a_hurry = False
-        self._is_waited_for = False
+        self._waited_until = 0.0
         self._finishing = False
         self._stopped = False
         self._unsettled: list[Outcome] = []
@@ -84,9 +84,17 @@ class Shipper:
         """Say that there is a new record."""
         self._bell.ring()
 
-    def hurry(self) -> int:
-        """Try at once, however long it would have waited. Returns the moment, for `is_refused_since`."""
+    def hurry(self, until: float | None = None) -> int:
+        """Try at once, however long it would have waited: somebody waits.
+
+        Args:
+            until: As long as the monotonic clock does not show this.
+
+        Returns:
+            The moment, for `is_refused_since`.
+        """
         moment = self._attempts
+        self._waited_until = max(self._waited_until, time.monotonic() + _HURRY if until is None else until)
         self._in_a_hurry = True
         self._bell.ring()
         return moment
@@ -101,8 +109,9 @@ class Shipper:
         self._bell.ring()
 
     def stop(self) -> None:
-        """End after the request that is under way."""
+        """End after the requests that are under way."""
         self._stopped = True
+        self._crew.halt()
         self._bell.ring()
 
     def run(self) -> None:
@@ -140,19 +149,21 @@ class Shipper:
         self._tell_spool()
         if self._in_a_hurry:
             self._in_a_hurry = False
-            self._is_waited_for = True
             self._backoff.hasten()
             self._spool.hasten()
         backlog = self._spool.backlog()
-        if not backlog:
-            self._is_waited_for = False
         delay = self._backoff.remaining(time.monotonic())
         if delay:
-            if self._spool.renew():
-                self._in_a_hurry = True
-                return 0.0
-            return _sooner(delay, self._spool.poll) if backlog else None
+            return self._wait(delay) if backlog else None
         return self._send_some(backlog, timeout)
+
+    def _wait(self, delay: float) -> float:
+        """Return when to look again, while there is something to send but not yet."""
+        if self._spool.renew():
+            # Somebody waits in another process.
+            self.hurry()
+            return 0.0
+        return _sooner(delay, self._spool.poll)
 
     def _send_some(self, backlog: int, timeout: float) -> float | None:
         bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
@@ -161,17 +172,16 @@ class Shipper:
             rows, bulk = 1, False
         elif self._bulk and backlog > _MANY and not bulk_wait:
             rows, bulk = MOST_TOGETHER, True
-        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for or not self._bulk:
-            rows, bulk = _CREW_ROWS, False
+        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for() or not self._bulk:
+            rows, bulk = MOST_ALONE, False
         else:
-            return bulk_wait
+            return self._wait(bulk_wait)
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
         if not handout.rows:
             if handout.is_elsewhere:
                 # Whoever ships may be about to end, and to leave the rest to us.
-                return (
-                    None if self._finishing else _sooner(handout.wait or 0.0, _GLANCE if self._is_waited_for else None)
-                )
+                glance = _GLANCE if self._is_waited_for() else None
+                return None if self._finishing else _sooner(handout.wait or 0.0, glance)
             return handout.wait
         self._attempts += 1
         if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
@@ -191,7 +201,8 @@ class Shipper:
             self._settle_each((row,), verdicts)
 
     def _send_each(self, rows: Sequence[Row], timeout: float) -> None:
-        verdicts: _Verdicts = (judgement.UNFORESEEN,) * len(rows)
+        # What interrupts the crew is the fault of no record.
+        verdicts: _Verdicts = (None,) * len(rows)
         try:
             verdicts = self._crew.send_all([row.entry for row in rows], timeout)
         finally:
@@ -236,6 +247,9 @@ class Shipper:
         if self._unsettled:
             self._spool.settle(self._unsettled, self.weather.last_error)
             self._unsettled = []
+
+    def _is_waited_for(self) -> bool:
+        return time.monotonic() < self._waited_until
 
     def _let_go(self) -> None:
         self._sender.close()

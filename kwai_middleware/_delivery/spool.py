@@ -6,10 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-__all__ = ["MOST_TOGETHER", "Handout", "Outcome", "Record", "Row", "Spool", "SpoolCounters"]
+__all__ = [
+    "MOST_ALONE",
+    "MOST_TOGETHER",
+    "Handout",
+    "Outcome",
+    "Record",
+    "Row",
+    "Spool",
+    "SpoolCounters",
+    "most_at_once",
+]
 
 MOST_TOGETHER: Final = 500
 """Rows that the vendor takes in one bulk request."""
+
+MOST_ALONE: Final = 8
+"""Rows on lease at once that are sent in a request each: so many come twice at most when the process is killed
+meanwhile, and they are sent long before the lease ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +156,8 @@ class Spool(Protocol):
             rows: At most so many.
             size: Bytes, at most, but one record at least.
             bulk: They are for one request: no more than each of them may be sent with, and the
-                next such request has to wait its time.
+                next such request has to wait its time. Of those that may only be sent alone,
+                `MOST_ALONE`.
         """
         ...
 
@@ -186,3 +201,8 @@ class Spool(Protocol):
             is_in_use: A thread is still at it: it is to be closed once more when that has ended.
         """
         ...
+
+
+def most_at_once(together: int) -> int:
+    """Return how many rows are handed out for a bulk request, by the number each may be sent with."""
+    return together if together > 1 else MOST_ALONE

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row
+from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
 __all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
 
@@ -109,7 +109,7 @@ def lease(
         )
         chosen.append(Row(position, record_id, entry, attempts, together, mark))
         size -= length
-        if len(chosen) >= rows or (bulk and 1 < together <= len(chosen)):
+        if len(chosen) >= rows or (bulk and len(chosen) >= most_at_once(together)):
             break
     # What it has not read yet would be moved under its feet.
     waiting.close()
