@@ -103,8 +103,7 @@ def test_more_go_in_bulk(api: LogsAPI, path: Path) -> None:
     waiting(path, settings, range(1049))
     with Delivery(settings) as delivery:
         delivery.submit(completed(record_id="1049"))
-        api.wait(1050)
-        assert delivery.flush(DEADLINE)
+        until(lambda: not delivery.stats().pending)
     bulks = [request for request in api.requests if request.kind == "bulk"]
     assert [list(map(str, range(500))), list(map(str, range(500, 1000)))] == [request.ids for request in bulks]
     assert 50 == kinds(api).count("create")
@@ -137,6 +136,7 @@ def test_what_is_too_much_for_the_bulks_of_a_minute_goes_alone(api: LogsAPI, pat
         # They wait for the next bulk.
         assert 490 < delivery.stats().pending
         assert delivery.flush(DEADLINE)
+        until(lambda: not delivery.stats().pending)
     assert (1, 550) == (kinds(api).count("bulk"), kinds(api).count("create"))
     assert crowd.most <= 4
     assert each_once(api, *range(1050))

@@ -71,13 +71,13 @@ class RawServer:
 
 @contextlib.contextmanager
 def raw_server(
-    handle: Callable[[Connection], None], *, receive_buffer: int | None = None, backlog: int = 16
+    handle: Callable[[Connection], None], *, port: int = 0, receive_buffer: int | None = None, backlog: int = 16
 ) -> Iterator[RawServer]:
     """Serve each connection with `handle` in a thread of its own until the block ends."""
     listener = socket.socket()
     if receive_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    listener.bind(("127.0.0.1", 0))
+    listener.bind(("127.0.0.1", port))
     listener.listen(backlog)
     connections: list[socket.socket] = []
     threads: list[threading.Thread] = []
