@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import importlib
+import os
 import select
 import socket
 import sys
@@ -17,7 +18,17 @@ from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Doorbell", "connect", "flag", "is_patched", "is_readable", "lock", "sleep", "start_thread"]
+__all__ = [
+    "Doorbell",
+    "connect",
+    "flag",
+    "is_patched",
+    "is_readable",
+    "is_to_be_forked_by_uwsgi",
+    "lock",
+    "sleep",
+    "start_thread",
+]
 
 _LONGEST_WAIT: Final = 3600.0
 _GLANCE: Final = 0.005
@@ -31,8 +42,10 @@ def start_thread(function: Callable[[], None], name: str) -> None:
 
     Raises:
         RuntimeError: There is no thread to be had: a limit of the system, or the interpreter is
-            shutting down (Python 3.12 and later).
+            shutting down (Python 3.12 and later), or this is a process that uWSGI is about to fork.
     """
+    if is_to_be_forked_by_uwsgi():
+        raise RuntimeError("a thread here could leave the workers of uWSGI hanging")
     if is_patched():
         # The locks of log handlers are gevent's on our threads too, and may need a hub there. The first hub of a
         # process imports, and two threads that make theirs at the same time then wait for each other for ever.
@@ -59,6 +72,25 @@ def is_patched() -> bool:
     """Say whether gevent has replaced the threads of this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def is_to_be_forked_by_uwsgi() -> bool:
+    """Say whether uWSGI has yet to fork its workers from this process.
+
+    It does so without the lock of the interpreter. A child that was forked while another thread held
+    it waits for that thread for ever, unless uWSGI is told to do as Python does when it forks.
+    """
+    server: Any = sys.modules.get("uwsgi")
+    try:
+        return (
+            server is not None
+            and server.worker_id() == 0
+            and server.masterpid() in (0, os.getpid())
+            and "py-call-uwsgi-fork-hooks" not in server.opt
+        )
+    except AttributeError:
+        # Something else of that name.
+        return False
 
 
 def connect(host: str, port: int, timeout: float | None) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.spools import spool_for
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._delivery.worker import Worker
-from kwai_middleware._native import Doorbell
+from kwai_middleware._native import Doorbell, is_to_be_forked_by_uwsgi
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 
@@ -95,9 +96,10 @@ class Engine:
             live.close_at_exit(self)
             if self._is_serverless:
                 live.flush_after_requests(self)
-        if not self._recording.running:
-            # When there is no thread to be had, the call waits for one, or for the end of the process.
-            self._recording.ensure()
+        # When there is no thread to be had, the call waits for one, or for the end of the process.
+        if not self._recording.running and not self._recording.ensure() and is_to_be_forked_by_uwsgi():
+            # That one ends without a word. What is on disk before is shipped by its workers.
+            self._recording.borrow(lambda: _bare(self._recorder.drain, math.inf))
         self._recorder.wake()
         if self._has_ended and (stranded := self._calls.withdraw()) is not None:
             # Closed between the first line and the third: nobody else will look at what was put.

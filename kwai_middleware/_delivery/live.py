@@ -63,6 +63,8 @@ _forkables: Final[dict[int, weakref.ref[Forkable]]] = {}
 serverless: Final[dict[int, weakref.ref[Closable]]] = {}
 """Those that are flushed after each request; empty almost everywhere, which is all that a request looks at."""
 
+_MAIN_PROCESS: Final = "MainProcess"
+
 _exit_hooks: Final = itertools.count()
 _fork_hooks: Final = itertools.count()
 
@@ -73,12 +75,7 @@ def close_at_exit(engine: Closable) -> None:
     _closables[key] = weakref.ref(engine, lambda _: _closables.pop(key, None))
     if next(_exit_hooks) == 0:
         atexit.register(close_all)
-    process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        # A child of multiprocessing leaves by os._exit: its own finalizers run, those of atexit do not.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, close_all, exitpriority=0)
+    _close_in_pools()
 
 
 def flush_after_requests(engine: Closable) -> None:
@@ -189,6 +186,28 @@ def _of_this_process(listed: dict[int, weakref.ref[Closable]]) -> list[Closable]
     engines = [reference() for reference in listed.copy().values()]
     pid = os.getpid()
     return [engine for engine in engines if engine is not None and engine.pid == pid]
+
+
+def _close_in_pools() -> None:
+    """See to the end of processes that leave by os._exit, where the handlers of atexit do not run."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    # billiard sets what is the current process, and leaves the parent out.
+    if process is not None and (
+        process.parent_process() is not None or process.current_process().name != _MAIN_PROCESS
+    ):
+        # A child of multiprocessing: its own finalizers run.
+        from multiprocessing.util import Finalize
+
+        Finalize(None, close_all, exitpriority=0)
+    signals: Any = sys.modules.get("celery.signals")
+    if signals is not None:
+        # A child of Celery's pool runs no finalizers either, and tells only those who have asked to be told.
+        with _guard.never_raise:
+            signals.worker_process_shutdown.connect(_celery_child_ends, weak=False, dispatch_uid=__name__)
+
+
+def _celery_child_ends(**_: object) -> None:
+    close_all()
 
 
 def _renew_all() -> None:
