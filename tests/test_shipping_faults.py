@@ -318,7 +318,7 @@ def test_a_certificate_that_is_not_trusted_loses_nothing(path: Path) -> None:
 
     with raw_server(serve) as server:
         url = server.url.replace("http:", "https:") + "/api"
-        settings = Settings(api_key=Secret(KEY), base_url=url, spool=place(path), bulk_per_minute=NO_PAUSE)
+        settings = Settings(api_key=Secret(KEY), base_url=url, spool=place(path), exit_timeout=0.2)
         waiting(path, settings, range(150))
         with Delivery(settings) as delivery:
             delivery.submit(completed(record_id="150"))

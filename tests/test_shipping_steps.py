@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -398,8 +399,9 @@ def test_a_stop_begins_no_further_record() -> None:
     under_way, go_on = threading.Barrier(5), threading.Event()
 
     def hold() -> Verdict:
-        under_way.wait(DEADLINE)
-        assert go_on.wait(DEADLINE)
+        if not go_on.is_set():
+            under_way.wait(DEADLINE)
+            assert go_on.wait(DEADLINE)
         return DELIVERED
 
     rig.sender.one = hold
@@ -492,3 +494,46 @@ def test_what_the_spool_did_not_take_is_said_again() -> None:
     spool.is_full = False
     assert (None, []) == rig.step()
     assert 1 == spool.counters().delivered
+
+
+# Who calls it
+
+
+def test_on_the_calling_thread_all_is_sent(rig: Rig) -> None:
+    """Where there is no thread to be had, whoever flushes sends it, and waits no longer than it takes."""
+    rig.wait_for(25)
+    rig.shipper.drain(time.monotonic() + DEADLINE)
+    assert (25, 0) == (rig.spool.counters().delivered, rig.spool.counters().pending)
+
+
+def test_on_the_calling_thread_a_wait_is_waited(rig: Rig) -> None:
+    """What fails is tried again there too, after its wait."""
+    answers = iter([FAILED])
+    rig.sender.one = lambda: next(answers, DELIVERED)
+    rig.wait_for(1)
+    rig.shipper.drain(time.monotonic() + DEADLINE)
+    assert (1, [1, 1]) == (rig.spool.counters().delivered, rig.sender.sent)
+
+
+def test_on_the_calling_thread_time_is_bounded(rig: Rig) -> None:
+    """When it is over, nothing more is begun."""
+    rig.wait_for(5)
+    rig.shipper.drain(time.monotonic())
+    assert (5, []) == (rig.spool.counters().pending, rig.sender.sent)
+
+
+def test_on_the_calling_thread_a_refusal_ends_it(rig: Rig) -> None:
+    """Waiting on would not help, however much time there is."""
+    rig.sender.one = lambda: Verdict(Fate.REFUSED, "HTTP 401")
+    rig.wait_for(5)
+    rig.shipper.drain(time.monotonic() + 1e6)
+    assert (5, [1]) == (rig.spool.counters().pending, rig.sender.sent)
+
+
+def test_whoever_is_to_finish_ends_when_nothing_waits(rig: Rig) -> None:
+    """A delivery that nobody holds any more delivers what is left, and its thread ends."""
+    rig.wait_for(25)
+    rig.shipper.finish()
+    rig.shipper.wake()
+    rig.shipper.run()
+    assert 25 == rig.spool.counters().delivered
