@@ -441,7 +441,7 @@ def test_what_was_not_recorded_in_time_is_counted_and_warned_of(api: LogsAPI, ca
         assert go_on.wait(DEADLINE)
         return completed()
 
-    delivery = Delivery(api.settings())
+    delivery = Delivery(api.settings(spool="memory:"))
     slow = Pending(look)
     late = [Pending() for _ in range(3)]
     delivery.submit(slow)
@@ -493,13 +493,46 @@ def test_what_is_not_delivered_in_time_waits_for_the_next_process(
     assert first.close(0.05)
     assert not first.flush(0.05)
     assert (3, 0) == (first.stats().pending, first.stats().purged)
-    assert any("3 records wait on disk for the next process" in message for message in caplog.messages)
+    assert any("some records wait on disk for the next process" in message for message in caplog.messages)
     api.answer = taken
     with Delivery(api.settings()) as second:
         second.submit(completed(record_id="new"))
         until(lambda: second.stats().delivered == 4)
         assert balanced(second.stats())
     assert {"left-0", "left-1", "left-2", "new"} == set(api.arrived)
+
+
+def test_what_a_late_thread_records_is_on_disk_all_the_same(api: LogsAPI, caplog: pytest.LogCaptureFixture) -> None:
+    """A call that was in hand when all was closed is recorded for the next process, and nobody waited for it."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def look() -> Any:
+        busy.set()
+        assert go_on.wait(DEADLINE)
+        return completed(record_id="late")
+
+    delivery = Delivery(api.settings())
+    delivery.submit(Pending(look))
+    assert busy.wait(DEADLINE)
+    assert not delivery.close(0.05)
+    go_on.set()
+    until(lambda: not delivery.stats().in_memory)
+    assert (1, 1) == (delivery.stats().spooled, delivery.stats().pending)
+    with Delivery(api.settings()) as following:
+        following.submit(completed())
+        until(lambda: following.stats().delivered == 2)
+    assert "late" in api.arrived
+
+
+def test_what_is_left_is_told_with_its_number(api: LogsAPI, caplog: pytest.LogCaptureFixture) -> None:
+    """With a vendor that refuses the app, the end says how many records wait, and where."""
+    caplog.set_level(logging.INFO)
+    api.answer = lambda entry, times: answer(401)
+    delivery = Delivery(api.settings())
+    for _ in range(2):
+        delivery.submit(completed())
+    assert delivery.close(DEADLINE)
+    assert any("2 records wait on disk for the next process" in message for message in caplog.messages)
 
 
 def test_a_call_that_comes_while_the_delivery_closes_is_not_left_behind(api: LogsAPI) -> None:

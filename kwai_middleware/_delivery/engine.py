@@ -75,6 +75,7 @@ class Engine:
         self._is_abandoned = False
         self._has_ended = False
         self._has_flushed = False
+        self._is_left_open = False
         self._lost = 0
 
     def submit(self, call: Call) -> bool:
@@ -207,7 +208,7 @@ class Engine:
         # A thread that is late may hold the disk, or wait for it in vain: nobody else touches it then.
         is_in_use = self._recording.running or self._shipping.running
         undelivered = self._spool.close(is_in_use=is_in_use)
-        waiting = 0 if is_in_use else self._spool.counters().pending
+        waiting = "some" if is_in_use and self._spool.poll is not None else self._spool.counters().pending
         if unrecorded or undelivered:
             self._lost += unrecorded + undelivered
             _logger.warning(
@@ -220,11 +221,15 @@ class Engine:
             )
         if waiting:
             _logger.info(
-                "kwai_middleware: %d records wait on disk for the next process, or for"
+                "kwai_middleware: %s records wait on disk for the next process, or for"
                 " `python -m kwai_middleware spool drain`. Last error: %s",
                 waiting,
                 self._shipper.weather.last_error,
             )
+        if is_in_use:
+            self._is_left_open = True
+            # They may have ended meanwhile.
+            self._close_late()
 
     def _wait_for(
         self,
@@ -263,7 +268,7 @@ class Engine:
 
     def _close_late(self) -> None:
         """Let go of the disk, if that could not be when all was closed."""
-        if self._has_ended and not (self._recording.running or self._shipping.running):
+        if self._is_left_open and not (self._recording.running or self._shipping.running):
             self._spool.close()
 
     def _shipping_ended(self) -> None:

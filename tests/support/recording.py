@@ -25,7 +25,8 @@ class Recording:
 
     def __init__(self, vendors: Sandbox, **more: Any) -> None:
         self.vendors = vendors
-        self.settings = vendors.settings(**more)
+        # All that an answer brings is looked for in its record, pictures and sounds too.
+        self.settings = vendors.settings(**{"media": "keep", **more})
         self.delivery = Delivery(self.settings)
         self.calls: list[CompletedCall] = []
 
