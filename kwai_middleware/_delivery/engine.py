@@ -70,7 +70,7 @@ class Engine:
         self._recording = Worker("kwai-recording", self._recorder.run, self._recording_ended)
         self._shipping = Worker("kwai-shipping", self._shipper.run, self._shipping_ended)
         self._watchers: list[Doorbell] = []
-        self._is_known = False
+        self._is_known = self._is_too_late_for_exit = False
         self.is_closed = is_closed
         self._is_abandoned = False
         self._has_ended = False
@@ -94,12 +94,14 @@ class Engine:
         self._calls.put(call)
         if not self._is_known:
             self._is_known = True
-            live.close_at_exit(self)
+            self._is_too_late_for_exit = not live.close_at_exit(self)
             if self._is_serverless:
                 live.flush_after_requests(self)
         # When there is no thread to be had, the call waits for one, or for the end of the process.
-        if not self._recording.running and not self._recording.ensure() and is_to_be_forked_by_uwsgi():
-            # That one ends without a word. What is on disk before is shipped by its workers.
+        is_late = self._is_too_late_for_exit
+        has_thread = self._recording.running or (not is_late and self._recording.ensure())
+        if not has_thread and (is_late or is_to_be_forked_by_uwsgi()):
+            # These end without a word. What is on disk before is shipped by the workers, or by the next process.
             self._recording.borrow(lambda: _bare(self._recorder.drain, math.inf))
         self._recorder.wake()
         if self._has_ended and (stranded := self._calls.withdraw()) is not None:

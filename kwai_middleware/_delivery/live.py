@@ -10,6 +10,7 @@ import atexit
 import itertools
 import os
 import sys
+import threading
 import time
 import weakref
 from typing import Any, Final, Protocol
@@ -69,13 +70,15 @@ _exit_hooks: Final = itertools.count()
 _fork_hooks: Final = itertools.count()
 
 
-def close_at_exit(engine: Closable) -> None:
-    """Close `engine` when this process ends, if it is still there."""
+def close_at_exit(engine: Closable) -> bool:
+    """Close `engine` when this process ends, if it is still there; False when it ends already, and it is too late."""
     key = id(engine)
     _closables[key] = weakref.ref(engine, lambda _: _closables.pop(key, None))
     if next(_exit_hooks) == 0:
         atexit.register(close_all)
     _close_in_pools()
+    # Before it calls the handlers of the exit, and those that are added meanwhile are not called any more.
+    return threading.main_thread().is_alive()
 
 
 def flush_after_requests(engine: Closable) -> None:
