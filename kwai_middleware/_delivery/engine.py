@@ -211,23 +211,8 @@ class Engine:
         is_in_use = self._recording.running or self._shipping.running
         undelivered = self._spool.close(is_in_use=is_in_use)
         waiting = "some" if is_in_use and self._spool.poll is not None else self._spool.counters().pending
-        if unrecorded or undelivered:
-            self._lost += unrecorded + undelivered
-            _logger.warning(
-                "kwai_middleware: the time to deliver what was left is over (%g s); %d records and %d calls not yet"
-                " recorded are lost. Last error: %s",
-                self.exit_timeout,
-                undelivered,
-                unrecorded,
-                self._shipper.weather.last_error,
-            )
-        if waiting:
-            _logger.info(
-                "kwai_middleware: %s records wait on disk for the next process, or for"
-                " `python -m kwai_middleware spool drain`. Last error: %s",
-                waiting,
-                self._shipper.weather.last_error,
-            )
+        self._lost += unrecorded + undelivered
+        self._shipper.weather.tell_of_the_end(undelivered, unrecorded, waiting, self.exit_timeout)
         if is_in_use:
             self._is_left_open = True
             # They may have ended meanwhile.

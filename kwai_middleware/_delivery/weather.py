@@ -67,6 +67,32 @@ class Weather:
                 # A request of many that is not taken is sent in parts; a busy vendor asks for patience only.
                 pass
 
+    def tell_of_the_end(self, undelivered: int, unrecorded: int, waiting: int | str, seconds: float) -> None:
+        """Say what is lost, and what waits on disk, when a delivery has been closed.
+
+        Args:
+            undelivered: Records that are lost.
+            unrecorded: Calls that are lost.
+            waiting: Records that are not.
+            seconds: What time there was to deliver them.
+        """
+        if unrecorded or undelivered:
+            _logger.warning(
+                "kwai_middleware: the time to deliver what was left is over (%g s); %d records and %d calls not yet"
+                " recorded are lost. Last error: %s",
+                seconds,
+                undelivered,
+                unrecorded,
+                self.last_error,
+            )
+        if waiting:
+            _logger.info(
+                "kwai_middleware: %s records wait on disk for the next process, or for"
+                " `python -m kwai_middleware spool drain`. Last error: %s",
+                waiting,
+                self.last_error,
+            )
+
     def _succeeded(self) -> None:
         self.last_success = time.time()
         self.last_error = None
