@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._delivery.crew import Crew
+from kwai_middleware._delivery.crew import Crew, _Work
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.verdict import Fate, Verdict
 from kwai_middleware._secret import Secret
@@ -273,7 +274,7 @@ def test_closed_it_can_be_used_again() -> None:
 
 BEGINNING = f"""
 import json, os, sys, threading, time
-from kwai_middleware._delivery.crew import Crew
+from kwai_middleware._delivery.crew import Crew, _Work
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._secret import Secret
 
@@ -358,3 +359,55 @@ def test_under_gevent_helpers_are_real_threads() -> None:
     with logs_api(Gate(4)) as api:
         assert "{'delivered'}\n" == run(api, program)
         assert 4 == api.connections
+
+
+class _Announced:
+    """A queue that says when somebody begins to wait at it."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.is_waited_at = threading.Event()
+
+    def put(self, item: None) -> None:
+        self._queue.put(item)
+
+    def get(self) -> None:
+        self.is_waited_at.set()
+        self._queue.get()
+
+
+class _Slow(Sender):
+    """A sender that takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9", Secret(KEY))
+        self.has_begun, self.go_on = threading.Event(), threading.Event()
+
+    def send(self, entry: bytes, timeout: float) -> Verdict:
+        self.has_begun.set()
+        assert self.go_on.wait(DEADLINE)
+        return DELIVERED
+
+
+def test_who_comes_late_and_finds_nothing_does_not_leave_in_anothers_place() -> None:
+    """A record that a helper has in hand is waited for: else it would count as not begun, and be sent twice."""
+    work, slow = _Work([entry(0)], DEADLINE), _Slow()
+    left = work._left = _Announced()  # type: ignore[assignment]  # as much of a queue as is used
+    helper = threading.Thread(target=work.join_in, args=(slow,))
+    helper.start()
+    assert slow.has_begun.wait(DEADLINE)
+    work.end()
+    waiting = threading.Thread(target=work.wait)
+    waiting.start()
+    assert left.is_waited_at.wait(DEADLINE)
+    left.is_waited_at.clear()
+    work.join_in(_Slow())
+    # The late one has left; whoever waits has heard of it, and waits on.
+    assert left.is_waited_at.wait(DEADLINE)
+    assert waiting.is_alive()
+    assert [None] == work.verdicts
+    slow.go_on.set()
+    waiting.join(DEADLINE)
+    helper.join(DEADLINE)
+    assert not waiting.is_alive()
+    assert [DELIVERED] == work.verdicts
