@@ -634,6 +634,20 @@ def test_who_only_looks_makes_no_file(host: Host) -> None:
     assert 1 == host.spool().counters().pending
 
 
+def test_a_spool_that_a_thread_is_still_at_stays_open(host: Host) -> None:
+    """What that thread has in hand can be written and settled; then it is closed once more."""
+    spool = host.spool()
+    spool.append(records(0))
+    rows = leased(spool, 1)
+    assert 0 == spool.close(is_in_use=True)
+    assert 1 == spool.append(records(1))
+    settle(spool, rows)
+    assert (1, 1) == (spool.counters().delivered, spool.counters().pending)
+    assert 0 == spool.close()
+    with pytest.raises(SpoolUnavailable, match="closed"):
+        spool.append(records(2))
+
+
 def test_records_of_a_deleted_file_are_saved_whoever_finds_out(host: Host) -> None:
     """Also by a part of the process that has never looked into the old one."""
     one, other = host.spool(), host.spool()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -27,8 +28,10 @@ def api() -> Iterator[LogsAPI]:
 def test_small_calls_are_recorded_in_the_middle_of_a_large_one(api: LogsAPI) -> None:
     """Looking into a large call goes on until hundreds of later small ones are on disk; another large one waits."""
     ends: list[str] = []
+    go_on = threading.Event()
 
     def look_for_long() -> CompletedCall:
+        assert go_on.wait(DEADLINE)
         until = time.monotonic() + DEADLINE
         while delivery.stats().spooled < 150:
             assert time.monotonic() < until
@@ -45,6 +48,7 @@ def test_small_calls_are_recorded_in_the_middle_of_a_large_one(api: LogsAPI) -> 
         delivery.submit(Pending(look, size=LARGE))
         for number in range(150):
             delivery.submit(completed(record_id=f"small {number}"))
+        go_on.set()
         assert delivery.flush(DEADLINE)
         assert 152 == delivery.stats().delivered
     assert ["first", "second"] == ends
