@@ -146,8 +146,8 @@ def test_a_refusal_of_each_record_is_told_from_one_of_the_request(status: int) -
     [
         *[(status, Fate.BUSY) for status in (408, 425, 429)],
         *[(status, Fate.FAILED) for status in (500, 502, 503, 504, 599, 600, 199)],
-        *[(status, Fate.REFUSED) for status in (300, 301, 307, 308, 401, 403, 404, 405, 410)],
-        *[(status, Fate.REJECTED) for status in (400, 402, 406, 409, 411, 413, 415, 422, 451)],
+        *[(status, Fate.REFUSED) for status in (300, 301, 307, 308, 401, 402, 403, 404, 405, 407, 410, 451)],
+        *[(status, Fate.REJECTED) for status in (400, 406, 409, 411, 413, 415, 422)],
     ],
 )
 def test_the_status_decides_about_the_request(status: int, fate: Fate) -> None:

@@ -89,3 +89,15 @@ def test_in_whatever_order_they_end(order: list[int], together: int) -> None:
         first = min(left, default=9)
         assert [position < first for position in range(9)] == [calls.is_finished(position) for position in range(9)]
     assert 8 == calls.account().spooled
+
+
+def test_a_call_finds_its_end_once() -> None:
+    """Two who give up the same calls count them once, and the sum stays right."""
+    calls = Ledger()
+    calls.put(call())
+    taken = calls.take()
+    assert taken is not None
+    calls.finish((taken[0],), ledger.NOT_RECORDED)
+    calls.finish((taken[0],), ledger.NOT_RECORDED)
+    account = calls.account()
+    assert (1, 0, {ledger.NOT_RECORDED: 1}) == (account.accepted, account.in_memory, account.dropped_by_reason)

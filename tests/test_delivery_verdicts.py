@@ -21,8 +21,9 @@ NOW = 1_800_000_000.0
         *[(status, Fate.DELIVERED) for status in (200, 201, 202, 204, 299)],
         *[(status, Fate.BUSY) for status in (408, 425, 429)],
         *[(status, Fate.FAILED) for status in (500, 502, 503, 504, 520, 599, 600, 199)],
-        *[(status, Fate.REFUSED) for status in (300, 301, 302, 304, 307, 308, 401, 403, 404, 405, 410)],
-        *[(status, Fate.REJECTED) for status in (400, 402, 406, 409, 411, 413, 415, 422, 431, 451)],
+        *[(status, Fate.REFUSED) for status in (300, 301, 302, 304, 307, 308)],
+        *[(status, Fate.REFUSED) for status in (401, 402, 403, 404, 405, 407, 410, 423, 426, 451)],
+        *[(status, Fate.REJECTED) for status in (400, 406, 409, 411, 413, 415, 422, 431)],
     ],
 )
 def test_the_status_decides(status: int, fate: Fate) -> None:

@@ -81,7 +81,8 @@ class _BulkAnswer(msgspec.Struct):
 
 
 _BUSY: Final = (408, 425, 429)
-_SET_UP_WRONG: Final = (401, 403, 404, 405, 410)
+_SET_UP_WRONG: Final = (401, 402, 403, 404, 405, 407, 410, 423, 426, 451)
+"""What is said about the app, its account or the way, and never about one record: none is given up for it."""
 
 
 def judge(
