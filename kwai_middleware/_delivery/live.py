@@ -127,13 +127,11 @@ def flush_serverless() -> None:
 
 async def aflush_serverless() -> None:
     """Flush what is to be flushed after a request, also one that was cancelled. Never raises but for a cancellation."""
-    engines = _of_this_process(serverless)
-    if engines:
-        import anyio
+    import anyio
 
-        # A task that is being cancelled could wait for nothing otherwise.
-        with anyio.CancelScope(shield=True):
-            await _aflush(engines)
+    # A task that is being cancelled could wait for nothing otherwise.
+    with anyio.CancelScope(shield=True):
+        await _aflush(_of_this_process(serverless))
 
 
 async def in_thread(function: Any, *args: Any) -> Any:

@@ -105,7 +105,9 @@ def let_go_of_inherited() -> None:
 def give_way() -> None:
     """Let a fork go first: who asks for a lock again and again would always be quicker than who waits for it."""
     if _forking and _thread.get_ident() not in _forking:
-        native.sleep(_GLANCE)
+        until = time.monotonic() + _LONGEST_WAIT
+        while _forking and time.monotonic() < until:
+            native.sleep(_GLANCE)
 
 
 def _hold_all() -> None:
