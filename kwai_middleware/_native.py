@@ -78,16 +78,12 @@ def is_to_be_forked_by_uwsgi() -> bool:
     """Say whether uWSGI has yet to fork its workers from this process.
 
     It does so without the lock of the interpreter. A child that was forked while another thread held
-    it waits for that thread for ever, unless uWSGI is told to do as Python does when it forks.
+    it waits for that thread for ever. And whatever a thread of the master's has in hand at the end is
+    lost: the master runs no handlers of the exit.
     """
     server: Any = sys.modules.get("uwsgi")
     try:
-        return (
-            server is not None
-            and server.worker_id() == 0
-            and server.masterpid() in (0, os.getpid())
-            and "py-call-uwsgi-fork-hooks" not in server.opt
-        )
+        return server is not None and server.worker_id() == 0 and server.masterpid() in (0, os.getpid())
     except AttributeError:
         # Something else of that name.
         return False
