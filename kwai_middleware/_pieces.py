@@ -11,7 +11,7 @@ import msgspec
 
 from kwai_middleware._pace import WINDOW, breathe, windows
 
-__all__ = ["as_text", "decoded_json", "encoded_members", "is_utf8", "outline"]
+__all__ = ["as_text", "decoded_json", "encoded_members", "is_text", "is_utf8", "outline"]
 
 _LONGEST_ESCAPE: Final = 6
 _LONGEST_CHARACTER: Final = 4
@@ -49,6 +49,18 @@ def _decoded(raw: bytes, errors: str) -> Iterator[str]:
     decoder = _decoder_class(errors)
     for start, end in windows(len(raw)):
         yield decoder.decode(raw[start:end], end == len(raw))
+
+
+def is_text(raw: bytes) -> bool:
+    """Say whether UTF-8 is one JSON text, with nothing around it."""
+    if len(raw) < len(_EMPTY) or not raw.startswith(b'"') or not raw.endswith(b'"'):
+        return False
+    try:
+        for _ in _texts(memoryview(raw)):
+            pass
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def as_text(raw: bytes) -> msgspec.Raw:

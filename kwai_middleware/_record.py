@@ -62,9 +62,14 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         model: The model that answered; the requested one when no answer said.
         requested_model: The model that was asked for.
         stream: Whether the answer was streamed.
-        messages: The prompt: the request's `messages`, as the JSON the app wrote.
+        messages: The prompt as chat messages, JSON; of chat completions as the app wrote them. None where
+            it is nothing of the kind.
+        input: The prompt as the app wrote it, JSON, where `messages` are none or do not hold all of it; in
+            place of a file its name, type and size.
         parameters: The request's other members (temperature, tools, ...), as JSON each.
-        completions: The answer's messages, one for each choice, in order.
+        completions: The answer's chat messages, one for each choice, in order.
+        output: The answer, JSON, where `completions` are none or do not hold all of it; in place of sound,
+            pictures and vectors what they are.
         finish_reason: Of the first choice.
         usage: The answer's `usage`, whole.
         prompt_tokens: Of `usage`.
@@ -108,8 +113,10 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     requested_model: str | None = None
     stream: bool = False
     messages: bytes | None = None
+    input: bytes | None = None
     parameters: dict[str, bytes] = {}
     completions: tuple[dict[str, Any], ...] = ()
+    output: bytes | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     prompt_tokens: int | None = None

@@ -7,19 +7,18 @@ where its types take them whole, and everything else travels as text (`input`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._delivery.capture import bounded
+from kwai_middleware._delivery.log_content import answer_of, prompt_of
 from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._delivery.mending import mended
 from kwai_middleware._pace import breathe
-from kwai_middleware._pieces import as_text, encoded_members, is_utf8
 from kwai_middleware._record import CompletedCall, Outcome
 from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
@@ -29,8 +28,6 @@ __all__ = ["MOST_BYTES", "encode"]
 MOST_BYTES: Final = 20_000_000
 """Larger logs are refused by the vendor ("20 MB per span")."""
 
-_messages_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PLAIN_TYPES: Final = (int, float, bool)
 
 
@@ -131,14 +128,14 @@ def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried
         "prompt_cache_hit_tokens": call.cached_tokens,
         "prompt_cache_creation_tokens": call.cache_write_tokens,
         "reasoning_tokens": call.reasoning_tokens,
-        "usage": vendor_types.kept_usage(call.usage) if call.usage and carried.extras else None,
+        "usage": vendor_types.kept_usage(call) if carried.extras else None,
         **_customer(call.caller),
         **_parameters(call.parameters, all_of_them=carried.parameters),
     }
-    if carried.prompt and call.messages is not None:
-        members |= _prompt(call.messages)
-    if carried.answer and call.completions:
-        members |= _answer(call.completions)
+    if carried.prompt:
+        members |= prompt_of(call.messages, call.input)
+    if carried.answer:
+        members |= answer_of(call.completions, call.output)
     members["metadata"] = metadata_of(
         call, secrets, parameters=carried.parameters, caller_metadata=carried.extras, shortened=shortened
     )
@@ -230,66 +227,3 @@ def _parameters(parameters: dict[str, bytes], *, all_of_them: bool) -> dict[str,
         and (all_of_them or type_ in _PLAIN_TYPES)
         and vendor_types.accepted_parameter(name, parameters[name])
     }
-
-
-def _prompt(messages: bytes) -> dict[str, Any]:
-    """Return the prompt as messages where the vendor keeps them, and as text where it would not."""
-    try:
-        # msgspec does not look into what it only skips.
-        each = _messages_decoder.decode(messages) if is_utf8(messages) else None
-    except (msgspec.DecodeError, RecursionError):
-        each = None
-    breathe()
-    if each is None:
-        return {"input": as_text(messages)}
-    fitted = [vendor_types.fitted_message(message) for message in each]
-    if all(message is not None and message.whole for message in fitted):
-        return {"prompt_messages": msgspec.Raw(messages)}
-    members: dict[str, Any] = {"input": as_text(messages)}
-    if None not in fitted:
-        members["prompt_messages"] = [message.message for message in fitted if message]
-    return members
-
-
-def _answer(completions: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Return the answer as messages where the vendor keeps them, and as text beside where it would not."""
-    fitted = [vendor_types.fitted_message(_raw(_in_the_vendors_words(message))) for message in completions]
-    kept = [message.message for message in fitted if message]
-    members: dict[str, Any] = {}
-    if fitted[0] is not None:
-        members["completion_message"] = kept[0]
-    if len(kept) == len(completions) > 1:
-        members["completion_messages"] = kept
-    if not all(message is not None and message.whole for message in fitted):
-        whole = [_raw(message) for message in completions]
-        members["output"] = as_text(bytes(whole[0]) if len(whole) == 1 else msgspec.json.encode(whole))
-    if fitted[0] is not None and completions[0].get("tool_calls"):
-        # What fits has a list of objects here, as the vendor's member wants it.
-        members["tool_calls"] = _members_decoder.decode(fitted[0].message)["tool_calls"]
-    return members
-
-
-def _raw(message: dict[str, Any]) -> msgspec.Raw:
-    breathe()
-    return encoded_members(message)
-
-
-def _in_the_vendors_words(message: dict[str, Any]) -> dict[str, Any]:
-    """Give OpenRouter's `reasoning` the vendor's name, and leave out what it numbers tool calls with."""
-    reasoning, calls = message.get("reasoning"), message.get("tool_calls")
-    renamed = dict(message)
-    if isinstance(reasoning, str) and "reasoning_content" not in message:
-        renamed["reasoning_content"] = renamed.pop("reasoning")
-    if isinstance(calls, list):
-        renamed["tool_calls"] = [
-            _without_place(call, place) for place, call in enumerate(cast("Sequence[object]", calls))
-        ]
-    return renamed
-
-
-def _without_place(call: object, place: int) -> object:
-    """Leave out the `index` of a tool call that only says where in the list it stands."""
-    if not isinstance(call, dict):
-        return call
-    members = cast("dict[str, Any]", call)
-    return {name: value for name, value in members.items() if name != "index" or value != place}

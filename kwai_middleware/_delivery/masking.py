@@ -89,11 +89,16 @@ class ContentMask:
         masked = self._document(completions, _STRUCTURE_OF_MESSAGES)
         return msgspec.structs.replace(
             call,
-            messages=None if call.messages is None else self._document(call.messages, _STRUCTURE_OF_MESSAGES),
+            messages=self._content(call.messages),
+            input=self._content(call.input),
+            output=self._content(call.output),
             parameters={name: self._document(raw, _STRUCTURE) for name, raw in call.parameters.items()},
             completions=call.completions if masked is completions else tuple(msgspec.json.decode(masked)),
             error_message=None if call.error_message is None else self._message(call.error_message, secrets),
         )
+
+    def _content(self, raw: bytes | None) -> bytes | None:
+        return None if raw is None else self._document(raw, _STRUCTURE_OF_MESSAGES)
 
     def _message(self, message: str, secrets: tuple[Secret, ...]) -> str:
         text = self._text(message)

@@ -66,11 +66,14 @@ def replaced(call: CompletedCall) -> CompletedCall:
     """Return a record in whose prompt and answer a short text stands for each piece of base64 media."""
     if call.capture != "full":
         return call
-    messages = None if call.messages is None else without_media(call.messages)
+    documents = {name: getattr(call, name) for name in ("messages", "input", "output")}
+    changes: dict[str, Any] = {
+        name: kept for name, raw in documents.items() if raw is not None and (kept := without_media(raw)) is not raw
+    }
     completions = tuple(_without_media(completion, "", {}, _DEEPEST) for completion in call.completions)
-    if messages is call.messages and all(new is old for new, old in zip(completions, call.completions, strict=True)):
-        return call
-    return msgspec.structs.replace(call, messages=messages, completions=completions)
+    if any(new is not old for new, old in zip(completions, call.completions, strict=True)):
+        changes["completions"] = completions
+    return msgspec.structs.replace(call, **changes) if changes else call
 
 
 def without_media(raw: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from kwai_middleware._pieces import is_utf8, outline
+from kwai_middleware._record import CompletedCall
 
 __all__ = ["PARAMETERS", "Fitted", "accepted_parameter", "fitted_message", "kept_usage"]
 
@@ -46,13 +47,57 @@ class _ImagePart(msgspec.Struct, tag="image_url"):
     image_url: _ImageURL | str
 
 
+class _InputTextPart(msgspec.Struct, tag="input_text", forbid_unknown_fields=True):
+    text: str
+    cache_control: _CacheControl | None = None
+
+
+class _OutputTextPart(msgspec.Struct, tag="output_text", forbid_unknown_fields=True):
+    text: str
+    annotations: list[dict[str, Any] | str] | None = None
+    cache_control: _CacheControl | None = None
+
+
+class _ImageSource(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    media_type: str
+    data: str
+
+
+class _SourcedImagePart(msgspec.Struct, tag="image", forbid_unknown_fields=True):
+    source: _ImageSource
+
+
+class _ToolUsePart(msgspec.Struct, tag="tool_use", forbid_unknown_fields=True):
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class _ToolResultPart(msgspec.Struct, tag="tool_result", forbid_unknown_fields=True):
+    tool_use_id: str
+    content: str
+
+
 class _FilePart(msgspec.Struct, tag="file", forbid_unknown_fields=True):
     file: dict[str, msgspec.Raw]
 
 
+_Part = (
+    _TextPart
+    | _ImagePart
+    | _FilePart
+    | _InputTextPart
+    | _OutputTextPart
+    | _SourcedImagePart
+    | _ToolUsePart
+    | _ToolResultPart
+)
+
+
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
     role: Literal["user", "assistant", "system", "tool", "none", "developer"]
-    content: str | list[_TextPart | _ImagePart | _FilePart | str] | None = None
+    content: str | list[_Part | str] | None = None
     name: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
@@ -170,14 +215,32 @@ def accepted_parameter(name: str, raw: bytes) -> bool:
 _MOST_TOKENS: Final = 2**53
 
 
-def kept_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return what the vendor's `Usage` keeps; it drops all else without a word, `cost` too."""
-    kept: dict[str, Any] = {}
-    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        count = usage.get(name)
-        if type(count) is int and 0 <= count < _MOST_TOKENS:
-            kept[name] = count
-    for name in ("prompt_tokens_details", "completion_tokens_details"):
-        if isinstance(usage.get(name), dict):
-            kept[name] = usage[name]
+def kept_usage(call: CompletedCall) -> dict[str, Any] | None:
+    """Return what the vendor's `Usage` keeps, under its names; it drops all else without a word, `cost` too.
+
+    Chat completions have these names, the Responses API and Anthropic others; Anthropic's count of the prompt
+    leaves out what a cache had of it, the record's own does not.
+    """
+    usage = call.usage
+    if not usage:
+        return None
+    named = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.completion_tokens}
+    named["total_tokens"] = call.total_tokens
+    counts = {name: usage.get(name, count) for name, count in named.items()}
+    counts["cache_creation_prompt_tokens"] = usage.get("cache_creation_input_tokens")
+    counts["cache_read_input_tokens"] = usage.get("cache_read_input_tokens")
+    kept: dict[str, Any] = {
+        name: count for name, count in counts.items() if type(count) is int and 0 <= count < _MOST_TOKENS
+    }
+    for name, other in _DETAILS.items():
+        details = usage.get(name, usage.get(other))
+        if isinstance(details, dict):
+            kept[name] = details
     return kept
+
+
+_DETAILS: Final = {
+    "prompt_tokens_details": "input_tokens_details",
+    "completion_tokens_details": "output_tokens_details",
+}
+"""The vendor's names, and those of the Responses API."""

@@ -39,7 +39,13 @@ def completed(observation: Observation) -> CompletedCall:
     body = _Body(observation)
     breathe()
     streamed = _is_stream(observation, request, body.parts)
-    answer = format_.answer(body.parts, request, streamed=streamed, secrets=observation.secrets)
+    answer = format_.answer(
+        body.parts,
+        request,
+        streamed=streamed,
+        media_type=(_header(observation, b"content-type") or "").lower().partition(";")[0].strip(),
+        secrets=observation.secrets,
+    )
     breathe()
     outcome, failure = _judged(observation, answer, body, streamed=streamed)
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
@@ -71,8 +77,10 @@ def completed(observation: Observation) -> CompletedCall:
         requested_model=requested_model,
         stream=streamed or (request.stream and outcome != "complete"),
         messages=request.messages,
+        input=request.input,
         parameters=request.parameters,
         completions=answer.completions,
+        output=answer.output,
         finish_reason=_bounded(answer.finish_reason, _LONGEST_NAME, secrets),
         usage=answer.usage,
         prompt_tokens=answer.tokens.prompt,
@@ -172,7 +180,7 @@ def _judged_by_ending(
     observation: Observation, answer: Answer, body: _Body, *, streamed: bool
 ) -> tuple[Outcome, Failure | None]:
     if observation.ending is Ending.END:
-        if body.is_shortened or not answer.is_read:
+        if body.is_shortened or answer.ends_with_body:
             # The word that it is over may be in what was not kept, and HTTP says that all came.
             return "complete", None
         if streamed:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat
+from kwai_middleware._outbound.formats import chat, messages
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
 
 __all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,
+    "messages": messages,
 }
 """By the name that `Endpoint.format` has for it. All others are `unread`."""

@@ -15,8 +15,9 @@ from kwai_middleware._outbound.formats.chat_message import Message
 from kwai_middleware._outbound.formats.failures import failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
+from kwai_middleware._outbound.formats.reading import mended, request_members, words
 from kwai_middleware._pace import WINDOW, breathe
-from kwai_middleware._pieces import decoded_json, is_utf8
+from kwai_middleware._pieces import decoded_json
 from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
@@ -24,28 +25,17 @@ __all__ = ["answer", "request"]
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MOST_CHOICES: Final = 128
 _FINISH_REASON: Final = re.compile(rb'"finish_reason" ?: ?"([a-z_]{1,40})"')
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def request(body: bytes) -> Request:
     """Read a request's body; see `Format`."""
-    try:
-        # Members are kept as they are written, and msgspec does not look into what it only skips.
-        members = _members_decoder.decode(body) if is_utf8(body) else None
-    except _UNREADABLE:
-        members = None
-    if members is None:
-        try:
-            members = _members_decoder.decode(tolerant.repaired(body) or b"")
-        except _UNREADABLE:
-            return Request()
-    breathe()
+    members = request_members(body)
     messages = members.pop("messages", None)
     stream = bytes(members.pop("stream", b"")) == b"true"
-    model = tolerant.loads(bytes(members.pop("model", b"")))
+    model = words(members.pop("model", None))
     choices = tolerant.loads(bytes(members.get("n", b"")))
     return Request(
-        model=model if isinstance(model, str) and model else None,
+        model=model,
         stream=stream,
         choices=choices if type(choices) is int else 1,
         messages=None if messages is None else bytes(messages),
@@ -53,7 +43,14 @@ def request(body: bytes) -> Request:
     )
 
 
-def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool, secrets: tuple[Secret, ...] = ()) -> Answer:
+def answer(
+    parts: tuple[bytes, ...],
+    request: Request,
+    *,
+    streamed: bool,
+    media_type: str = "",
+    secrets: tuple[Secret, ...] = (),
+) -> Answer:
     """Read an answer's body; see `Format`."""
     assembly = _Assembly(request.choices)
     if streamed:
@@ -180,7 +177,7 @@ class _Assembly:
             first_content=self._first_content,
             finished=self.finished,
         )
-        return _mended(answer) if self.is_loose else answer
+        return mended(answer) if self.is_loose else answer
 
     def _add_choice(self, choice: Choice) -> bool:
         message = self._messages.get(choice.index)
@@ -211,13 +208,3 @@ class _Assembly:
 
     def _is_over(self) -> bool:
         return self.usage is not None and not self._unfinished and len(self._messages) >= self._choices
-
-
-_TEXTS: Final = ("model", "generation_id", "provider", "finish_reason", "usage")
-
-
-def _mended(answer: Answer) -> Answer:
-    """Make of halves of characters whole ones, or what can be encoded at least."""
-    mended = {name: tolerant.paired(getattr(answer, name)) for name in _TEXTS}
-    completions = tuple(tolerant.paired(list(answer.completions)) or ())
-    return msgspec.structs.replace(answer, **mended, completions=completions)

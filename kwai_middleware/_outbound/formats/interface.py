@@ -22,7 +22,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         model: The model asked for.
         stream: Whether a stream was asked for.
         choices: How many answers were asked for.
-        messages: The prompt, as the JSON the app wrote; valid UTF-8.
+        messages: The prompt as chat messages, JSON; valid UTF-8. None where it is nothing of the kind.
+        input: The prompt as the app wrote it, JSON, where `messages` are none, or do not hold all of it.
         parameters: All other members that cannot carry a key, as JSON each; valid UTF-8.
     """
 
@@ -30,6 +31,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     choices: int = 1
     messages: bytes | None = None
+    input: bytes | None = None
     parameters: dict[str, bytes] = {}
 
 
@@ -65,7 +67,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         model: The model that answered.
         generation_id: The vendor's id of the answer, from its body.
         provider: Who ran the model.
-        completions: One message for each choice, in order.
+        completions: One chat message for each choice, in order; none where the answer is nothing of the kind.
+        output: The answer as JSON, where `completions` are none, or do not hold all of it. Media and
+            vectors are described, not contained, where nobody could read them.
         finish_reason: Of the first choice.
         usage: As sent; of several, each member's last value.
         tokens: Of `usage`.
@@ -74,20 +78,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             refusal, a tool call. None when none came, and for an answer that came at once.
         finished: How many bytes it took to the event that says that the answer is over, or has
             failed. None when nothing said so.
-        is_read: Whether anybody looked: when not, that nothing says it is over means nothing.
+        ends_with_body: Such an answer does not say itself that it is over: it is when HTTP says so.
     """
 
     model: str | None = None
     generation_id: str | None = None
     provider: str | None = None
     completions: tuple[dict[str, Any], ...] = ()
+    output: bytes | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     tokens: Tokens = Tokens()
     failure: Failure | None = None
     first_content: int | None = None
     finished: int | None = None
-    is_read: bool = True
+    ends_with_body: bool = False
 
 
 class Format(Protocol):
@@ -98,7 +103,13 @@ class Format(Protocol):
         ...
 
     def answer(
-        self, parts: tuple[bytes, ...], request: Request, *, streamed: bool, secrets: tuple[Secret, ...] = ()
+        self,
+        parts: tuple[bytes, ...],
+        request: Request,
+        *,
+        streamed: bool,
+        media_type: str = "",
+        secrets: tuple[Secret, ...] = (),
     ) -> Answer:
         """Read an answer's body.
 
@@ -106,6 +117,7 @@ class Format(Protocol):
             parts: The body, decoded; two parts when something between them was not kept.
             request: What it answers.
             streamed: Whether it is a stream of events.
+            media_type: The answer's `Content-Type` in lower case, without parameters; empty when it has none.
             secrets: The caller's keys: what is left of one that a gap has cut in two is masked.
         """
         ...

@@ -15,6 +15,13 @@ def request(body: bytes) -> Request:
     return Request(model=read.model, stream=read.stream)
 
 
-def answer(parts: tuple[bytes, ...], request: Request, *, streamed: bool, secrets: tuple[Secret, ...] = ()) -> Answer:
+def answer(
+    parts: tuple[bytes, ...],
+    request: Request,
+    *,
+    streamed: bool,
+    media_type: str = "",
+    secrets: tuple[Secret, ...] = (),
+) -> Answer:
     """Read nothing; see `Format`."""
-    return Answer(is_read=False)
+    return Answer(ends_with_body=True)

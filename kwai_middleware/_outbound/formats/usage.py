@@ -8,7 +8,7 @@ from typing import Any, Final
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.interface import Tokens
 
-__all__ = ["last_in", "merged", "tokens_in"]
+__all__ = ["count_in", "last_in", "merged", "tokens_in"]
 
 _NAME: Final = b'"usage":'
 _MOST: Final = 2**53
@@ -18,16 +18,16 @@ _decoder: Final = json.JSONDecoder()
 
 
 def tokens_in(usage: dict[str, Any]) -> Tokens:
-    """Return the counts, as OpenAI and OpenRouter name them; what is not a whole number is None."""
-    prompt_details = tolerant.members_of(usage.get("prompt_tokens_details"))
-    completion_details = tolerant.members_of(usage.get("completion_tokens_details"))
+    """Return the counts, under either of OpenAI's names for them; what is not a whole number is None."""
+    prompt_details = tolerant.members_of(usage.get("prompt_tokens_details", usage.get("input_tokens_details")))
+    completion_details = tolerant.members_of(usage.get("completion_tokens_details", usage.get("output_tokens_details")))
     return Tokens(
-        prompt=_count(usage, "prompt_tokens"),
-        completion=_count(usage, "completion_tokens"),
-        total=_count(usage, "total_tokens"),
-        cached=_count(prompt_details, "cached_tokens"),
-        cache_write=_count(prompt_details, "cache_write_tokens"),
-        reasoning=_count(completion_details, "reasoning_tokens"),
+        prompt=count_in(usage, "prompt_tokens", "input_tokens"),
+        completion=count_in(usage, "completion_tokens", "output_tokens"),
+        total=count_in(usage, "total_tokens"),
+        cached=count_in(prompt_details, "cached_tokens"),
+        cache_write=count_in(prompt_details, "cache_write_tokens"),
+        reasoning=count_in(completion_details, "reasoning_tokens"),
     )
 
 
@@ -59,6 +59,10 @@ def last_in(end: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _count(members: dict[str, Any], name: str) -> int | None:
-    count = members.get(name)
-    return count if type(count) is int and 0 <= count < _MOST else None
+def count_in(members: dict[str, Any], *names: str) -> int | None:
+    """Return the first of several members that is a count; None without one."""
+    for name in names:
+        count = members.get(name)
+        if type(count) is int and 0 <= count < _MOST:
+            return count
+    return None

@@ -1,0 +1,199 @@
+"""Anthropic's messages, which OpenRouter and the gateway's pass-through take as well."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.failures import failure_in
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Request, Tokens
+from kwai_middleware._outbound.formats.message_blocks import Block, completion_of, is_whole_as_completion
+from kwai_middleware._outbound.formats.parameters import without_keys
+from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._secret import Secret
+
+__all__ = ["answer", "request"]
+
+_MOST_BLOCKS: Final = 1000
+_STOP_REASON: Final = re.compile(rb'"stop_reason" ?: ?"([a-z_]{1,40})"')
+
+
+def request(body: bytes) -> Request:
+    """Read a request's body; see `Format`. The system's prompt becomes the first message."""
+    members = request_members(body)
+    messages, system = members.pop("messages", None), members.pop("system", None)
+    stream = bytes(members.pop("stream", b"")) == b"true"
+    return Request(
+        model=words(members.pop("model", None)),
+        stream=stream,
+        messages=None if messages is None else _with_system(bytes(messages), system),
+        parameters=without_keys(members),
+    )
+
+
+def _with_system(messages: bytes, system: msgspec.Raw | None) -> bytes:
+    """Put the system's prompt in front of a list of messages, without reading either."""
+    if system is None or not messages.startswith(b"["):
+        return messages
+    others = messages[1:].lstrip()
+    return b'[{"role":"system","content":%b}%b%b' % (bytes(system), b"" if others.startswith(b"]") else b",", others)
+
+
+def answer(
+    parts: tuple[bytes, ...],
+    request: Request,
+    *,
+    streamed: bool,
+    media_type: str = "",
+    secrets: tuple[Secret, ...] = (),
+) -> Answer:
+    """Read an answer's body; see `Format`."""
+    reading = Reading(parts, secrets)
+    assembly = _Assembly()
+    if streamed:
+        for told in reading.events(assembly.skip):
+            assembly.add(told.members, told.end)
+            if assembly.finished is not None:
+                break
+    elif (whole := reading.whole()) is not None:
+        assembly.add_message(whole)
+        assembly.finished = len(parts[0])
+    else:
+        assembly.add_message(reading.beginning())
+        assembly.add_end(reading.end)
+    return assembly.answer(secrets, is_loose=reading.is_loose)
+
+
+class _Assembly:
+    """A message, put together of its events."""
+
+    def __init__(self) -> None:
+        self.finished: int | None = None
+        self._model: str | None = None
+        self._generation_id: str | None = None
+        self._provider: str | None = None
+        self._stop_reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._failure: Failure | None = None
+        self._first_content: int | None = None
+        self._blocks: dict[int, Block] = {}
+        self._growing: Block | None = None
+        self._is_skipped = False
+        self._is_message = False
+
+    def skip(self) -> None:
+        """Note that events are missing from here on."""
+        self._is_skipped = True
+        if self._growing is not None:
+            self._growing.skip()
+
+    def add(self, event: dict[str, Any], end: int) -> None:
+        """Add an event that was complete at the offset `end`."""
+        kind = event.get("type")
+        if kind == "message_start":
+            self.add_message(tolerant.members_of(event.get("message")))
+        elif kind in ("content_block_start", "content_block_delta"):
+            if self._add_to_block(event) and self._first_content is None:
+                self._first_content = end
+        elif kind == "content_block_stop":
+            self._growing = None
+        elif kind == "message_delta":
+            self._take(tolerant.members_of(event.get("delta")))
+            self._add_usage(event.get("usage"))
+        elif kind == "error" or (kind is None and event.get("error")):
+            self._fail(event.get("error"))
+        if kind == "message_stop" or self._failure is not None:
+            self.finished = end
+
+    def add_message(self, message: dict[str, Any]) -> None:
+        """Add a message, whole or as a stream begins it."""
+        if message.get("type") == "error" or message.get("error"):
+            self._fail(message.get("error"))
+            return
+        self._is_message = self._is_message or bool(message)
+        self._model = self._model or _text(message.get("model"))
+        self._generation_id = self._generation_id or _text(message.get("id"))
+        self._provider = self._provider or _text(message.get("provider"))
+        self._take(message)
+        self._add_usage(message.get("usage"))
+        for index, block in enumerate(tolerant.items_of(message.get("content"))[:_MOST_BLOCKS]):
+            self._blocks[index] = Block(tolerant.members_of(block))
+
+    def add_end(self, end: bytes) -> None:
+        """Add the end of a message that came at once, and whose middle is missing."""
+        self._add_usage(usage.last_in(end))
+        if self._stop_reason is None and (reasons := _STOP_REASON.findall(end)):
+            self._stop_reason = reasons[-1].decode()
+
+    def answer(self, secrets: tuple[Secret, ...], *, is_loose: bool) -> Answer:
+        blocks = [self._blocks[index].joined(secrets) for index in sorted(self._blocks)]
+        is_message = self._is_message or bool(blocks)
+        answer = Answer(
+            model=self._model,
+            generation_id=self._generation_id,
+            provider=self._provider,
+            completions=(completion_of(blocks),) if is_message else (),
+            output=None if is_whole_as_completion(blocks) else msgspec.json.encode(tolerant.paired(blocks)),
+            finish_reason=self._stop_reason,
+            usage=self._usage,
+            tokens=_tokens_in(self._usage or {}),
+            failure=self._failure,
+            first_content=self._first_content,
+            finished=self.finished,
+        )
+        return mended(answer) if is_loose else answer
+
+    def _take(self, members: dict[str, Any]) -> None:
+        self._stop_reason = _text(members.get("stop_reason")) or self._stop_reason
+
+    def _add_usage(self, given: object) -> None:
+        # Anthropic's counts grow: the last one holds all before it.
+        if members := tolerant.members_of(given):
+            self._usage = usage.merged(self._usage, members)
+
+    def _add_to_block(self, event: dict[str, Any]) -> bool:
+        index = event.get("index")
+        place = index if type(index) is int else len(self._blocks)
+        if place not in self._blocks and len(self._blocks) >= _MOST_BLOCKS:
+            return False
+        if event["type"] == "content_block_start":
+            opening = tolerant.members_of(event.get("content_block"))
+            self._growing = self._blocks[place] = Block(opening)
+            # The name of a tool is content, before any of its input; the two texts begin empty.
+            return opening.get("type") not in _EMPTY_AT_FIRST or any(opening.get(name) for name in ("text", "thinking"))
+        delta = tolerant.members_of(event.get("delta"))
+        if place not in self._blocks:
+            # Its beginning is among what was not kept.
+            self._blocks[place] = Block({"type": _KINDS.get(str(delta.get("type")))}, is_skipped=self._is_skipped)
+        self._growing = self._blocks[place]
+        return self._growing.add(delta)
+
+    def _fail(self, error: object) -> None:
+        self._failure = self._failure or failure_in(error)
+
+
+_EMPTY_AT_FIRST: Final = ("text", "thinking")
+_KINDS: Final = {
+    "text_delta": "text",
+    "citations_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "thinking",
+    "input_json_delta": "tool_use",
+}
+"""Which kind of block a piece belongs to."""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _tokens_in(given: dict[str, Any]) -> Tokens:
+    """Return the counts under our names: Anthropic's of the prompt leaves out what a cache had of it."""
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    fresh, cached, written, said = (usage.count_in(given, name) for name in names)
+    prompt = None if fresh is None else fresh + (cached or 0) + (written or 0)
+    total = None if prompt is None or said is None else prompt + said
+    return Tokens(prompt=prompt, completion=said, total=total, cached=cached, cache_write=written)
