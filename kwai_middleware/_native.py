@@ -10,6 +10,7 @@ import _socket
 import importlib
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -32,13 +33,18 @@ __all__ = [
 
 _LONGEST_WAIT: Final = 3600.0
 _GLANCE: Final = 0.005
+_NOT_OURS: Final = signal.valid_signals() - {
+    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP,
+}  # fmt: skip
+"""Signals that mean the process, and not what a thread has just done."""
 
 
 def start_thread(function: Callable[[], None], name: str) -> None:
     """Run `function` on a new daemonic thread, without waiting for it to begin.
 
     Not `threading.Thread`, whose `start` takes locks and waits: this may be called in a finalizer
-    or a signal handler.
+    or a signal handler. No signal is handled there: uWSGI's workers end within the handler, on whichever
+    thread it was called, and wait for ever when that is one of ours.
 
     Raises:
         RuntimeError: There is no thread to be had: a limit of the system, or the interpreter is
@@ -50,7 +56,14 @@ def start_thread(function: Callable[[], None], name: str) -> None:
         # The locks of log handlers are gevent's on our threads too, and may need a hub there. The first hub of a
         # process imports, and two threads that make theirs at the same time then wait for each other for ever.
         sys.modules["gevent"].get_hub()
-    _original("_thread", "start_new_thread")(_named, (function, name))
+    start = _original("_thread", "start_new_thread")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        # A thread begins with the mask of the one that starts it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_OURS)
+        start(_named, (function, name))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def lock() -> Any:

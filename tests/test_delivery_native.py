@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import ssl
 import sys
@@ -246,3 +247,23 @@ def test_nobody_there_is_an_os_error() -> None:
     """The error of the last address that was tried is the one that is raised."""
     with pytest.raises(ConnectionRefusedError):
         native.connect("localhost", free_port(), DEADLINE)
+
+
+def test_a_thread_of_ours_handles_no_signal() -> None:
+    """A handler in C, such as that by which a uWSGI worker ends, never runs on it; the app keeps its own mask."""
+    masks: list[set[int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        masks.append({int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())})
+        done.set()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        native.start_thread(look, "kwai-looking")
+        assert done.wait(DEADLINE)
+        assert {signal.SIGUSR2} == signal.pthread_sigmask(signal.SIG_BLOCK, ()) - before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1} <= masks[0]
+    assert not {signal.SIGSEGV, signal.SIGABRT} & masks[0]
