@@ -26,7 +26,7 @@ from tests.support.examples import environment_for, fastapi_example, sandbox_pro
 from tests.support.logs_api import LogsAPI, logs_api, taken
 from tests.support.processes import PROJECT
 
-CALLS = 200
+CALLS = 300
 SPOOL = 256 * 1024
 QUESTION = "tell me more " * 800  # some 10 KB
 
@@ -65,7 +65,7 @@ def _resident_kib(pid: int) -> int:
 
 @pytest.mark.parametrize("mode", ["hang", "reset", "500", "401"])
 def test_the_app_notices_nothing(vendors: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of 200 calls of 10 KB is answered, memory stays at the spool's bound, and the server ends when told to."""
+    """Each of 300 calls of 10 KB is answered, memory stays at the spool's bound, and the server ends when told to."""
     vendors.reset()
     vendors.logs_mode(mode)
     settings = {"KWAI_SPOOL": "memory:", "KWAI_MAX_MEMORY_BYTES": str(SPOOL), "KWAI_EXIT_TIMEOUT": "1"}
