@@ -14,9 +14,27 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Answer, Question
 
-__all__ = ["DONE", "Bill", "Completion", "event"]
+__all__ = [
+    "DONE",
+    "FILLER_MARK",
+    "SILENCE",
+    "Bill",
+    "Completion",
+    "event",
+    "filled",
+    "filler_of",
+    "named_event",
+    "tokens",
+]
 
 DONE: Final = b"data: [DONE]\n\n"
+SILENCE: Final = 20
+"""Comments in a stream of nothing else."""
+
+FILLER_MARK: Final = "\ue000"
+"""Stands in a text where it is filled up."""
+
+_FILLER: Final = b"word " * 6_553
 
 _BYTES_PER_TOKEN: Final = 4
 _TOKENS_PER_MESSAGE: Final = 4
@@ -33,7 +51,30 @@ def event(value: object) -> bytes:
     return b"data: " + _encode(value) + b"\n\n"
 
 
-def _tokens(text: str) -> int:
+def named_event(kind: str, members: dict[str, object]) -> bytes:
+    """Return one server-sent event that names its kind twice, in its own line and among its members."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), _encode({"type": kind, **members}))
+
+
+def filler_of(size: float) -> Iterator[bytes]:
+    """Yield so many bytes of text."""
+    while size > 0:
+        filler = _FILLER[: int(min(size, len(_FILLER)))]
+        size -= len(filler)
+        yield filler
+
+
+def filled(marked: bytes, size: float) -> Iterator[bytes]:
+    """Yield what was encoded with marks in its texts, so many bytes of text in the place of each."""
+    head, *others = marked.split(FILLER_MARK.encode())
+    yield head
+    for other in others:
+        yield from filler_of(size)
+        yield other
+
+
+def tokens(text: str) -> int:
+    """Return how many tokens a text is."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 
@@ -41,7 +82,7 @@ def _said(answer: Answer) -> int:
     texts = [answer.text, answer.refusal, answer.audio.transcript if answer.audio else ""]
     texts += [call.name + call.arguments for call in answer.tool_calls]
     filler = int(answer.filler) // _BYTES_PER_TOKEN if answer.filler < math.inf else 0
-    return sum(map(_tokens, texts)) + filler
+    return sum(map(tokens, texts)) + filler
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +102,8 @@ class Bill:
     @classmethod
     def of(cls, question: Question, answer: Answer) -> Bill:
         """Return the bill for `answer`, in as many choices as were asked for."""
-        prompt = sum(_TOKENS_PER_MESSAGE + _tokens(text) for text in question.texts)
-        reasoning = _tokens(answer.reasoning) * question.choices
+        prompt = sum(_TOKENS_PER_MESSAGE + tokens(text) for text in question.texts)
+        reasoning = tokens(answer.reasoning) * question.choices
         said = sum(_said(answer.for_choice(index)) for index in range(question.choices))
         is_cached = answer.is_cached or prompt >= _CACHED_FROM
         cached = prompt // 2 if is_cached else 0
@@ -103,12 +144,16 @@ class Bill:
 class Completion(ABC):
     """One answer in one vendor's shape.
 
+    Attributes:
+        content_type: Of the answer in one piece.
+
     Args:
         question: What was asked.
         answer: What is answered.
     """
 
     id_prefix: str
+    content_type: str = "application/json"
 
     def __init__(self, question: Question, answer: Answer) -> None:
         self.question = question

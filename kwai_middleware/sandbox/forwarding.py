@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Final
 
-__all__ = ["ANTHROPIC_MEMBERS", "OPENROUTER_CHAT_MEMBERS", "OPENROUTER_MESSAGES_MEMBERS", "forwarded"]
+__all__ = [
+    "ANTHROPIC_MEMBERS",
+    "OPENAI_RESPONSES_MEMBERS",
+    "OPENROUTER_CHAT_MEMBERS",
+    "OPENROUTER_MESSAGES_MEMBERS",
+    "OPENROUTER_RESPONSES_MEMBERS",
+    "forwarded",
+]
 
 OPENROUTER_CHAT_MEMBERS: Final = frozenset({
     "cache_control", "debug", "deferred_tools", "frequency_penalty", "image_config", "include_reasoning",
@@ -32,6 +39,25 @@ ANTHROPIC_MEMBERS: Final = frozenset({
     "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p", "user_profile_id", "workspace_id",
 })  # fmt: skip
 """What Anthropic's own request knows."""
+
+OPENROUTER_RESPONSES_MEMBERS: Final = frozenset({
+    "background", "cache_control", "debug", "deferred_tools", "frequency_penalty", "image_config", "include",
+    "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "modalities", "model", "models",
+    "parallel_tool_calls", "plugins", "presence_penalty", "previous_response_id", "prompt", "prompt_cache_key",
+    "prompt_cache_options", "provider", "reasoning", "safety_identifier", "service_tier", "session_id", "stop",
+    "stop_server_tools_when", "store", "stream", "temperature", "text", "tool_choice", "tools", "top_k",
+    "top_logprobs", "top_p", "trace", "truncation", "user",
+})  # fmt: skip
+"""What OpenRouter's request of the Responses API knows."""
+
+OPENAI_RESPONSES_MEMBERS: Final = frozenset({
+    "access_programs", "background", "background_options", "context_management", "conversation", "image", "include",
+    "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model", "moderation",
+    "parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options",
+    "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",
+})  # fmt: skip
+"""What OpenAI's own request of the Responses API knows."""
 
 
 def forwarded(body: Mapping[str, object], known: Container[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from kwai_middleware.sandbox.answers import Answer, Question, Refusal
 from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
 from kwai_middleware.sandbox.completions import event
 
-__all__ = ["OpenRouterCompletion", "error_body", "error_headers", "refused_key"]
+__all__ = ["OpenRouterCompletion", "error_body", "error_headers", "error_type", "refused_key", "responses_error_body"]
 
 _PROVIDER: Final = "Sandbox"
 
@@ -47,20 +47,32 @@ def refused_key(key: str) -> Refusal | None:
     return None
 
 
+def error_type(status: int) -> str:
+    """Return OpenRouter's own word for a status."""
+    return _ERROR_TYPES.get(status, "unmapped")
+
+
 def error(status: int, message: str, metadata: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the `error` member of an answer, a choice or a chunk."""
     return {
         "code": status,
         "message": message,
-        "metadata": {"error_type": _ERROR_TYPES.get(status, "unmapped"), **(metadata or {})},
+        "metadata": {"error_type": error_type(status), **(metadata or {})},
     }
 
 
 def error_body(refusal: Refusal, key: str | None) -> bytes:
     """Return the body of an error answer: `user_id` stands beside `error` when the account is known."""
-    body: dict[str, object] = {"error": error(refusal.status, refusal.message, refusal.metadata)}
-    if key is not None and refusal.status != 401:
-        body["user_id"] = _user_id(key)
+    body = {"error": error(refusal.status, refusal.message, refusal.metadata), **_account(refusal, key)}
+    return msgspec.json.encode(body)
+
+
+def responses_error_body(refusal: Refusal, key: str | None) -> bytes:
+    """Return the body of an error answer of the Responses API: the error's type stands beside `error`."""
+    error: dict[str, object] = {"code": refusal.status, "message": refusal.message}
+    if refusal.metadata:
+        error["metadata"] = refusal.metadata
+    body = {"error": error, "error_type": error_type(refusal.status), **_account(refusal, key)}
     return msgspec.json.encode(body)
 
 
@@ -73,6 +85,10 @@ def error_headers(refusal: Refusal) -> list[tuple[str, str]]:
         reset_at = int((time.time() + refusal.retry_after) * 1000)
         headers += [("x-ratelimit-limit", "20"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", str(reset_at))]
     return headers
+
+
+def _account(refusal: Refusal, key: str | None) -> dict[str, object]:
+    return {} if key is None or refusal.status == 401 else {"user_id": _user_id(key)}
 
 
 def _user_id(key: str) -> str:
