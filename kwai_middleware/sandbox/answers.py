@@ -166,6 +166,11 @@ class Answer:
         """The whole text, without what it is filled up with."""
         return "".join(self.pieces)
 
+    @property
+    def words(self) -> str:
+        """What is said in words, wherever it stands, for formats that have one place for it."""
+        return self.text or self.refusal or (self.audio.transcript if self.audio else "")
+
     def for_choice(self, index: int) -> Answer:
         """Return what the choice of that number says: the first one this, each other one a little else."""
         if index == 0:

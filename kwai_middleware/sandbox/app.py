@@ -11,12 +11,18 @@ from starlette.types import ASGIApp
 
 from kwai_middleware.sandbox.chat import GatewayChat, OpenRouterChat
 from kwai_middleware.sandbox.control import control_routes
+from kwai_middleware.sandbox.embeddings import GatewayEmbeddings, OpenRouterEmbeddings
 from kwai_middleware.sandbox.endpoint import Endpoint, Unknown
+from kwai_middleware.sandbox.images import OpenRouterImageGenerations, OpenRouterImages
 from kwai_middleware.sandbox.messages import GatewayMessages, OpenRouterMessages
 from kwai_middleware.sandbox.relay import OpenRouterRelay
 from kwai_middleware.sandbox.request_logs import RequestLogs
 from kwai_middleware.sandbox.responses import GatewayResponses, OpenRouterResponses
+from kwai_middleware.sandbox.speech import GatewaySpeech, OpenRouterSpeech
 from kwai_middleware.sandbox.state import SandboxState
+from kwai_middleware.sandbox.text_completions import OpenRouterTextCompletions
+from kwai_middleware.sandbox.transcriptions import GatewayTranscriptions, OpenRouterTranscriptions
+from kwai_middleware.sandbox.unread import OpenRouterRerank, OpenRouterVideos
 
 __all__ = ["GATEWAY", "OPENROUTER", "create_app"]
 
@@ -25,6 +31,10 @@ GATEWAY: Final[Mapping[str, type[Endpoint]]] = {
     "/openrouter/v1/chat/completions": OpenRouterRelay,
     "/anthropic/v1/messages": GatewayMessages,
     "/responses": GatewayResponses,
+    "/embeddings": GatewayEmbeddings,
+    "/audio/speech": GatewaySpeech,
+    "/audio/transcription": GatewayTranscriptions,
+    "/audio/transcriptions": GatewayTranscriptions,
 }
 """What answers below the gateway's base URL, which is with and without `/api`."""
 
@@ -32,6 +42,14 @@ OPENROUTER: Final[Mapping[str, type[Endpoint]]] = {
     "/chat/completions": OpenRouterChat,
     "/messages": OpenRouterMessages,
     "/responses": OpenRouterResponses,
+    "/completions": OpenRouterTextCompletions,
+    "/embeddings": OpenRouterEmbeddings,
+    "/rerank": OpenRouterRerank,
+    "/images": OpenRouterImages,
+    "/images/generations": OpenRouterImageGenerations,
+    "/videos": OpenRouterVideos,
+    "/audio/speech": OpenRouterSpeech,
+    "/audio/transcriptions": OpenRouterTranscriptions,
 }
 """What answers below OpenRouter's base URL, which is `/api/v1`."""
 
@@ -65,7 +83,11 @@ def create_app() -> Starlette:
     for slash in ("", "/"):
         routes += [_post("/api/v1" + path + slash, endpoint) for path, endpoint in openrouter_endpoints.items()]
     unknown = Unknown(state, {route.path for route in routes})
-    app = Starlette(routes=[*routes, *control_routes(state), Route("/{path:path}", unknown)])
+    endpoints = {
+        "gateway": [f"/api{path}" for path in GATEWAY],
+        "openrouter": [f"/api/v1{path}" for path in OPENROUTER],
+    }
+    app = Starlette(routes=[*routes, *control_routes(state, endpoints), Route("/{path:path}", unknown)])
     app.state.sandbox = state
     return app
 

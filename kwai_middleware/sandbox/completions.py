@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,10 +56,10 @@ def named_event(kind: str, members: dict[str, object]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), _encode({"type": kind, **members}))
 
 
-def filler_of(size: float) -> Iterator[bytes]:
-    """Yield so many bytes of text."""
+def filler_of(size: float, unit: bytes = _FILLER) -> Iterator[bytes]:
+    """Yield so many bytes of text, or of what else is repeated."""
     while size > 0:
-        filler = _FILLER[: int(min(size, len(_FILLER)))]
+        filler = unit[: int(min(size, len(unit)))]
         size -= len(filler)
         yield filler
 
@@ -100,19 +100,19 @@ class Bill:
     cache_write_tokens: int = 0
 
     @classmethod
-    def of(cls, question: Question, answer: Answer) -> Bill:
-        """Return the bill for `answer`, in as many choices as were asked for."""
+    def of(cls, question: Question, said: Sequence[Answer], *, is_cached: bool) -> Bill:
+        """Return the bill for everything that is `said`; `is_cached` caches even the shortest prompt."""
         prompt = sum(_TOKENS_PER_MESSAGE + tokens(text) for text in question.texts)
-        reasoning = tokens(answer.reasoning) * question.choices
-        said = sum(_said(answer.for_choice(index)) for index in range(question.choices))
-        is_cached = answer.is_cached or prompt >= _CACHED_FROM
-        cached = prompt // 2 if is_cached else 0
+        reasoning = sum(tokens(answer.reasoning) for answer in said)
+        spoken = sum(map(_said, said))
+        half_cached = is_cached or prompt >= _CACHED_FROM
+        cached = prompt // 2 if half_cached else 0
         return cls(
             prompt_tokens=prompt,
             cached_tokens=cached,
-            completion_tokens=said + reasoning,
+            completion_tokens=spoken + reasoning,
             reasoning_tokens=reasoning,
-            cache_write_tokens=prompt - cached if answer.is_cached else 0,
+            cache_write_tokens=prompt - cached if is_cached else 0,
         )
 
     @property
@@ -145,6 +145,7 @@ class Completion(ABC):
     """One answer in one vendor's shape.
 
     Attributes:
+        status: Of an answer.
         content_type: Of the answer in one piece.
 
     Args:
@@ -153,14 +154,19 @@ class Completion(ABC):
     """
 
     id_prefix: str
+    status: int = 200
     content_type: str = "application/json"
 
     def __init__(self, question: Question, answer: Answer) -> None:
         self.question = question
         self.answer = answer
-        self.bill = Bill.of(question, answer)
+        self.bill = Bill.of(question, self.said(), is_cached=answer.is_cached)
         self.created = int(time.time())
         self.id = f"{self.id_prefix}{secrets.token_hex(10)}"
+
+    def said(self) -> list[Answer]:
+        """Return what costs something: the answer in as many choices as were asked for."""
+        return [self.answer.for_choice(index) for index in range(self.question.choices)]
 
     @abstractmethod
     def whole(self) -> bytes:

@@ -74,7 +74,8 @@ class Inference(Endpoint):
 
     def doors(self, entry: CallEntry) -> tuple[Door, ...]:
         """Return every place of the request that names a customer or brings a key."""
-        return doors_of(entry.raw_body, entry.headers, key_headers=self.key_headers, in_metadata=self.in_metadata)
+        body = entry.raw_body if entry.form is None else entry.form.as_json()
+        return doors_of(body, entry.headers, key_headers=self.key_headers, in_metadata=self.in_metadata)
 
     def is_streamed(self, body: Mapping[str, object]) -> bool:
         """Say whether the answer is to come as events."""
@@ -117,20 +118,22 @@ class Inference(Endpoint):
             headers.append(("content-encoding", answer.encoding))
         if entry.stream:
             headers += [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
-            await connection.start(200, headers=headers)
+            await connection.start(completion.status, headers=headers)
             await _stream(connection, entry, completion, encoder or ContentEncoder())
         else:
             headers.append(("content-type", completion.content_type))
             if answer.wait:
                 await connection.pause(answer.wait)
             if answer.filler:
-                await connection.start(200, headers=headers)
+                await connection.start(completion.status, headers=headers)
                 await _send_parts(connection, completion)
                 return
             whole = completion.whole()
             whole = whole if encoder is None else encoder.piece(whole) + encoder.end()
             # A body that ends late has no length: the client would know the end by it.
-            await connection.start(200, headers=headers, body_length=None if answer.ending == "late" else len(whole))
+            await connection.start(
+                completion.status, headers=headers, body_length=None if answer.ending == "late" else len(whole)
+            )
             await _send_whole(connection, entry, answer, whole)
 
 

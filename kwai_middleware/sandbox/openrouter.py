@@ -12,11 +12,21 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Answer, Question, Refusal
 from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
-from kwai_middleware.sandbox.completions import event
+from kwai_middleware.sandbox.completions import Bill, event
 
-__all__ = ["OpenRouterCompletion", "error_body", "error_headers", "error_type", "refused_key", "responses_error_body"]
+__all__ = [
+    "PROVIDER",
+    "OpenRouterCompletion",
+    "costs",
+    "error",
+    "error_body",
+    "error_headers",
+    "error_type",
+    "refused_key",
+    "responses_error_body",
+]
 
-_PROVIDER: Final = "Sandbox"
+PROVIDER: Final = "Sandbox"
 
 _ERROR_TYPES: Final = {
     400: "invalid_request",
@@ -34,6 +44,19 @@ _ERROR_TYPES: Final = {
     524: "timeout",
     529: "provider_overloaded",
 }
+
+
+def costs(bill: Bill, *, is_byok: bool) -> dict[str, object]:
+    """Return what a usage tells of money: the cost is the fee alone where the account pays the provider."""
+    return {
+        "cost": bill.fee if is_byok else bill.upstream_cost,
+        "is_byok": is_byok,
+        "cost_details": {
+            "upstream_inference_cost": bill.upstream_cost,
+            "upstream_inference_prompt_cost": bill.prompt_cost,
+            "upstream_inference_completions_cost": bill.completion_cost,
+        },
+    }
 
 
 def refused_key(key: str) -> Refusal | None:
@@ -188,27 +211,21 @@ class OpenRouterCompletion(ChatCompletion):
     def _envelope(self, kind: str) -> dict[str, object]:
         return {
             "id": self.id,
-            "provider": _PROVIDER,
+            "provider": PROVIDER,
             "model": self.question.model,
             "object": kind,
             "created": self.created,
         }
 
     def _usage(self) -> dict[str, object]:
-        bill, is_byok = self.bill, self.answer.is_byok
+        bill = self.bill
         written = {"cache_write_tokens": bill.cache_write_tokens} if bill.cache_write_tokens else {}
         return {
             "prompt_tokens": bill.prompt_tokens,
             "completion_tokens": bill.completion_tokens,
             "total_tokens": bill.total_tokens,
-            "cost": bill.fee if is_byok else bill.upstream_cost,
-            "is_byok": is_byok,
+            **costs(bill, is_byok=self.answer.is_byok),
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, **written, "audio_tokens": 0},
-            "cost_details": {
-                "upstream_inference_cost": bill.upstream_cost,
-                "upstream_inference_prompt_cost": bill.prompt_cost,
-                "upstream_inference_completions_cost": bill.completion_cost,
-            },
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "image_tokens": 0},
         }
 

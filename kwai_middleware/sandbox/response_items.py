@@ -44,7 +44,7 @@ def output_items(answer: Answer, token: str) -> list[Item]:
     """Return what is answered, as items; a text that is filled up has a mark where it is.
 
     Args:
-        answer: What is answered; what it would say aloud it says in writing, which is all this format has.
+        answer: What is answered.
         token: What makes the items' ids this answer's own.
     """
     items: list[Item] = []
@@ -85,9 +85,7 @@ def text_part(text: str, annotations: list[Item]) -> Item:
 
 
 def _parts(answer: Answer) -> list[object]:
-    text = answer.text or (answer.audio.transcript if answer.audio else "")
-    if answer.filler:
-        text += FILLER_MARK
+    text = answer.text + (FILLER_MARK if answer.filler else "")
     citations = [{"type": "url_citation", **object_or_empty(each.get("url_citation"))} for each in answer.annotations]
     parts: list[object] = [text_part(text, citations)] if text else []
     if answer.refusal:

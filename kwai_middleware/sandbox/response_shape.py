@@ -41,7 +41,7 @@ class ResponseCompletion(Completion):
         self._token = self.id.removeprefix(self.id_prefix)
         if answer.audio:
             # This format has no sound: what would be said aloud is written down.
-            self.answer = replace(answer, pieces=(answer.audio.transcript,), audio=None)
+            self.answer = replace(answer, pieces=(answer.words,), audio=None)
 
     @abstractmethod
     def usage(self) -> Item:
