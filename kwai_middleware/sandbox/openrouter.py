@@ -219,13 +219,16 @@ class OpenRouterCompletion(ChatCompletion):
 
     def _usage(self) -> dict[str, object]:
         bill = self.bill
+        money = costs(bill, is_byok=self.answer.is_byok)
         written = {"cache_write_tokens": bill.cache_write_tokens} if bill.cache_write_tokens else {}
         return {
             "prompt_tokens": bill.prompt_tokens,
             "completion_tokens": bill.completion_tokens,
             "total_tokens": bill.total_tokens,
-            **costs(bill, is_byok=self.answer.is_byok),
+            "cost": money["cost"],
+            "is_byok": money["is_byok"],
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, **written, "audio_tokens": 0},
+            "cost_details": money["cost_details"],
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "image_tokens": 0},
         }
 
