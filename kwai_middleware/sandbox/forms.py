@@ -58,8 +58,8 @@ def form_of(content_type: str | None, body: bytes) -> Form | None:
     if kind != "multipart/form-data" or not boundary:
         return None
     delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
-    opening, *parts, closing = (b"\r\n" + body).split(delimiter, _MOST_PARTS)
-    if opening or not parts or closing.rstrip() != b"--":
+    opening, *parts = (b"\r\n" + body).split(delimiter, _MOST_PARTS)
+    if opening or len(parts) < 2 or parts.pop().rstrip() != b"--":
         return None
     form = Form()
     for part in parts:
