@@ -17,12 +17,12 @@ from kwai_middleware.sandbox.images import OpenRouterImageGenerations, OpenRoute
 from kwai_middleware.sandbox.messages import GatewayMessages, OpenRouterMessages
 from kwai_middleware.sandbox.relay import OpenRouterRelay
 from kwai_middleware.sandbox.request_logs import RequestLogs
+from kwai_middleware.sandbox.rerank_and_videos import OpenRouterRerank, OpenRouterVideos
 from kwai_middleware.sandbox.responses import GatewayResponses, OpenRouterResponses
 from kwai_middleware.sandbox.speech import GatewaySpeech, OpenRouterSpeech
 from kwai_middleware.sandbox.state import SandboxState
 from kwai_middleware.sandbox.text_completions import OpenRouterTextCompletions
 from kwai_middleware.sandbox.transcriptions import GatewayTranscriptions, OpenRouterTranscriptions
-from kwai_middleware.sandbox.unread import OpenRouterRerank, OpenRouterVideos
 
 __all__ = ["GATEWAY", "OPENROUTER", "create_app"]
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kwai_middleware.sandbox.answers import Answer
-from kwai_middleware.sandbox.flavours import AtOpenRouter, OneObject, ThroughGateway
+from kwai_middleware.sandbox.flavours import AtOpenRouter, ThroughGateway
 from kwai_middleware.sandbox.forwarding import OPENROUTER_EMBEDDINGS_MEMBERS
 from kwai_middleware.sandbox.inference import Inference
+from kwai_middleware.sandbox.one_object import OneObject
 from kwai_middleware.sandbox.texts import texts_of
 from kwai_middleware.sandbox.vendors import Gateway, OpenRouter
 

@@ -1,4 +1,4 @@
-"""What each vendor adds to an answer, whatever its format; and answers that are one JSON object."""
+"""What each vendor adds to an answer, whatever its format."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from kwai_middleware.sandbox import gateway, openrouter
 from kwai_middleware.sandbox.answers import Answer, Question
-from kwai_middleware.sandbox.completions import SILENCE, Completion, filler_of
+from kwai_middleware.sandbox.completions import SILENCE, Completion
 
-__all__ = ["AtOpenRouter", "Flavoured", "OneObject", "ThroughGateway"]
+__all__ = ["AtOpenRouter", "Flavoured", "ThroughGateway"]
 
 _FAILED: Final = "Provider returned error"
-_SPACE: Final = b" " * 32_768
 
 
 class Flavoured(Completion):
@@ -90,27 +87,3 @@ class AtOpenRouter(Flavoured):
     def opening(self) -> Iterator[bytes]:
         """Yield OpenRouter's comments."""
         yield from (self.comment, self.comment)
-
-
-class OneObject(Flavoured):
-    """An answer that is one JSON object when it comes in one piece."""
-
-    id_prefix = ""
-
-    @abstractmethod
-    def body(self) -> dict[str, object]:
-        """Return the object."""
-
-    def whole(self) -> bytes:
-        """Return the answer in one piece; one that failed is nothing but the error."""
-        body = msgspec.json.encode(self.body() if self.answer.failure is None else {"error": self.error()})
-        return body[: len(body) * 2 // 3] + b"..." if self.answer.is_malformed else body
-
-    def parts(self) -> Iterator[bytes]:
-        """Yield the answer in pieces, however long it is: the space before it is part of it."""
-        yield from filler_of(self.answer.filler, _SPACE)
-        yield self.whole()
-
-    def events(self) -> Iterator[bytes]:
-        """Yield no event: what cannot be streamed has none."""
-        return iter(())

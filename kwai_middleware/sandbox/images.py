@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from kwai_middleware.sandbox.completions import filler_of, named_event
-from kwai_middleware.sandbox.flavours import AtOpenRouter, OneObject
+from kwai_middleware.sandbox.flavours import AtOpenRouter
 from kwai_middleware.sandbox.forwarding import OPENROUTER_IMAGES_MEMBERS
+from kwai_middleware.sandbox.one_object import OneObject
 from kwai_middleware.sandbox.replies import PNG
 from kwai_middleware.sandbox.vendors import OpenRouter
 

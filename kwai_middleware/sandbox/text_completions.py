@@ -8,8 +8,9 @@ from typing import Final
 
 from kwai_middleware.sandbox.answers import Answer, Question
 from kwai_middleware.sandbox.completions import DONE, event, filler_of
-from kwai_middleware.sandbox.flavours import AtOpenRouter, OneObject
+from kwai_middleware.sandbox.flavours import AtOpenRouter
 from kwai_middleware.sandbox.forwarding import OPENROUTER_COMPLETIONS_MEMBERS
+from kwai_middleware.sandbox.one_object import OneObject
 from kwai_middleware.sandbox.scenarios import reply_to
 from kwai_middleware.sandbox.texts import texts_of
 from kwai_middleware.sandbox.vendors import OpenRouter

@@ -11,11 +11,12 @@ from kwai_middleware.sandbox.answers import Answer, Question
 from kwai_middleware.sandbox.completions import FILLER_MARK, event, filled, filler_of
 from kwai_middleware.sandbox.connection import Connection
 from kwai_middleware.sandbox.entries import CallEntry
-from kwai_middleware.sandbox.flavours import AtOpenRouter, OneObject, ThroughGateway
+from kwai_middleware.sandbox.flavours import AtOpenRouter, ThroughGateway
 from kwai_middleware.sandbox.forms import form_of
 from kwai_middleware.sandbox.forwarding import OPENROUTER_TRANSCRIPTION_MEMBERS
 from kwai_middleware.sandbox.inference import Inference
 from kwai_middleware.sandbox.json_types import is_array, is_object, json_or_none, object_or_empty
+from kwai_middleware.sandbox.one_object import OneObject
 from kwai_middleware.sandbox.vendors import Gateway, OpenRouter
 
 __all__ = ["GatewayTranscriptions", "OpenRouterTranscriptions"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kwai_middleware.sandbox.answers import Answer
-from kwai_middleware.sandbox.flavours import AtOpenRouter, OneObject
+from kwai_middleware.sandbox.flavours import AtOpenRouter
 from kwai_middleware.sandbox.forwarding import OPENROUTER_RERANK_MEMBERS, OPENROUTER_VIDEOS_MEMBERS
+from kwai_middleware.sandbox.one_object import OneObject
 from kwai_middleware.sandbox.texts import texts_of
 from kwai_middleware.sandbox.vendors import OpenRouter
 
