@@ -61,6 +61,8 @@ def test_each_vendors_media_is_told_of(value: dict[str, Any], media: str | None,
     call = replaced(completed(messages=raw, completions=(value, {"content": "hi"})))
     assert without_media(raw) == call.messages
     assert (json.loads(compact(value).replace(media.encode(), told.encode())), {"content": "hi"}) == call.completions
+    call = replaced(completed(messages=None, input=raw, output=raw))
+    assert (None, without_media(raw), without_media(raw)) == (call.messages, call.input, call.output)
 
 
 @pytest.mark.parametrize(
