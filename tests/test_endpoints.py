@@ -59,13 +59,16 @@ LOG_TYPES = {
     "rerank": None,
     "images": None,
     "images/generations": None,
+    "images/edits": None,
+    "images/variations": None,
     "videos": None,
     "audio/speech": "speech",
     "audio/transcriptions": "transcription",
+    "audio/translations": "transcription",
 }
 
 
-READ = {"chat/completions", "messages"}
+READ = {"chat/completions", "messages", "completions", "embeddings"} | {path for path in LOG_TYPES if "images" in path}
 """What has a format of its own; of all others only what they have in common is read."""
 
 
@@ -76,6 +79,7 @@ def test_an_endpoint_of_openrouter(flavour: Flavour, path: str, log_type: str | 
         "model": "m",
         "stream": True,
         "input": "the prompt",
+        "prompt": "the prompt",
         "messages": [{"role": "user", "content": "the prompt"}],
     }
     sent, call = wired_call(flavour, caller(), body, f"{DIRECT}/{path}")
@@ -90,6 +94,18 @@ def test_an_endpoint_of_openrouter(flavour: Flavour, path: str, log_type: str | 
     assert log_type == log.get("log_type")
     assert "acme" == log["customer_identifier"]
     assert (path in READ) == ("the prompt" in json.dumps(log))
+
+
+@pytest.mark.parametrize("path", ["audio/transcriptions", "audio/translations", "images/edits", "images/variations"])
+def test_an_upload_goes_on_the_callers_bill(flavour: Flavour, path: str) -> None:
+    """A form with a file stays as it is; whose it is stands in the header that any host reads."""
+    request = {"files": {"file": ("a.bin", b"RIFF" * 1000)}, "data": {"model": "m", "prompt": "the prompt"}}
+    sent, call = wired_call(flavour, caller(), url=f"{DIRECT}/{path}", request=request)
+    assert b"RIFF" * 1000 in sent.content
+    assert f"Bearer {key_of('acme')}" == sent.headers["authorization"]
+    record = call.build()
+    assert ("complete", "acme") == (record.outcome, record.caller.identifier)
+    assert b"RIFF" not in encode(record, call.secrets)
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])
