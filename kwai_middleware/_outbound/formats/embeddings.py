@@ -76,12 +76,11 @@ def _told_of(items: object, vectors: list[memoryview], *, is_whole: bool) -> byt
             sizes.add(size)
             count += 1
         breathe()
-    number = str(count) if is_whole else f"at least {count}"
-    words = f"{number} {'embedding' if count == 1 else 'embeddings'}"
+    told = f"{count if is_whole else f'at least {count}'} {'embedding' if count == 1 else 'embeddings'}"
     if sizes:
         smallest, largest = min(sizes), max(sizes)
-        words += f" of {smallest} dimensions" if smallest == largest else f" of {smallest} to {largest} dimensions"
-    return msgspec.json.encode(f"[{words}]")
+        told += f" of {smallest} dimensions" if smallest == largest else f" of {smallest} to {largest} dimensions"
+    return msgspec.json.encode(f"[{told}]")
 
 
 def _size(vector: object, vectors: list[memoryview]) -> int | None:
