@@ -33,10 +33,12 @@ _BLANKS: Final = r"[ \t\r\n]{0,64}"
 # quotes would stand behind backslashes. Whether base64 follows is found out here, since a hostile
 # prompt may have a million of these.
 _HEAD: Final = re.compile(
-    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|(data|b64_json)"{_BLANKS}:{_BLANKS}")'
+    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|(data|b64_json|result)"{_BLANKS}:{_BLANKS}")'
     rf"(?=[A-Za-z0-9+/=]{{{_SHORTEST}}})".encode()
 )
-_MARKS: Final = (b";base64,", b'"data"', b'"b64_json"')
+_MARKS: Final = (b";base64,", b'"data"', b'"b64_json"', b'"result"')
+_PICTURE: Final = re.compile(rf'"type"{_BLANKS}:{_BLANKS}"image_generation_call"'.encode())
+_PICTURE_FORMAT: Final = re.compile(rf'"output_format"{_BLANKS}:{_BLANKS}"([a-z]{{1,10}})"'.encode())
 _whole_type: Final = re.compile(_TYPE)
 _whole_url: Final = re.compile(_URL)
 _format: Final = re.compile("[a-z0-9_]{1,20}")
@@ -81,7 +83,7 @@ def without_media(raw: bytes) -> bytes:
     """Return JSON in which a text such as `[image/png, 48211 bytes, sha256:...]` stands for each piece of media.
 
     Media is base64 of 256 characters and more: as a `data:` URL under the names that vendors have for
-    one, in `b64_json`, or in `data`, where what stands beside it says so. All else is the same byte
+    one, in `b64_json`, or in `data` and `result`, where what stands beside it says so. All else is the same byte
     for byte, and without media it is the very same object. It is taken for what it is and not decoded;
     what is no JSON gives something that is none either.
     """
@@ -98,7 +100,7 @@ def without_media(raw: bytes) -> bytes:
             summary = _summary(raw, head.end())
             if summary is None:
                 continue
-            kind = head[1].decode() if name is None else _kind(_beside(raw, head.start(), summary.end), name.decode())
+            kind = head[1].decode() if name is None else _kind_of(raw, head.start(), summary.end, name)
             if kind:
                 parts += raw[behind:begins], _words(kind, summary).encode()
                 behind = summary.end
@@ -133,6 +135,17 @@ def _summary(raw: bytes, start: int) -> _Summary | None:
             return None
         breathe()
     return None
+
+
+def _kind_of(raw: bytes, start: int, end: int, name: bytes) -> str | None:
+    """Say of what type base64 is, by its member's name and what stands near it; the member begins at `start`."""
+    if name != b"result":
+        return _kind(_beside(raw, start, end), name.decode())
+    # Its prompt may stand behind it, at any length: what is near cannot be read as JSON.
+    before, after = raw[max(start - _NEARBY, 0) : start], raw[end + 1 : end + 1 + _NEARBY]
+    near = before[before.rfind(b"}") + 1 :] + b" " + after.partition(b"}")[0]
+    format_ = _PICTURE_FORMAT.search(near)
+    return (f"image/{format_[1].decode()}" if format_ else "image") if _PICTURE.search(near) else None
 
 
 def _beside(raw: bytes, start: int, end: int) -> _Beside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat, completions, embeddings, images, messages
+from kwai_middleware._outbound.formats import chat, completions, embeddings, images, messages, responses
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
 
 __all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
@@ -15,5 +15,6 @@ FORMATS: Final[dict[str, Format]] = {
     "embeddings": embeddings,
     "images": images,
     "messages": messages,
+    "responses": responses,
 }
 """By the name that `Endpoint.format` has for it. All others are `unread`."""
