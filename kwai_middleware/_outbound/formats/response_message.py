@@ -59,7 +59,10 @@ def has_content(item: dict[str, Any]) -> bool:
 def encoded(items: Sequence[Any]) -> bytes | None:
     """Return items as JSON; None when they are nested too deeply."""
     value = tolerant.paired(items)
-    return None if value is None else bytes(_encoded(value, _LEVELS))
+    try:
+        return None if value is None else bytes(_encoded(value, _LEVELS))
+    except RecursionError:
+        return None
 
 
 def _encoded(value: Any, levels: int) -> msgspec.Raw:
