@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._delivery.log_entry import encode
+from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.media import replaced
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, responses
 from kwai_middleware._outbound.formats.response_message import completion_of, encoded
@@ -613,10 +614,8 @@ class TestStreams:
         ("told", "expected"),
         [
             pytest.param(
-                event(
-                    "failed", response=response(status="failed", error={"code": "x", "message": "m"}), error_type="server"
-                ),
-                Failure("x", "m", "server"), id="OpenRouter, beside the response",
+                event("failed", response=response(status="failed", error={"code": "x", "message": 7}), error_type="a"),
+                Failure("x", "7", "a"), id="OpenRouter, beside the response",
             ),
             pytest.param(
                 event("failed", response=response(status="failed", error={"code": "x"}, error_type="server")),
@@ -782,6 +781,18 @@ class TestLogs:
             "metadata"
         ].items()
         assert [TOOL_CALL] == entry["tool_calls"]
+
+    def test_a_mask_of_the_apps_leaves_the_types(self) -> None:
+        """Every text is shown to the mask; what the vendor's types stand on is no text, and the log is taken whole."""
+        items = [{"role": "user", "content": [INPUT_TEXT]}, CALL]
+        call = recorded(json.dumps(response(message(HELLO))).encode(), request={"model": "m", "input": items})
+
+        entry = logged(ContentMask(lambda _: "***").masked(call))
+
+        assert [{"type": "input_text", "text": "***"}] == entry["prompt_messages"][0]["content"]
+        assert ("***", "***") == (
+            entry["prompt_messages"][1]["tool_calls"][0]["function"]["arguments"], entry["completion_message"]["content"],
+        )  # fmt: skip
 
 
 class TestGaps:
