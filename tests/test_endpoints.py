@@ -59,10 +59,17 @@ LOG_TYPES = {
     "rerank": None,
     "images": None,
     "images/generations": None,
+    "images/edits": None,
+    "images/variations": None,
     "videos": None,
     "audio/speech": "speech",
     "audio/transcriptions": "transcription",
+    "audio/translations": "transcription",
 }
+
+
+READ = {"chat/completions", "messages", "completions", "embeddings"} | {path for path in LOG_TYPES if "images" in path}
+"""What has a format of its own; of all others only what they have in common is read."""
 
 
 @pytest.mark.parametrize(("path", "log_type"), LOG_TYPES.items())
@@ -72,6 +79,7 @@ def test_an_endpoint_of_openrouter(flavour: Flavour, path: str, log_type: str | 
         "model": "m",
         "stream": True,
         "input": "the prompt",
+        "prompt": "the prompt",
         "messages": [{"role": "user", "content": "the prompt"}],
     }
     sent, call = wired_call(flavour, caller(), body, f"{DIRECT}/{path}")
@@ -85,7 +93,19 @@ def test_an_endpoint_of_openrouter(flavour: Flavour, path: str, log_type: str | 
     log = json.loads(encode(record, call.secrets))
     assert log_type == log.get("log_type")
     assert "acme" == log["customer_identifier"]
-    assert (path == "chat/completions") == ("the prompt" in json.dumps(log))
+    assert (path in READ) == ("the prompt" in json.dumps(log))
+
+
+@pytest.mark.parametrize("path", ["audio/transcriptions", "audio/translations", "images/edits", "images/variations"])
+def test_an_upload_goes_on_the_callers_bill(flavour: Flavour, path: str) -> None:
+    """A form with a file stays as it is; whose it is stands in the header that any host reads."""
+    request = {"files": {"file": ("a.bin", b"RIFF" * 1000)}, "data": {"model": "m", "prompt": "the prompt"}}
+    sent, call = wired_call(flavour, caller(), url=f"{DIRECT}/{path}", request=request)
+    assert b"RIFF" * 1000 in sent.content
+    assert f"Bearer {key_of('acme')}" == sent.headers["authorization"]
+    record = call.build()
+    assert ("complete", "acme") == (record.outcome, record.caller.identifier)
+    assert b"RIFF" not in encode(record, call.secrets)
 
 
 @pytest.mark.parametrize("status", [200, 401, 500])
@@ -95,7 +115,7 @@ def test_a_failure_that_is_not_read_is_told_by_its_status(flavour: Flavour, stat
     calls: list[Any] = []
     answer = {"type": "error", "error": {"type": "authentication_error", "message": "no such key"}}
     client = flavour.answering(lambda request: library.Response(status, json=answer), deliver=calls.append)
-    flavour.post(client, f"{DIRECT}/messages", json={"model": "m"})
+    flavour.post(client, f"{DIRECT}/rerank", json={"model": "m"})
     flavour.close(client)
     record = calls[0].build()
     assert ("complete" if status == 200 else "error") == record.outcome

@@ -312,3 +312,34 @@ def test_any_answer_is_logged_whole(messages: list[dict[str, Any]]) -> None:
             for one, message in zip(kept, messages, strict=True)
         ]  # fmt: skip
         assert list(map(without_places, messages)) == renamed
+
+
+@pytest.mark.parametrize("name", ["input", "output"])
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        pytest.param(b'"say \\"\\u00f6\\""', 'say "ö"', id="a text"),
+        pytest.param(b'""', "", id="an empty text"),
+        pytest.param(b'["a", "b"]', '["a", "b"]', id="a list, as it is written"),
+        pytest.param(b'"a", "b"', '"a", "b"', id="two texts"),
+        pytest.param(b'"', '"', id="half a text"),
+        pytest.param(b'"a\xff"', '"a\ufffd"', id="no UTF-8"),
+        pytest.param(b'"' + b"a" * 50_000 + b'"', "a" * 50_000, id="a long text"),
+    ],
+)
+def test_what_is_no_chat_is_text(name: str, document: bytes, expected: str) -> None:
+    """A text is logged as itself, and all else as it is written."""
+    entry = logged(call_with(messages=None, completions=(), **{name: document}))
+
+    assert expected == entry[name]
+    assert not {"prompt_messages", "completion_message"} & entry.keys()
+
+
+def test_what_messages_do_not_hold_is_text_beside_them() -> None:
+    """The whole of a prompt and of an answer counts as text, whether its messages fit or not."""
+    message = {"role": "user", "content": "Hi"}
+    for messages in ([message], [{"role": "function"}]):
+        call = call_with(messages=json.dumps(messages).encode(), input=b'"in"', completions=(message,), output=b'"out"')
+        entry = logged(call)
+        assert ("in", "out", message) == (entry["input"], entry["output"], entry["completion_message"])
+        assert (messages == [message]) == ("prompt_messages" in entry)

@@ -169,9 +169,8 @@ class TestContent:
     )
     def test_any_prompt_is_masked(self, messages: bytes, expected: str) -> None:
         """However an app wrote its prompt, no text in it is left out."""
-        masked = ContentMask(Redactor()).masked(call_with(messages=messages)).messages
-        assert masked is not None
-        assert expected == masked.decode()
+        masked = ContentMask(Redactor()).masked(call_with(messages=messages, input=messages, output=messages))
+        assert [expected] * 3 == [(each or b"").decode() for each in (masked.messages, masked.input, masked.output)]
 
     def test_arguments_that_are_no_json_are_one_text(self) -> None:
         """What a model wrote is masked as it stands, also when it was cut."""

@@ -46,6 +46,11 @@ MEDIA = [
     pytest.param(
         {"images": [{"type": "image_url", "image_url": {"url": PNG}, "index": 0}]}, PNG, "image/png", id="answer 2"
     ),
+    pytest.param({"b64_json": B64, "media_type": "image/webp"}, B64, "image/webp", id="drawn"),
+    pytest.param({"size": "1x1", "b64_json": B64, "output_format": "png"}, B64, "image/png", id="drawn, as a format"),
+    pytest.param({"b64_json": B64, "revised_prompt": "a b64_json", "url": None}, B64, "image", id="drawn, unnamed"),
+    pytest.param({"b64_json": B64, "media_type": "Bearer x", "output_format": "../x"}, B64, "image", id="no types"),
+    pytest.param({"x": {"y": 1}, "b64_json": B64, "media_type": 7, "z": [1]}, B64, "image", id="odd neighbours"),
     pytest.param({"url": PNG.replace(";", ";charset=utf-8;name=a.png;", 1)}, None, "image/png", id="with parameters"),
 ]  # fmt: skip
 
@@ -61,6 +66,8 @@ def test_each_vendors_media_is_told_of(value: dict[str, Any], media: str | None,
     call = replaced(completed(messages=raw, completions=(value, {"content": "hi"})))
     assert without_media(raw) == call.messages
     assert (json.loads(compact(value).replace(media.encode(), told.encode())), {"content": "hi"}) == call.completions
+    call = replaced(completed(messages=None, input=raw, output=raw))
+    assert (None, without_media(raw), without_media(raw)) == (call.messages, call.input, call.output)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +84,8 @@ def test_each_vendors_media_is_told_of(value: dict[str, Any], media: str | None,
         pytest.param({"text": f'see {{"url":"{PNG}"}}'}, id="JSON in a text"),
         pytest.param({"data": B64}, id="data of nothing known"),
         pytest.param({"data": B64, "type": "redacted_thinking"}, id="thoughts"),
+        pytest.param({"data": B64, "media_type": "image/png", "output_format": "png"}, id="data of no known kind"),
+        pytest.param({"b64_json": "https://x.example/a.png", "text": B64}, id="no base64 where a picture should be"),
         pytest.param({"type": "base64", "media_type": "Bearer x", "data": B64}, id="no type"),
         pytest.param({"format": "../wav", "data": B64}, id="no format"),
         pytest.param({"type": {"a": "}"}, "format": "wav", "x": {}, "data": B64 + "?"}, id="objects beside"),
@@ -149,7 +158,20 @@ def test_long_media_across_windows() -> None:
 
 
 NAMES = st.sampled_from(
-    ["url", "image_url", "file_data", "data", "type", "media_type", "format", "expires_at", "text", 'q"']
+    [
+        "url",
+        "image_url",
+        "file_data",
+        "data",
+        "b64_json",
+        "output_format",
+        "type",
+        "media_type",
+        "format",
+        "expires_at",
+        "text",
+        'q"',
+    ]
 )
 PIECES = st.sampled_from(
     [
@@ -219,7 +241,8 @@ def test_any_bytes_are_taken(raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    [b'{"url":"data:image/png;base64,', b'{"data":"', b",", b";base64,", b'"data"', b'{"data":"AA==', b'"', b" ", b"A"]
+    [b'{"url":"data:image/png;base64,', b'{"data":"', b",", b";base64,", b'"data"', b'{"data":"AA==',
+     b'{"b64_json":"', b'"', b" ", b"A"]
 )  # fmt: skip
 def test_hostile_texts_take_linear_time(piece: bytes) -> None:
     """Megabytes of nothing but beginnings are looked through, and come back as they were."""

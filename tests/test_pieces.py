@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kwai_middleware._pace import WINDOW
-from kwai_middleware._pieces import as_text, decoded_json, encoded_members, is_utf8, outline
+from kwai_middleware._pieces import as_text, decoded_json, encoded_members, is_text, is_utf8, outline
 
 # Texts of which a piece that cannot be cut stands at the end of a window, or near it.
 SIZES = st.integers(WINDOW - 40, WINDOW + 20)
@@ -114,3 +114,17 @@ def test_what_is_long_otherwise_is_left_to_the_decoder(raw: bytes) -> None:
     else:
         assert expected == decoded_json(raw)
         assert raw == bytes(outline(msgspec.Raw(raw)))
+
+
+@given(text=LONG_TEXTS, fault=st.sampled_from(["", '"', "\\q", "\\", "\x01", "\\ud83d"]))
+@example(text="", fault="")
+def test_one_text_is_told_from_all_else(text: str, fault: str) -> None:
+    """A document that is one text, however long, is found out in windows, and so is one that is none."""
+    raw = f"{json.dumps(text, ensure_ascii=False)[:-1]}{fault}".encode() + b'"'
+    try:
+        found = isinstance(json.loads(raw), str) and not fault
+    except ValueError:
+        found = False
+
+    assert found == is_text(raw)
+    assert not is_text(b" " + raw)

@@ -187,7 +187,7 @@ _TOKENS: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*:\s*)?')
 # What the vendor's types stand on, and no more: any other word may be content.
 _STRUCTURE: Final = {
     "type": re.compile(
-        "text|image_url|input_audio|audio|file|video_url|refusal|function|custom|tool_use|tool_result|thinking"
+        "text|input_text|output_text|image_url|input_audio|audio|file|video_url|refusal|function|custom|tool_use|tool_result|thinking"
         "|redacted_thinking|reasoning[.](?:text|summary|encrypted)|url_citation|ephemeral|enabled|disabled|adaptive"
         "|json_object|json_schema|allowed_tools|object|array|string|number|integer|boolean|null"
     )

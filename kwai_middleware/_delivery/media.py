@@ -33,20 +33,23 @@ _BLANKS: Final = r"[ \t\r\n]{0,64}"
 # quotes would stand behind backslashes. Whether base64 follows is found out here, since a hostile
 # prompt may have a million of these.
 _HEAD: Final = re.compile(
-    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|data"{_BLANKS}:{_BLANKS}")'
+    rf'[{{,]{_BLANKS}"(?:(?:{"|".join(_URL_NAMES)})"{_BLANKS}:{_BLANKS}"{_URL}|(data|b64_json|result)"{_BLANKS}:{_BLANKS}")'
     rf"(?=[A-Za-z0-9+/=]{{{_SHORTEST}}})".encode()
 )
-_MARKS: Final = (b";base64,", b'"data"')
+_MARKS: Final = (b";base64,", b'"data"', b'"b64_json"', b'"result"')
+_PICTURE: Final = re.compile(rf'"type"{_BLANKS}:{_BLANKS}"image_generation_call"'.encode())
+_PICTURE_FORMAT: Final = re.compile(rf'"output_format"{_BLANKS}:{_BLANKS}"([a-z]{{1,10}})"'.encode())
 _whole_type: Final = re.compile(_TYPE)
 _whole_url: Final = re.compile(_URL)
 _format: Final = re.compile("[a-z0-9_]{1,20}")
 
 
 class _Beside(msgspec.Struct):
-    """What stands beside base64 in `data`, and tells what it is."""
+    """What stands beside base64 in `data` or `b64_json`, and tells what it is."""
 
     type: str | None = None
     media_type: str | None = None
+    output_format: str | None = None
     format: str | None = None
     expires_at: float | None = None
 
@@ -80,9 +83,9 @@ def without_media(raw: bytes) -> bytes:
     """Return JSON in which a text such as `[image/png, 48211 bytes, sha256:...]` stands for each piece of media.
 
     Media is base64 of 256 characters and more: as a `data:` URL under the names that vendors have for
-    one, or in `data`, where what stands beside it says so. All else is the same byte for byte, and
-    without media it is the very same object. It is taken for what it is and not decoded; what is no
-    JSON gives something that is none either.
+    one, in `b64_json`, or in `data` and `result`, where what stands beside it says so. All else is the same byte
+    for byte, and without media it is the very same object. It is taken for what it is and not decoded;
+    what is no JSON gives something that is none either.
     """
     parts: list[bytes] = []
     behind = 0
@@ -92,10 +95,13 @@ def without_media(raw: bytes) -> bytes:
         for head in _HEAD.finditer(raw, max(start, behind), end + _LONGEST_HEAD):
             if not behind <= head.start() < end:
                 continue
-            begins = head.end() if head[1] is None else head.start(1) - len("data:")
+            name = head[2]
+            begins = head.start(1) - len("data:") if name is None else head.end()
             summary = _summary(raw, head.end())
-            kind = summary and (_kind_of(raw, head.start(), summary.end) if head[1] is None else head[1].decode())
-            if summary and kind:
+            if summary is None:
+                continue
+            kind = head[1].decode() if name is None else _kind_of(raw, head.start(), summary.end, name)
+            if kind:
                 parts += raw[behind:begins], _words(kind, summary).encode()
                 behind = summary.end
             breathe()
@@ -131,8 +137,19 @@ def _summary(raw: bytes, start: int) -> _Summary | None:
     return None
 
 
-def _kind_of(raw: bytes, start: int, end: int) -> str | None:
-    """Say of what type the base64 of a member `data` is, by what stands beside it; the member begins at `start`."""
+def _kind_of(raw: bytes, start: int, end: int, name: bytes) -> str | None:
+    """Say of what type base64 is, by its member's name and what stands near it; the member begins at `start`."""
+    if name != b"result":
+        return _kind(_beside(raw, start, end), name.decode())
+    # Its prompt may stand behind it, at any length: what is near cannot be read as JSON.
+    before, after = raw[max(start - _NEARBY, 0) : start], raw[end + 1 : end + 1 + _NEARBY]
+    near = before[before.rfind(b"}") + 1 :] + b" " + after.partition(b"}")[0]
+    format_ = _PICTURE_FORMAT.search(near)
+    return (f"image/{format_[1].decode()}" if format_ else "image") if _PICTURE.search(near) else None
+
+
+def _beside(raw: bytes, start: int, end: int) -> _Beside:
+    """Return what stands near base64 in the same object, if that can be read; its member begins at `start`."""
     before, after = raw[max(start - _NEARBY, 0) : start], raw[end + 1 : end + 1 + _NEARBY]
     if raw[start : start + 1] == b"{":
         before = b""
@@ -141,13 +158,18 @@ def _kind_of(raw: bytes, start: int, end: int) -> str | None:
         before = before[opens + 1 :] if opens >= 0 else b"?"
     after = after.partition(b"}")[0].strip().removeprefix(b",")
     try:
-        beside = _beside_decoder.decode(b"{%b}" % b",".join(members for members in (before.strip(), after) if members))
+        return _beside_decoder.decode(b"{%b}" % b",".join(members for members in (before.strip(), after) if members))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return _kind(beside)
+        return _Beside()
 
 
-def _kind(beside: _Beside) -> str | None:
+def _kind(beside: _Beside, name: str) -> str | None:
+    """Say of what type base64 is: in `b64_json` it is a picture in any case, in `data` it may be none of ours."""
+    if name == "b64_json":
+        if beside.media_type is not None and _whole_type.fullmatch(beside.media_type):
+            return beside.media_type
+        told = beside.output_format
+        return f"image/{told}" if told is not None and _format.fullmatch(told) else "image"
     if beside.type == "base64" and beside.media_type is not None and _whole_type.fullmatch(beside.media_type):
         return beside.media_type
     if beside.format is not None and _format.fullmatch(beside.format):
@@ -190,11 +212,12 @@ def _in_words(text: str, name: str, members: dict[str, Any]) -> str:
     start, kind = 0, None
     if name in _URL_NAMES and (head := _whole_url.match(text)):
         start, kind = head.end(), head[1]
-    elif name == "data":
+    elif name in ("data", "b64_json"):
         try:
-            kind = _kind(msgspec.convert({each: members.get(each) for each in _Beside.__struct_fields__}, _Beside))
+            beside = msgspec.convert({each: members.get(each) for each in _Beside.__struct_fields__}, _Beside)
         except msgspec.ValidationError:
-            return text
+            beside = _Beside()
+        kind = _kind(beside, name)
     if kind is None or len(text) - start < _SHORTEST or not text.isascii():
         return text
     summary = _summary(f'{text}"'.encode(), start)

@@ -188,6 +188,8 @@ PARAMETERS: Final[dict[str, Any]] = {
     "logit_bias": dict[str, float],
     "stop": str | list[str],
     "reasoning_effort": str,
+    "dimensions": int,
+    "encoding_format": str,
     "response_format": dict[str, Any],
     "stream_options": dict[str, Any],
     "thinking": dict[str, Any],

@@ -84,9 +84,12 @@ _LISTED: Final[Mapping[RouteKind, tuple[_Listed, ...]]] = {
         _Listed("/rerank", "rerank", "direct"),
         _Listed("/images", "images", "direct"),
         _Listed("/images/generations", "images", "direct"),
+        _Listed("/images/edits", "images", "direct"),
+        _Listed("/images/variations", "images", "direct"),
         _Listed("/videos", "videos", "direct"),
         _Listed("/audio/speech", "speech", "direct"),
         _Listed("/audio/transcriptions", "transcription", "direct"),
+        _Listed("/audio/translations", "transcription", "direct"),
     ),
 }
 

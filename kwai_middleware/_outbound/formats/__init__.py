@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat, messages
+from kwai_middleware._outbound.formats import chat, completions, embeddings, images, messages, responses
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
 
 __all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,
+    "completions": completions,
+    "embeddings": embeddings,
+    "images": images,
     "messages": messages,
+    "responses": responses,
 }
 """By the name that `Endpoint.format` has for it. All others are `unread`."""

@@ -16,7 +16,6 @@ __all__ = ["Block", "completion_of", "is_whole_as_completion"]
 _PIECES: Final = {"text": "text", "thinking": "thinking", "signature": "signature", "partial_json": "input"}
 """The members of a delta that are pieces of a text, and the members of the block that they make up."""
 
-
 _TEXTS: Final = ("text", "thinking", "signature")
 
 
@@ -28,11 +27,12 @@ class Block:
         is_skipped: Pieces before may be missing, since they were not kept.
     """
 
-    __slots__ = ("_is_skipped", "_members", "_texts")
+    __slots__ = ("_citations", "_is_skipped", "_members", "_texts")
 
     def __init__(self, opening: dict[str, Any], *, is_skipped: bool = False) -> None:
         self._members = dict(opening)
         self._is_skipped = is_skipped
+        self._citations = [*tolerant.items_of(opening.get("citations"))]
         self._texts = {name: [text] for name in _TEXTS if isinstance(text := opening.get(name), str)}
 
     def add(self, delta: dict[str, Any]) -> bool:
@@ -43,8 +43,7 @@ class Block:
                 self._texts.setdefault(_PIECES[name], [GAP] if self._is_skipped else []).append(value)
                 has_content = has_content or (bool(value) and name != "signature")
             elif name == "citation":
-                citations = self._members.get("citations")
-                self._members["citations"] = [*tolerant.items_of(citations), value]
+                self._citations.append(value)
         return has_content
 
     def skip(self) -> None:
@@ -56,10 +55,18 @@ class Block:
     def joined(self, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         """Return the block as an answer that came at once has it; a tool's input as far as it came."""
         members = self._members | {name: joined_text(texts, secrets) for name, texts in self._texts.items()}
+        if self._citations:
+            members["citations"] = self._citations
         if "input" in self._texts:
-            given = tolerant.loads(members["input"].encode(errors="replace"))
-            members["input"] = members["input"] if given is None else given
+            members["input"] = self._input(members["input"])
         return members
+
+    def _input(self, pieces: str) -> Any:
+        if not pieces:
+            # An input without members comes as one empty piece: the block was opened with all of it.
+            return self._members.get("input")
+        given = tolerant.loads(pieces.encode(errors="replace"))
+        return pieces if given is None else given
 
 
 def completion_of(blocks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -80,12 +87,12 @@ def is_whole_as_completion(blocks: list[dict[str, Any]]) -> bool:
     """Say whether the chat message holds all that the blocks say."""
     return all(
         block.get("type") in ("thinking", "redacted_thinking", "tool_use")
-        or (block.get("type") == "text" and not block.get("citations"))
+        or (block.get("type") == "text" and isinstance(block.get("text"), str) and not block.get("citations"))
         for block in blocks
     )
 
 
 def _tool_call(block: dict[str, Any]) -> dict[str, Any]:
-    given = block.get("input")
+    given = block.get("input", "")
     arguments = given if isinstance(given, str) else msgspec.json.encode(tolerant.paired(given)).decode()
     return {"id": block.get("id"), "type": "function", "function": {"name": block.get("name"), "arguments": arguments}}

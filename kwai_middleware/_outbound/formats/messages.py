@@ -8,11 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
-from kwai_middleware._outbound.formats.failures import failure_in
+from kwai_middleware._outbound.formats.failures import failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request, Tokens
 from kwai_middleware._outbound.formats.message_blocks import Block, completion_of, is_whole_as_completion
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._pieces import encoded_members
 from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
@@ -56,6 +57,9 @@ def answer(
     if streamed:
         for told in reading.events(assembly.skip):
             assembly.add(told.members, told.end)
+            if told.is_done:
+                # Anthropic's own streams have none; OpenRouter's end with it, behind the last event.
+                assembly.finished = told.end
             if assembly.finished is not None:
                 break
     elif (whole := reading.whole()) is not None:
@@ -136,7 +140,7 @@ class _Assembly:
             generation_id=self._generation_id,
             provider=self._provider,
             completions=(completion_of(blocks),) if is_message else (),
-            output=None if is_whole_as_completion(blocks) else msgspec.json.encode(tolerant.paired(blocks)),
+            output=None if is_whole_as_completion(blocks) else msgspec.json.encode(list(map(_encoded, blocks))),
             finish_reason=self._stop_reason,
             usage=self._usage,
             tokens=_tokens_in(self._usage or {}),
@@ -155,8 +159,10 @@ class _Assembly:
             self._usage = usage.merged(self._usage, members)
 
     def _add_to_block(self, event: dict[str, Any]) -> bool:
-        index = event.get("index")
-        place = index if type(index) is int else len(self._blocks)
+        place = event.get("index")
+        if type(place) is not int:
+            # A piece belongs to the last block, a block comes behind it.
+            place = max(len(self._blocks) - (event["type"] == "content_block_delta"), 0)
         if place not in self._blocks and len(self._blocks) >= _MOST_BLOCKS:
             return False
         if event["type"] == "content_block_start":
@@ -173,6 +179,7 @@ class _Assembly:
 
     def _fail(self, error: object) -> None:
         self._failure = self._failure or failure_in(error)
+        self._provider = self._provider or provider_in(error)
 
 
 _EMPTY_AT_FIRST: Final = ("text", "thinking")
@@ -186,6 +193,10 @@ _KINDS: Final = {
 """Which kind of block a piece belongs to."""
 
 
+def _encoded(block: dict[str, Any]) -> msgspec.Raw:
+    return encoded_members(tolerant.members_of(tolerant.paired(block)))
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -196,4 +207,12 @@ def _tokens_in(given: dict[str, Any]) -> Tokens:
     fresh, cached, written, said = (usage.count_in(given, name) for name in names)
     prompt = None if fresh is None else fresh + (cached or 0) + (written or 0)
     total = None if prompt is None or said is None else prompt + said
-    return Tokens(prompt=prompt, completion=said, total=total, cached=cached, cache_write=written)
+    details = tolerant.members_of(given.get("output_tokens_details"))
+    return Tokens(
+        prompt=prompt,
+        completion=said,
+        total=total,
+        cached=cached,
+        cache_write=written,
+        reasoning=usage.count_in(details, "thinking_tokens", "reasoning_tokens"),
+    )

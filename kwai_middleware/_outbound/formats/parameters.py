@@ -23,7 +23,7 @@ _PLAIN: Final = frozenset(
     (
         "frequency_penalty", "functions", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "n",
         "parallel_tool_calls", "presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format", "seed",
-        "stop", "stream_options", "temperature", "tool_choice", "top_logprobs", "top_p",
+        "stop", "stream_options", "temperature", "text", "tool_choice", "top_logprobs", "top_p",
     )
 )  # fmt: skip
 

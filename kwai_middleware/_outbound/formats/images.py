@@ -1,0 +1,142 @@
+"""Pictures drawn after a prompt, as OpenAI's and OpenRouter's endpoints for images answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.facts import Facts
+from kwai_middleware._outbound.formats.interface import Answer, Request
+from kwai_middleware._outbound.formats.long_values import ReadingWithout
+from kwai_middleware._outbound.formats.parameters import without_keys
+from kwai_middleware._outbound.formats.reading import mended, request_members, words
+from kwai_middleware._secret import Secret
+
+__all__ = ["answer", "request"]
+
+_MOST_PICTURES: Final = 1000
+_REFERENCES: Final = ("input_references", "images")
+"""Members of a request that hold pictures to go by: OpenRouter's and OpenAI's."""
+
+_NO_PART_OF_A_PICTURE: Final = ("type", "usage", "created", "created_at", "sequence_number")
+
+
+def request(body: bytes) -> Request:
+    """Read a request's body; see `Format`. The prompt is a text, or that and the pictures to go by."""
+    members = request_members(body)
+    prompt = members.pop("prompt", None)
+    references = {name: members.pop(name) for name in _REFERENCES if name in members}
+    if references:
+        given: bytes | None = msgspec.json.encode(({} if prompt is None else {"prompt": prompt}) | references)
+    else:
+        given = None if prompt is None else bytes(prompt)
+    stream = bytes(members.pop("stream", b"")) == b"true"
+    pictures = tolerant.loads(bytes(members.get("n", b"")))
+    return Request(
+        model=words(members.pop("model", None)),
+        stream=stream,
+        choices=pictures if type(pictures) is int else 1,
+        input=given,
+        parameters=without_keys(members),
+    )
+
+
+def answer(
+    parts: tuple[bytes, ...],
+    request: Request,
+    *,
+    streamed: bool,
+    media_type: str = "",
+    secrets: tuple[Secret, ...] = (),
+) -> Answer:
+    """Read an answer's body; see `Format`. What is not yet a picture is not kept."""
+    reading = ReadingWithout(parts, secrets, "b64_json")
+    assembly = _Assembly(request.choices)
+    if streamed:
+        for told in reading.events(_nothing):
+            assembly.add(told.members, reading.values, told.end)
+            if told.is_done:
+                assembly.finish(told.end)
+            if told.is_done or assembly.facts.failure:
+                break
+    else:
+        whole = reading.whole()
+        assembly.add_whole(reading.beginning() if whole is None else whole, reading.values)
+        if whole is not None:
+            assembly.finish(len(parts[0]))
+    assembly.add_end(reading.end)
+    answer = assembly.answer()
+    return mended(answer) if reading.is_loose else answer
+
+
+def _nothing() -> None:
+    """A picture is in one event: between events nothing is torn."""
+
+
+class _Assembly:
+    """The pictures of an answer."""
+
+    def __init__(self, asked: int) -> None:
+        self.facts = Facts()
+        self._asked = asked
+        self._pictures: list[dict[str, Any]] | None = None
+        self._first_content: int | None = None
+        self._finished: int | None = None
+        self._ends_with_body = False
+
+    def add_whole(self, members: dict[str, Any], values: list[memoryview]) -> None:
+        """Add an answer that came at once, or what came of it."""
+        self.facts.add(members)
+        if isinstance(members.get("data"), list):
+            items = tolerant.items_of(members["data"])[:_MOST_PICTURES]
+            self._pictures = [_picture(tolerant.members_of(item), values) for item in items]
+
+    def add(self, event: dict[str, Any], values: list[memoryview], end: int) -> None:
+        """Add an event that was complete at the offset `end`."""
+        self.facts.add(event)
+        kind = str(event.get("type"))
+        is_picture = kind.endswith(".completed")
+        if self._first_content is None and (is_picture or kind.endswith(".partial_image") or event.get("text")):
+            self._first_content = end
+        if is_picture:
+            self._pictures = self._pictures or []
+            if len(self._pictures) < _MOST_PICTURES:
+                self._pictures.append(_picture(event, values))
+            # Fewer may come than were asked for: then the answer is over when nothing follows.
+            self._ends_with_body = True
+            if len(self._pictures) >= self._asked:
+                self._finished = end
+        if self.facts.failure:
+            self.finish(end)
+
+    def finish(self, end: int) -> None:
+        """Note that the answer is over, by its own word, at the offset `end`."""
+        if self._finished is None:
+            self._finished = end
+
+    def add_end(self, end: bytes) -> None:
+        """Add the end of an answer whose middle is missing: a picture may be too large to be kept."""
+        if not self.facts.has_usage:
+            self.facts.add_usage(usage.last_in(end))
+
+    def answer(self) -> Answer:
+        return self.facts.answer(
+            output=None if self._pictures is None else msgspec.json.encode(self._pictures),
+            first_content=self._first_content,
+            finished=self._finished,
+            ends_with_body=self._ends_with_body,
+        )
+
+
+def _picture(members: dict[str, Any], values: list[memoryview]) -> dict[str, Any]:
+    """Return a picture and what is said of it, with its base64 where the answer had it."""
+    kept: dict[str, Any] = tolerant.members_of(
+        tolerant.paired({name: value for name, value in members.items() if name not in _NO_PART_OF_A_PICTURE})
+    )
+    place = kept.get("b64_json")
+    if type(place) is int and 0 <= place < len(values):
+        # Some servers write a slash with a backslash; base64 has no other.
+        kept["b64_json"] = msgspec.Raw(bytes(values[place]).replace(b"\\/", b"/"))
+    return kept
