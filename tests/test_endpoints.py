@@ -68,7 +68,9 @@ LOG_TYPES = {
 }
 
 
-READ = {"chat/completions", "messages", "completions", "embeddings"} | {path for path in LOG_TYPES if "images" in path}
+READ = {"chat/completions", "messages", "responses", "completions", "embeddings"} | {
+    path for path in LOG_TYPES if "images" in path
+}
 """What has a format of its own; of all others only what they have in common is read."""
 
 

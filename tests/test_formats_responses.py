@@ -66,7 +66,7 @@ def response(*items: Any, status: str = "completed", **more: Any) -> dict[str, A
     }  # fmt: skip
 
 
-def said(text: str = "Hello") -> dict[str, Any]:
+def said(text: str | None = "Hello") -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
@@ -291,6 +291,10 @@ class TestWholeAnswers:
         [
             pytest.param([message(HELLO)], said(), True, id="text"),
             pytest.param([message(HELLO, HELLO)], said("HelloHello"), True, id="two texts"),
+            pytest.param([{**message(), "content": "Hello"}], said(), True, id="text without parts"),
+            pytest.param([{**message(), "content": 7}], said(None), False, id="content of another type"),
+            pytest.param([message(HELLO, {**HELLO, "text": 7})], said(), False, id="a text of another type"),
+            pytest.param([message(HELLO, {"type": "refusal", "refusal": 7})], said(), False, id="odd refusal"),
             pytest.param([message(HELLO), message(HELLO)], said("HelloHello"), False, id="two messages"),
             pytest.param([message({**HELLO, "annotations": [CITED]})], said(), False, id="cited"),
             pytest.param([message({**HELLO, "logprobs": [{"token": "x"}]})], said(), False, id="with probabilities"),
@@ -468,7 +472,7 @@ class TestWholeAnswers:
 
     def test_what_is_nested_too_deeply_is_left_out(self) -> None:
         """Nesting has an end; the text beside it is there."""
-        for depth in (*range(700, 1000), 10_000):
+        for depth in (*range(800, 1000), 10_000):
             deep: Any = []
             for _ in range(depth):
                 deep = [deep]

@@ -15,6 +15,7 @@ __all__ = ["completion_of", "encoded", "has_content", "is_whole_as_completion"]
 
 _CALLS: Final = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 _CALL_MEMBERS: Final = frozenset(("type", "id", "call_id", "status", "name", "arguments", "input"))
+_READ: Final = {"output_text": "text", "refusal": "refusal"}
 _LEVELS: Final = 4
 """Down to the texts in the parts of an item: these may be long."""
 
@@ -84,7 +85,9 @@ def _is_whole(item: dict[str, Any]) -> bool:
     breathe()
     kind = item.get("type")
     if kind == "message":
-        return all(_is_plain(part) for part in map(tolerant.members_of, tolerant.items_of(item.get("content"))))
+        content = item.get("content")
+        parts = map(tolerant.members_of, tolerant.items_of(content))
+        return isinstance(content, str | list | None) and all(map(_is_plain, parts))
     if kind == "reasoning":
         # Sealed thoughts say nothing to anybody here.
         summary, thought = _summary(item), _thought(item)
@@ -93,9 +96,9 @@ def _is_whole(item: dict[str, Any]) -> bool:
 
 
 def _is_plain(part: dict[str, Any]) -> bool:
-    return part.get("type") == "refusal" or (
-        part.get("type") == "output_text" and not part.get("annotations") and not part.get("logprobs")
-    )
+    name = _READ.get(str(part.get("type")))
+    is_read = name is not None and isinstance(part.get(name), str)
+    return is_read and not part.get("annotations") and not part.get("logprobs")
 
 
 def _summary(item: dict[str, Any]) -> list[str]:
@@ -107,6 +110,8 @@ def _thought(item: dict[str, Any]) -> list[str]:
 
 
 def _texts_in(parts: object, name: str) -> Iterator[str]:
+    if isinstance(parts, str) and name == "text":
+        yield parts
     for part in tolerant.items_of(parts):
         text = tolerant.members_of(part).get(name)
         if isinstance(text, str) and text:
@@ -114,7 +119,7 @@ def _texts_in(parts: object, name: str) -> Iterator[str]:
 
 
 def _call(item: dict[str, Any], kind: str, text: str) -> dict[str, Any]:
-    given = item.get(text)
+    given = item.get(text, "")
     if not isinstance(given, str):
         given = (encoded([given]) or b"[null]")[1:-1].decode()
     return {"id": item.get("call_id"), "type": kind, kind: {"name": item.get("name"), text: given}}
