@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat, messages
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
+from kwai_middleware._outbound.formats import chat, messages, speech, transcription
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, FormFormat, Request, Tokens
 
-__all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
+__all__ = ["FORMATS", "FORMS", "Answer", "Failure", "FormFormat", "Format", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,
     "messages": messages,
+    "speech": speech,
+    "transcription": transcription,
 }
 """By the name that `Endpoint.format` has for it. All others are `unread`."""
+
+FORMS: Final[dict[str, FormFormat]] = {
+    "transcription": transcription,
+}
+"""Those of which requests may be forms, as `Endpoint.takes_forms` says."""
