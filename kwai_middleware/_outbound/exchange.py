@@ -108,11 +108,15 @@ class Exchange:
         self._headers = headers
 
     def received(self, chunk: bytes) -> None:
-        """A part of the response's body has come, as it is on the wire."""
+        """A part of the response's body has come, as it is on the wire or decoded."""
         try:
             self._kept.add(chunk, self._clock())
         except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
             _guard.report(error)
+
+    def arrives_decoded(self) -> None:
+        """What comes is not as on the wire any more: the HTTP library has undone the body's coding."""
+        self._decoded = True
 
     def read_already(self, content: bytes) -> None:
         """The response came whole and decoded, as caches and mocks hand it over; it will not be iterated."""
@@ -170,6 +174,9 @@ class Unwatched:
 
     def received(self, chunk: bytes) -> None:
         """Nothing is kept."""
+
+    def arrives_decoded(self) -> None:
+        """Nothing is noted."""
 
     def read_already(self, content: bytes) -> None:
         """Nothing is kept."""
