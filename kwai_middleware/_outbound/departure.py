@@ -47,12 +47,16 @@ class Departure(ABC):
         variables of every frame they pass.
         """
         _, changes_body, changes, key_headers, _ = self._decision
-        if not (changes_body or changes.headers or changes.in_header is not None or key_headers):
+        self._copies = bool(changes_body or changes.headers or changes.in_header is not None or key_headers)
+        if not (self._copies or self._watches_body()):
             return self._request
-        self._copies = True
         copy = self._copied()
         self._copy = weakref.ref(copy)
         return copy
+
+    def _watches_body(self) -> bool:
+        """Say whether the body that goes out has to be another one, to be watched."""
+        return False
 
     @abstractmethod
     def _copied(self) -> Any:
@@ -86,8 +90,8 @@ class Departure(ABC):
                 drop_inner_frames(error)
             with _guard.never_raise:
                 self._disguise()
-            with _guard.never_raise:
-                self._show_the_apps_request(error)
+        with _guard.never_raise:
+            self._show_the_apps_request(error)
 
     def _ending(self, error: BaseException) -> Ending:
         if isinstance(error, self.timeouts):

@@ -32,6 +32,9 @@ class HttpxDeparture(Departure):
         self._library = library
         self._inner_is_real = inner_is_real
 
+    def _watches_body(self) -> bool:
+        return self._decision.body is None and self._exchange.watches_body
+
     def _copied(self) -> Any:
         request = self._request
         body, changes_body, changes, _, _ = self._decision
@@ -43,6 +46,8 @@ class HttpxDeparture(Departure):
             # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
             if headers.get("content-length") == str(len(body)):
                 headers["Content-Length"] = str(stream.size)
+        elif self._watches_body():
+            stream = self._library.sent_stream(stream, self._exchange)
         self._write_headers(headers)
         copy = self._library.request(
             request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
