@@ -58,8 +58,9 @@ class Question:
 
     @property
     def functions(self) -> list[Mapping[str, object]]:
-        """The functions offered as tools."""
-        return _objects([tool.get("function") for tool in _objects(self.body.get("tools"))])
+        """The functions offered as tools: each in a member of its tool, or the tool itself, which then has a name."""
+        offered = _objects(self.body.get("tools"))
+        return _objects([tool.get("function", tool if "name" in tool else None) for tool in offered])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,11 @@ class Answer:
         """The whole text, without what it is filled up with."""
         return "".join(self.pieces)
 
+    @property
+    def words(self) -> str:
+        """What is said in words, wherever it stands, for formats that have one place for it."""
+        return self.text or self.refusal or (self.audio.transcript if self.audio else "")
+
     def for_choice(self, index: int) -> Answer:
         """Return what the choice of that number says: the first one this, each other one a little else."""
         if index == 0:
@@ -174,6 +180,21 @@ class Answer:
             pieces=(*self.pieces, f" (choice {index})") if self.pieces else (),
             tool_calls=tuple(replace(call, id=f"{call.id}_of_{index}") for call in self.tool_calls),
         )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a stream comes to its proper end."""
+        return self.failure is None and self.ending in ("done", "late")
+
+    @property
+    def is_told_whole(self) -> bool:
+        """Whether a stream tells the whole text."""
+        return self.is_finished or (self.failure is None and self.ending == "no-done")
+
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The pieces that a stream tells: all, or half of them before trouble strikes."""
+        return self.pieces if self.is_told_whole else self.half
 
     @property
     def half(self) -> tuple[str, ...]:

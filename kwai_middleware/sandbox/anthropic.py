@@ -113,12 +113,11 @@ class AnthropicCompletion(Completion):
         yield _event("ping")
         if answer.reasoning:
             yield self.reasoning(answer.reasoning)
-        is_whole = answer.failure is None and answer.ending in ("done", "late", "no-done")
-        pieces = answer.pieces if is_whole else answer.half
+        pieces = answer.streamed
         if pieces:
             yield self._opened({"type": "text", "text": ""})
             yield from map(self.piece, pieces)
-        if pieces and is_whole:
+        if pieces and answer.is_told_whole:
             yield self._closed()
         for index, call in enumerate(answer.tool_calls):
             yield from self.tool_call(index, call)

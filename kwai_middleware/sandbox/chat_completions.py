@@ -11,15 +11,12 @@ from typing import Final
 import msgspec
 
 from kwai_middleware.sandbox.answers import Answer, Question
-from kwai_middleware.sandbox.completions import DONE, Completion
+from kwai_middleware.sandbox.completions import DONE, FILLER_MARK, SILENCE, Completion, filled, filler_of
 
 __all__ = ["ChatCompletion", "Deltas"]
 
 Deltas = Iterator[dict[str, object]]
 
-_FILLER: Final = b"word " * 6_553
-_FILLER_MARK: Final = "\ue000"
-_SILENCE: Final = 20
 _BROKEN: Final = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"bro\n\n'
 
 
@@ -90,23 +87,22 @@ class ChatCompletion(Completion):
 
     def parts(self) -> Iterator[bytes]:
         """Yield the answer in pieces, however long it is."""
-        filled = replace(self.choices[0], pieces=(*self.answer.pieces, _FILLER_MARK), filler=0)
-        shape = type(self)(self.question, filled)
+        marked = replace(self.choices[0], pieces=(*self.answer.pieces, FILLER_MARK), filler=0)
+        shape = type(self)(self.question, marked)
         shape.id, shape.bill = self.id, self.bill
-        head, _, rest = shape.whole().partition(_FILLER_MARK.encode())
-        yield from chain([head], _filler(self.answer.filler), [rest])
+        yield from filled(shape.whole(), self.answer.filler)
 
     def telling(self) -> Iterator[bytes]:
         """Yield the events from the first token to the last that is sent before the answer's ending."""
         answer = self.answer
         if answer.ending == "silent":
-            yield from [self.comment] * _SILENCE
+            yield from [self.comment] * SILENCE
             return
         for told in zip_longest(*(self._deltas(each) for each in self.choices)):
             for index, delta in enumerate(told):
                 if delta is not None:
                     yield self.chunk(self.choice(index, None, delta=delta))
-        for filler in _filler(answer.filler):
+        for filler in filler_of(answer.filler):
             yield self.chunk(self.choice(0, None, delta=self.delta(content=filler.decode())))
         if answer.is_malformed:
             yield _BROKEN
@@ -128,8 +124,7 @@ class ChatCompletion(Completion):
         # Both vendors open with an empty piece, which is no token.
         yield {"role": "assistant", "content": ""}
         yield from self.reasoning(answer)
-        is_whole = answer.failure is None and answer.ending in ("done", "late", "no-done")
-        for text in answer.pieces if is_whole else answer.half:
+        for text in answer.streamed:
             yield self.delta(content=text)
         half = len(answer.refusal) // 2
         for text in (answer.refusal[:half], answer.refusal[half:]):
@@ -167,10 +162,3 @@ def _extras(answer: Answer) -> dict[str, object]:
     if answer.audio:
         extras["audio"] = answer.audio.told()
     return extras
-
-
-def _filler(size: float) -> Iterator[bytes]:
-    while size > 0:
-        filler = _FILLER[: int(min(size, len(_FILLER)))]
-        size -= len(filler)
-        yield filler

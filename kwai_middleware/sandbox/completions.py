@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,27 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Answer, Question
 
-__all__ = ["DONE", "Bill", "Completion", "event"]
+__all__ = [
+    "DONE",
+    "FILLER_MARK",
+    "SILENCE",
+    "Bill",
+    "Completion",
+    "event",
+    "filled",
+    "filler_of",
+    "named_event",
+    "tokens",
+]
 
 DONE: Final = b"data: [DONE]\n\n"
+SILENCE: Final = 20
+"""Comments in a stream of nothing else."""
+
+FILLER_MARK: Final = "\ue000"
+"""Stands in a text where it is filled up."""
+
+_FILLER: Final = b"word " * 6_553
 
 _BYTES_PER_TOKEN: Final = 4
 _TOKENS_PER_MESSAGE: Final = 4
@@ -33,7 +51,30 @@ def event(value: object) -> bytes:
     return b"data: " + _encode(value) + b"\n\n"
 
 
-def _tokens(text: str) -> int:
+def named_event(kind: str, members: dict[str, object]) -> bytes:
+    """Return one server-sent event that names its kind twice, in its own line and among its members."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), _encode({"type": kind, **members}))
+
+
+def filler_of(size: float, unit: bytes = _FILLER) -> Iterator[bytes]:
+    """Yield so many bytes of text, or of what else is repeated."""
+    while size > 0:
+        filler = unit[: int(min(size, len(unit)))]
+        size -= len(filler)
+        yield filler
+
+
+def filled(marked: bytes, size: float) -> Iterator[bytes]:
+    """Yield what was encoded with marks in its texts, so many bytes of text in the place of each."""
+    head, *others = marked.split(FILLER_MARK.encode())
+    yield head
+    for other in others:
+        yield from filler_of(size)
+        yield other
+
+
+def tokens(text: str) -> int:
+    """Return how many tokens a text is."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 
@@ -41,7 +82,7 @@ def _said(answer: Answer) -> int:
     texts = [answer.text, answer.refusal, answer.audio.transcript if answer.audio else ""]
     texts += [call.name + call.arguments for call in answer.tool_calls]
     filler = int(answer.filler) // _BYTES_PER_TOKEN if answer.filler < math.inf else 0
-    return sum(map(_tokens, texts)) + filler
+    return sum(map(tokens, texts)) + filler
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +100,19 @@ class Bill:
     cache_write_tokens: int = 0
 
     @classmethod
-    def of(cls, question: Question, answer: Answer) -> Bill:
-        """Return the bill for `answer`, in as many choices as were asked for."""
-        prompt = sum(_TOKENS_PER_MESSAGE + _tokens(text) for text in question.texts)
-        reasoning = _tokens(answer.reasoning) * question.choices
-        said = sum(_said(answer.for_choice(index)) for index in range(question.choices))
-        is_cached = answer.is_cached or prompt >= _CACHED_FROM
-        cached = prompt // 2 if is_cached else 0
+    def of(cls, question: Question, said: Sequence[Answer], *, is_cached: bool) -> Bill:
+        """Return the bill for everything that is `said`; `is_cached` caches even the shortest prompt."""
+        prompt = sum(_TOKENS_PER_MESSAGE + tokens(text) for text in question.texts)
+        reasoning = sum(tokens(answer.reasoning) for answer in said)
+        spoken = sum(map(_said, said))
+        half_cached = is_cached or prompt >= _CACHED_FROM
+        cached = prompt // 2 if half_cached else 0
         return cls(
             prompt_tokens=prompt,
             cached_tokens=cached,
-            completion_tokens=said + reasoning,
+            completion_tokens=spoken + reasoning,
             reasoning_tokens=reasoning,
-            cache_write_tokens=prompt - cached if answer.is_cached else 0,
+            cache_write_tokens=prompt - cached if is_cached else 0,
         )
 
     @property
@@ -103,19 +144,29 @@ class Bill:
 class Completion(ABC):
     """One answer in one vendor's shape.
 
+    Attributes:
+        status: Of an answer.
+        content_type: Of the answer in one piece.
+
     Args:
         question: What was asked.
         answer: What is answered.
     """
 
     id_prefix: str
+    status: int = 200
+    content_type: str = "application/json"
 
     def __init__(self, question: Question, answer: Answer) -> None:
         self.question = question
         self.answer = answer
-        self.bill = Bill.of(question, answer)
+        self.bill = Bill.of(question, self.said(), is_cached=answer.is_cached)
         self.created = int(time.time())
         self.id = f"{self.id_prefix}{secrets.token_hex(10)}"
+
+    def said(self) -> list[Answer]:
+        """Return what costs something: the answer in as many choices as were asked for."""
+        return [self.answer.for_choice(index) for index in range(self.question.choices)]
 
     @abstractmethod
     def whole(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -35,8 +36,13 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     unwanted: str | None = None
 
 
-def control_routes(state: SandboxState) -> list[Route]:
-    """Return the routes under `/sandbox`."""
+def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) -> list[Route]:
+    """Return the routes under `/sandbox`.
+
+    Args:
+        state: What they show and change.
+        endpoints: Paths of the models' endpoints, by vendor.
+    """
 
     async def index(request: Request) -> Response:
         base = str(request.base_url).rstrip("/")
@@ -45,6 +51,7 @@ def control_routes(state: SandboxState) -> list[Route]:
                 "gateway": f"{base}/api/",
                 "relay": f"{base}/api/openrouter/v1",
                 "openrouter": f"{base}/api/v1",
+                "endpoints": {vendor: [base + path for path in paths] for vendor, paths in endpoints.items()},
                 "messages": {"gateway": f"{base}/api/anthropic", "openrouter": f"{base}/api"},
                 "request_logs": [f"{base}/api/request-logs/{name}" for name in ("", "create/", "bulk/")],
                 "calls": f"{base}/sandbox/calls?wait=1&customer=acme",

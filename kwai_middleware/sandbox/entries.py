@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from kwai_middleware.sandbox.doors import Door, disagreeing
+from kwai_middleware.sandbox.forms import Form
 from kwai_middleware.sandbox.json_types import json_or_none
 from kwai_middleware.sandbox.keys import KeyRing, fingerprint
 
@@ -38,6 +39,7 @@ class CallEntry:
     """A model call, or a request to no endpoint of ours.
 
     Attributes:
+        form: What the body holds, if it is a form.
         paid_from: Where the key that pays was found.
         doors: Every place of the request that names a customer or brings a key, whether it won or not.
         forwarded: Top-level members that go on to the model's provider though they are none of the vendor's.
@@ -53,6 +55,7 @@ class CallEntry:
     path: str
     headers: RawHeaders
     raw_body: bytes
+    form: Form | None = None
     customer: str | None = None
     customer_params: object = None
     model: str | None = None
@@ -103,7 +106,7 @@ class CallEntry:
             "logged_by": None if self.log_id is None else "gateway",
             "log_id": self.log_id,
             "headers": keys.mask_headers(self.headers, found),
-            "body": _masked(json_or_none(self.raw_body), keys, found),
+            "body": _masked(json_or_none(self.raw_body) if self.form is None else self.form.described(), keys, found),
             "body_length": len(self.raw_body),
             "body_sha256": hashlib.sha256(self.raw_body).hexdigest(),
         }

@@ -12,7 +12,7 @@ from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
 from kwai_middleware.sandbox.completions import event
 from kwai_middleware.sandbox.json_types import object_or_empty
 
-__all__ = ["INVALID_KEY", "GatewayCompletion", "error_body", "error_headers", "provider_error"]
+__all__ = ["INVALID_KEY", "GatewayCompletion", "error", "error_body", "error_headers", "provider_error"]
 
 INVALID_KEY: Final = (
     "Your API key is invalid or expired, please check your API key at"
@@ -41,10 +41,11 @@ def error_headers(refusal: Refusal) -> list[tuple[str, str]]:
 
 def provider_error(refusal: Refusal) -> bytes:
     """Return the body of a provider's error, which the gateway hands on in OpenAI's shape."""
-    return msgspec.json.encode({"error": _error(refusal.status, refusal.message)})
+    return msgspec.json.encode({"error": error(refusal.status, refusal.message)})
 
 
-def _error(status: int, message: str) -> dict[str, object]:
+def error(status: int, message: str) -> dict[str, object]:
+    """Return the `error` member of an answer or an event."""
     return {"message": message, "type": _ERROR_TYPES.get(status, "server_error"), "param": None, "code": str(status)}
 
 
@@ -103,7 +104,7 @@ class GatewayCompletion(ChatCompletion):
 
     def error(self) -> dict[str, object]:
         """Return the `error` member of an answer that fails after the 200."""
-        return _error(self.answer.failure or 502, "Provider returned error")
+        return error(self.answer.failure or 502, "Provider returned error")
 
     def _envelope(self, kind: str) -> dict[str, object]:
         return {

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from kwai_middleware.sandbox.answers import Answer, Plain, Question, Refusal
 from kwai_middleware.sandbox.completions import Completion
 from kwai_middleware.sandbox.connection import Connection
-from kwai_middleware.sandbox.doors import doors_of
+from kwai_middleware.sandbox.doors import Door, doors_of
 from kwai_middleware.sandbox.encodings import ContentEncoder, content_encoder
 from kwai_middleware.sandbox.endpoint import Endpoint
 from kwai_middleware.sandbox.entries import CallEntry
@@ -26,32 +26,32 @@ class Inference(Endpoint):
 
     Attributes:
         completion: Makes an answer in the endpoint's shape.
+        needs: The member without which there is nothing to answer, a non-empty array of something.
         key_headers: Headers whose key may pay here.
         in_metadata: Whether `metadata` may hold the gateway's parameters.
     """
 
     completion: Callable[[Question, Answer], Completion]
+    needs: str = "messages"
     key_headers: tuple[str, ...] = ()
     in_metadata: bool = False
 
     async def handle(self, connection: Connection, entry: CallEntry) -> None:
         """Check the request, note who pays, and give the answer that the model's name asks for."""
-        body = json_or_none(entry.raw_body)
+        body = self.read(connection, entry)
         members = object_or_empty(body)
         model = members.get("model")
         entry.model = model if isinstance(model, str) else None
-        entry.stream = members.get("stream") is True
+        entry.stream = self.is_streamed(members)
         entry.route_provider = connection.header(b"x-respan-route-provider")
-        entry.doors = doors_of(
-            entry.raw_body, entry.headers, key_headers=self.key_headers, in_metadata=self.in_metadata
-        )
+        entry.doors = self.doors(entry)
         for door in entry.doors:
             self.state.keys.remember(door.value if door.kind == "key" else None)
         # Who pays is noted before the body is looked at: parameters may stand in a header, beside any body.
         refusal = self.admit(connection, entry, members)
         self.state.keys.remember(entry.paying_key)
         if refusal is None:
-            refusal = _malformed(body)
+            refusal = self._malformed(body)
         self.state.calls.append(entry)
         if refusal is not None:
             await self.refuse(connection, entry, refusal)
@@ -67,6 +67,24 @@ class Inference(Endpoint):
             await connection.answer(reply.status, reply.body, [*self.headers(entry, None), *reply.headers])
         else:
             await connection.pause(None)
+
+    def read(self, connection: Connection, entry: CallEntry) -> object:
+        """Return the request's members, or whatever else its body holds."""
+        return json_or_none(entry.raw_body)
+
+    def doors(self, entry: CallEntry) -> tuple[Door, ...]:
+        """Return every place of the request that names a customer or brings a key."""
+        body = entry.raw_body if entry.form is None else entry.form.as_json()
+        return doors_of(body, entry.headers, key_headers=self.key_headers, in_metadata=self.in_metadata)
+
+    def is_streamed(self, body: Mapping[str, object]) -> bool:
+        """Say whether the answer is to come as events."""
+        return body.get("stream") is True
+
+    def lacks(self, body: Mapping[str, object]) -> str | None:
+        """Return what is wrong with a request that names a model; None when it can be answered."""
+        needed = body.get(self.needs)
+        return None if is_array(needed) and needed else f"{self.needs}: a non-empty array is required"
 
     @abstractmethod
     def admit(self, connection: Connection, entry: CallEntry, body: Mapping[str, object]) -> Refusal | None:
@@ -84,6 +102,14 @@ class Inference(Endpoint):
         """Return what the model is asked, as a chat request."""
         return body
 
+    def _malformed(self, body: object) -> Refusal | None:
+        if not is_object(body):
+            return Refusal(400, "Invalid request format")
+        if not isinstance(body.get("model"), str) or not body["model"]:
+            return Refusal(400, "model: a non-empty string is required")
+        complaint = self.lacks(body)
+        return None if complaint is None else Refusal(400, complaint)
+
     async def _give(self, connection: Connection, entry: CallEntry, completion: Completion) -> None:
         answer = completion.answer
         encoder = content_encoder(answer.encoding, connection.header(b"accept-encoding") or "")
@@ -92,30 +118,23 @@ class Inference(Endpoint):
             headers.append(("content-encoding", answer.encoding))
         if entry.stream:
             headers += [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
-            await connection.start(200, headers=headers)
+            await connection.start(completion.status, headers=headers)
             await _stream(connection, entry, completion, encoder or ContentEncoder())
         else:
+            headers.append(("content-type", completion.content_type))
             if answer.wait:
                 await connection.pause(answer.wait)
             if answer.filler:
-                await connection.start(200, headers=headers)
+                await connection.start(completion.status, headers=headers)
                 await _send_parts(connection, completion)
                 return
             whole = completion.whole()
             whole = whole if encoder is None else encoder.piece(whole) + encoder.end()
             # A body that ends late has no length: the client would know the end by it.
-            await connection.start(200, headers=headers, body_length=None if answer.ending == "late" else len(whole))
+            await connection.start(
+                completion.status, headers=headers, body_length=None if answer.ending == "late" else len(whole)
+            )
             await _send_whole(connection, entry, answer, whole)
-
-
-def _malformed(body: object) -> Refusal | None:
-    if not is_object(body):
-        return Refusal(400, "Invalid request format")
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        return Refusal(400, "model: a non-empty string is required")
-    if not is_array(body.get("messages")) or not body["messages"]:
-        return Refusal(400, "messages: a non-empty array is required")
-    return None
 
 
 async def _stream(connection: Connection, entry: CallEntry, completion: Completion, encoder: ContentEncoder) -> None:

@@ -12,11 +12,21 @@ import msgspec
 
 from kwai_middleware.sandbox.answers import Answer, Question, Refusal
 from kwai_middleware.sandbox.chat_completions import ChatCompletion, Deltas
-from kwai_middleware.sandbox.completions import event
+from kwai_middleware.sandbox.completions import Bill, event
 
-__all__ = ["OpenRouterCompletion", "error_body", "error_headers", "refused_key"]
+__all__ = [
+    "PROVIDER",
+    "OpenRouterCompletion",
+    "costs",
+    "error",
+    "error_body",
+    "error_headers",
+    "error_type",
+    "refused_key",
+    "responses_error_body",
+]
 
-_PROVIDER: Final = "Sandbox"
+PROVIDER: Final = "Sandbox"
 
 _ERROR_TYPES: Final = {
     400: "invalid_request",
@@ -36,6 +46,19 @@ _ERROR_TYPES: Final = {
 }
 
 
+def costs(bill: Bill, *, is_byok: bool) -> dict[str, object]:
+    """Return what a usage tells of money: the cost is the fee alone where the account pays the provider."""
+    return {
+        "cost": bill.fee if is_byok else bill.upstream_cost,
+        "is_byok": is_byok,
+        "cost_details": {
+            "upstream_inference_cost": bill.upstream_cost,
+            "upstream_inference_prompt_cost": bill.prompt_cost,
+            "upstream_inference_completions_cost": bill.completion_cost,
+        },
+    }
+
+
 def refused_key(key: str) -> Refusal | None:
     """Return why OpenRouter refuses a key, by its ending; None when it is good."""
     if key.endswith("-dead"):
@@ -47,20 +70,32 @@ def refused_key(key: str) -> Refusal | None:
     return None
 
 
+def error_type(status: int) -> str:
+    """Return OpenRouter's own word for a status."""
+    return _ERROR_TYPES.get(status, "unmapped")
+
+
 def error(status: int, message: str, metadata: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the `error` member of an answer, a choice or a chunk."""
     return {
         "code": status,
         "message": message,
-        "metadata": {"error_type": _ERROR_TYPES.get(status, "unmapped"), **(metadata or {})},
+        "metadata": {"error_type": error_type(status), **(metadata or {})},
     }
 
 
 def error_body(refusal: Refusal, key: str | None) -> bytes:
     """Return the body of an error answer: `user_id` stands beside `error` when the account is known."""
-    body: dict[str, object] = {"error": error(refusal.status, refusal.message, refusal.metadata)}
-    if key is not None and refusal.status != 401:
-        body["user_id"] = _user_id(key)
+    body = {"error": error(refusal.status, refusal.message, refusal.metadata), **_account(refusal, key)}
+    return msgspec.json.encode(body)
+
+
+def responses_error_body(refusal: Refusal, key: str | None) -> bytes:
+    """Return the body of an error answer of the Responses API: the error's type stands beside `error`."""
+    error: dict[str, object] = {"code": refusal.status, "message": refusal.message}
+    if refusal.metadata:
+        error["metadata"] = refusal.metadata
+    body = {"error": error, "error_type": error_type(refusal.status), **_account(refusal, key)}
     return msgspec.json.encode(body)
 
 
@@ -73,6 +108,10 @@ def error_headers(refusal: Refusal) -> list[tuple[str, str]]:
         reset_at = int((time.time() + refusal.retry_after) * 1000)
         headers += [("x-ratelimit-limit", "20"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", str(reset_at))]
     return headers
+
+
+def _account(refusal: Refusal, key: str | None) -> dict[str, object]:
+    return {} if key is None or refusal.status == 401 else {"user_id": _user_id(key)}
 
 
 def _user_id(key: str) -> str:
@@ -172,27 +211,24 @@ class OpenRouterCompletion(ChatCompletion):
     def _envelope(self, kind: str) -> dict[str, object]:
         return {
             "id": self.id,
-            "provider": _PROVIDER,
+            "provider": PROVIDER,
             "model": self.question.model,
             "object": kind,
             "created": self.created,
         }
 
     def _usage(self) -> dict[str, object]:
-        bill, is_byok = self.bill, self.answer.is_byok
+        bill = self.bill
+        money = costs(bill, is_byok=self.answer.is_byok)
         written = {"cache_write_tokens": bill.cache_write_tokens} if bill.cache_write_tokens else {}
         return {
             "prompt_tokens": bill.prompt_tokens,
             "completion_tokens": bill.completion_tokens,
             "total_tokens": bill.total_tokens,
-            "cost": bill.fee if is_byok else bill.upstream_cost,
-            "is_byok": is_byok,
+            "cost": money["cost"],
+            "is_byok": money["is_byok"],
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, **written, "audio_tokens": 0},
-            "cost_details": {
-                "upstream_inference_cost": bill.upstream_cost,
-                "upstream_inference_prompt_cost": bill.prompt_cost,
-                "upstream_inference_completions_cost": bill.completion_cost,
-            },
+            "cost_details": money["cost_details"],
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "image_tokens": 0},
         }
 

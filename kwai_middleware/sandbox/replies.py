@@ -14,7 +14,7 @@ from kwai_middleware.sandbox.answers import Answer, Audio, Plain, Question, Refu
 from kwai_middleware.sandbox.json_types import is_array, object_or_empty
 
 __all__ = [
-    "annotated", "cut_short", "drawn", "echo", "endless", "error", "html", "huge", "long", "moderated",
+    "PNG", "annotated", "cut_short", "drawn", "echo", "endless", "error", "html", "huge", "long", "moderated",
     "parallel_tools", "provider_error", "reasoned", "redirect", "refused", "spoken", "tools",
 ]  # fmt: skip
 
@@ -22,7 +22,7 @@ _MOST_PIECES: Final = 64
 _MEGABYTE: Final = 1_000_000
 _DAY: Final = 86_400
 # One pixel, and a tenth of a second of silence.
-_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 _WAVE_HEAD: Final = b"RIFF$\x03\0\0WAVEfmt \x10\0\0\0\1\0\1\0@\x1f\0\0@\x1f\0\0\1\0\x08\0data\0\x03\0\0"
 _WAVE: Final = base64.b64encode(_WAVE_HEAD + b"\x80" * 768).decode()
 
@@ -131,7 +131,7 @@ def refused(_: Question, __: float) -> Answer:
 
 def drawn(question: Question, _: float) -> Answer:
     """Repeat the last message beside two pictures."""
-    return replace(echo(question), images=(f"data:image/png;base64,{_PNG}", "https://sandbox.example/second.png"))
+    return replace(echo(question), images=(f"data:image/png;base64,{PNG}", "https://sandbox.example/second.png"))
 
 
 def spoken(question: Question, _: float) -> Answer:
