@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 from typing import Any
@@ -12,7 +13,6 @@ from kwai_middleware._caller import Caller
 from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.budget import in_use
 from kwai_middleware._outbound.sent_bodies import END, HEAD
-from kwai_middleware._record import CompletedCall
 from tests.support.callers import caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -31,53 +31,8 @@ BODY = form_of(FORM["data"], FORM["files"])
 WHO = [pytest.param(None, id="nobody"), pytest.param(caller(), id="a key")]
 
 
-class Wire:
-    """What arrives at the other end of a client, and what is recorded.
-
-    Args:
-        flavour: The client's library.
-        times: How often each request's body is read, as a layer does that sends it again.
-    """
-
-    def __init__(self, flavour: Flavour, times: int = 1, **options: Any) -> None:
-        self.bodies: list[bytes] = []
-        self.requests: list[Any] = []
-        self.calls: list[Any] = []
-        self._flavour = flavour
-        self._times = times
-        self.client = flavour.answering(
-            self._answer_async if flavour.asynchronous else self._answer,
-            settings=settings(**options),
-            deliver=self.calls.append,
-        )
-
-    def _answer(self, request: Any) -> Any:
-        # Whoever answers here has had the request read.
-        return self._answered(request, [b"".join(request.stream) for _ in range(self._times)])
-
-    async def _answer_async(self, request: Any) -> Any:
-        return self._answered(
-            request, [b"".join([chunk async for chunk in request.stream]) for _ in range(self._times)]
-        )
-
-    def _answered(self, request: Any, bodies: list[bytes]) -> Any:
-        self.bodies += bodies
-        self.requests.append(request)
-        return self._flavour.library.Response(200, json={"text": "Hi"})
-
-    @property
-    def records(self) -> list[CompletedCall]:
-        return [call.build() for call in self.calls]
-
-
-@pytest.fixture
-def inner(flavour: Flavour) -> Any:
-    """A transport inside that reads a body piece by piece, as a real one does, and keeps it."""
-    return Inner(flavour)
-
-
 class Inner:
-    """Reads each request's stream; as often as told, as a layer does that sends it again."""
+    """A transport that reads a body piece by piece as a real one does, or more often, as one that repeats requests."""
 
     def __init__(self, flavour: Flavour) -> None:
         self.times = 1
@@ -86,11 +41,11 @@ class Inner:
         self._response = flavour.library.Response
 
     def handle_request(self, request: Any) -> Any:
-        self.bodies += [b"".join(request.stream) for _ in range(self.times)]
+        self.bodies += [b"".join([bytes(chunk) for chunk in request.stream]) for _ in range(self.times)]
         return self._answered(request)
 
     async def handle_async_request(self, request: Any) -> Any:
-        self.bodies += [b"".join([chunk async for chunk in request.stream]) for _ in range(self.times)]
+        self.bodies += [b"".join([bytes(chunk) async for chunk in request.stream]) for _ in range(self.times)]
         return self._answered(request)
 
     def close(self) -> None:
@@ -102,6 +57,12 @@ class Inner:
     def _answered(self, request: Any) -> Any:
         self.requests.append(request)
         return self._response(200, json={"text": "Hi"})
+
+
+@pytest.fixture
+def inner(flavour: Flavour) -> Inner:
+    """A transport inside ours."""
+    return Inner(flavour)
 
 
 def posted(
@@ -137,6 +98,7 @@ def test_a_form_is_seen_and_goes_out_as_it_is(flavour: Flavour, inner: Inner, wh
 @pytest.mark.parametrize("who", WHO)
 def test_little_of_it_is_held(flavour: Flavour, inner: Inner, who: Caller | None) -> None:
     """However large the file is: its two ends, and that is accounted for."""
+    gc.collect()
     before = in_use()
     _, call = posted(flavour, inner, who)
     seen = call.request_sent
@@ -148,9 +110,11 @@ def test_little_of_it_is_held(flavour: Flavour, inner: Inner, who: Caller | None
 
 def test_without_room_it_is_only_counted(flavour: Flavour, inner: Inner) -> None:
     """A budget that is used up costs the record its request, and the app nothing."""
+    gc.collect()
+    limit = in_use() + 1024 * 1024
     held = b" " * (1024 * 1024 - 1000)
-    blocker = posted(flavour, inner, form={"content": held, "headers": FORM["headers"]}, max_open_bytes=1024 * 1024)
-    _, call = posted(flavour, inner, max_open_bytes=1024 * 1024)
+    blocker = posted(flavour, inner, form={"content": held, "headers": FORM["headers"]}, max_open_bytes=limit)
+    _, call = posted(flavour, inner, max_open_bytes=limit)
     assert (b"", b"", len(BODY)) == (call.request_sent.head, call.request_sent.end, call.request_sent.size)
     assert (True, None) == (call.build().truncated, call.build().input)
     assert BODY == inner.bodies[-1]
@@ -251,16 +215,15 @@ def test_a_file_of_unknown_length_is_not_read_by_us(flavour: Flavour) -> None:
         while not body.endswith(b"\r\n0\r\n\r\n"):
             body = body[-10:] + connection.sock.recv(1 << 16)
             received.append(len(body))
-        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n" b'{"text":"Hi"}')
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n")
+        connection.send(b'{"text":"Hi"}')
 
     file = Unsized(3_000_000)
     with raw_server(answer) as server:
         inner = flavour.real_transport_class()
         base = f"{server.url}/api/v1"
         form = {"files": {"file": ("pipe.wav", file, "audio/wav")}}
-        _, call = posted(
-            flavour, inner, caller(), f"{base}/audio/transcriptions", form=form, openrouter_base_url=base
-        )
+        _, call = posted(flavour, inner, caller(), f"{base}/audio/transcriptions", form=form, openrouter_base_url=base)
     assert "[file pipe.wav, audio/wav, 3000000 bytes]" == json.loads(call.build().input)
     assert file.most <= 64 * 1024
     assert len(received) > 1
