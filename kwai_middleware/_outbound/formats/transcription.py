@@ -62,7 +62,7 @@ def form(head: bytes, end: bytes, size: int) -> Request:
     members = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in fields.items()}
     return Request(
         model=words(model),
-        stream=stream == b'"true"',
+        stream=stream.lower() == b'"true"',
         input=bytes(as_text(" ".join(files).encode(errors="replace"))) if files else None,
         parameters=without_keys(members),
     )
