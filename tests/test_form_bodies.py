@@ -5,17 +5,24 @@ from __future__ import annotations
 import gc
 import io
 import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._context import bind_caller
+from kwai_middleware._outbound.attempts import Attempt
+from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import in_use
+from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.observation import Ending
+from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.sent_bodies import END, HEAD
 from tests.support.callers import caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.raw_server import Connection, raw_server
+from tests.support.wired import wired_call
 from tests.test_formats_transcription import form_of
 
 DIRECT = "https://openrouter.ai/api/v1/audio/transcriptions"
@@ -284,3 +291,99 @@ def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(
     assert [b"--b0und"] == inner.bodies
     assert [RuntimeError] == [type(error) for error in nothing_is_swallowed]
     nothing_is_swallowed.clear()
+
+
+def test_what_is_no_form_is_not_watched(flavour: Flavour) -> None:
+    """On all other endpoints a body that comes in pieces passes untouched and unseen."""
+    content = flavour.body([b"--b0und", b"--"])
+    sent, call = wired_call(
+        flavour, None, url=f"{DIRECT.rpartition('/audio')[0]}/embeddings", request={"content": content}
+    )
+    assert (None, None, b"--b0und--") == (call.request_sent, call.request_body, sent.content)
+
+
+class LeavesEarly(Inner):
+    """A transport that breaks off a body in the middle, as for a server that answers early."""
+
+    def handle_request(self, request: Any) -> Any:
+        sending = iter(request.stream)
+        self.bodies.append(next(sending))
+        sending.close()
+        return self._answered(request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        sending = aiter(request.stream)
+        self.bodies.append(await anext(sending))
+        await sending.aclose()
+        return self._answered(request)
+
+
+class Generated:
+    """A body whose iterations hold something until they are closed."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.held += 1
+        try:
+            yield b"--b0und"
+            yield b"--"
+        finally:
+            self.held -= 1
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+
+class Counted:
+    """A body whose iterations hold nothing, and cannot be closed."""
+
+    held = 0
+
+    def __init__(self) -> None:
+        self._left = [b"--", b"--b0und"]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._left[::-1])
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return CountedChunks(self._left)
+
+
+class CountedChunks(AsyncIterator[bytes]):
+    """One of its iterations."""
+
+    def __init__(self, left: list[bytes]) -> None:
+        self._left = left
+
+    async def __anext__(self) -> bytes:
+        return self._left.pop()
+
+
+@pytest.mark.parametrize("kind", [Generated, Counted])
+def test_a_sending_that_is_broken_off(flavour: Flavour, kind: Any) -> None:
+    """Whoever sends may stop in the middle: what the app's own stream holds is let go of, and the count stands."""
+    library = flavour.library
+
+    class Body(kind, library.SyncByteStream, library.AsyncByteStream):  # type: ignore[misc]  # each library its own
+        pass
+
+    inner, body, calls = LeavesEarly(flavour), Body(), []
+    client = flavour.around(inner, settings=settings(), deliver=calls.append)
+    flavour.send(client, library.Request("POST", DIRECT, stream=body))
+    flavour.close(client)
+    assert ([b"--b0und"], 0, 7) == (inner.bodies, body.held, calls[0].request_sent.size)
+
+
+def test_an_exchange_that_watches_no_body() -> None:
+    """What it is told of one all the same is nothing to it."""
+    calls: list[Any] = []
+    endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
+    attribution = attribute(endpoint, caller(), settings())
+    exchange = Exchange(endpoint, attribution, None, settings(), calls.append, Attempt("0" * 32, 1), "trace")
+    exchange.sending()
+    exchange.sent(b"--b0und")
+    exchange.finished(Ending.END)
+    assert (False, None) == (exchange.watches_body, calls[0].request_sent)

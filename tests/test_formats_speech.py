@@ -123,7 +123,6 @@ def test_no_sound_at_all() -> None:
         (b'{"error":{"message":"cut o', JSON, 200, None, "cut o [...] "),
         (b'{"error":{"code":"invalid_voice","message":"no"}}', JSON, 400, "invalid_voice", "no"),
         (b"busy", ((b"Content-Type", b"text/plain"),), 503, "503", "busy"),
-        (b'{"audio":"AAAA"}', JSON, 200, "invalid_answer", "The answer is not sound."),
         (b"<html>", ((b"Content-Type", b"text/html"),), 200, "invalid_answer", "The answer is not a JSON object."),
     ],
 )
@@ -133,6 +132,13 @@ def test_what_is_no_sound_is_an_error(body: bytes, headers: Any, status: int, co
     assert ("error", code, message) == (call.outcome, call.error_code, call.error_message)
     assert (None, None) == (call.output, call.time_to_first_token)
     assert "error" == logged(call)["status"]
+
+
+def test_an_object_that_nobody_documents() -> None:
+    """Whatever it is, it is no error, and the log says what came."""
+    call = answered(b'{"audio":"AAAA"}', headers=JSON)
+    assert ("complete", None) == (call.outcome, call.time_to_first_token)
+    assert said(call).startswith("[application/json, 16 bytes, sha256:")
 
 
 def test_an_error_that_the_app_did_not_wait_for() -> None:

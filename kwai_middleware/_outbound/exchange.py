@@ -89,7 +89,7 @@ class Exchange:
         return self._sent is not None
 
     def sending(self) -> None:
-        """The request's body goes out, from its beginning: for the first time, or again."""
+        """The request's body goes out, from its beginning: for the first time, or again. Only if it `watches_body`."""
         if self._sent is not None:
             self._sent.begin()
 

@@ -48,9 +48,9 @@ def answer(
     if streamed:
         return _of_events(reading, kind)
     if "json" in media_type or media_type.startswith("text/"):
-        return _of_words(reading)
+        return _of_words(reading, media_type)
     if not _SOUND.fullmatch(media_type) and tolerant.members_of(reading.whole()).get("error"):
-        return _of_words(reading)
+        return _of_words(reading, media_type)
     return Answer(media=kind, first_content=1 if any(parts) else None, ends_with_body=True)
 
 
@@ -61,13 +61,13 @@ def _kind(request: Request, media_type: str) -> str:
     return "audio" if wanted is None else f"audio/{wanted[1].decode()}"
 
 
-def _of_words(reading: Reading) -> Answer:
-    """Read what should have been sound: an error, or something that nobody documents."""
+def _of_words(reading: Reading, media_type: str) -> Answer:
+    """Read what should have been sound: an error, or an object that nobody documents."""
     whole = reading.whole()
     members = reading.beginning() if whole is None else whole
     if error := members.get("error"):
         return Answer(failure=failure_in(error))
-    return Answer() if whole is None else Answer(failure=Failure("invalid_answer", "The answer is not sound."))
+    return Answer() if whole is None else Answer(media=media_type, ends_with_body=True)
 
 
 def _of_events(reading: Reading, kind: str) -> Answer:
