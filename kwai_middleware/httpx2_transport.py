@@ -11,6 +11,7 @@ except ModuleNotFoundError as missing:
 
 from kwai_middleware._outbound.clients import Clients, Kind
 from kwai_middleware._outbound.library import Library
+from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody
 from kwai_middleware._outbound.wrapping import AsyncTransport, Transport
@@ -20,6 +21,10 @@ __all__ = ["AsyncKwaiTransport", "KwaiTransport", "async_client", "client", "wra
 
 
 class _Body(WireBody, httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    pass
+
+
+class _SentStream(SentStream, httpx2.SyncByteStream, httpx2.AsyncByteStream):
     pass
 
 
@@ -38,6 +43,7 @@ _LIBRARY = Library(
     real_transports=(httpx2.HTTPTransport, httpx2.AsyncHTTPTransport),
     byte_stream=httpx2.ByteStream,
     wire_body=_Body,
+    sent_stream=_SentStream,
     stream=_Stream,
     async_stream=_AsyncStream,
     timeout=httpx2.TimeoutException,

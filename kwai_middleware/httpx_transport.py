@@ -6,6 +6,7 @@ import httpx
 
 from kwai_middleware._outbound.clients import Clients, Kind
 from kwai_middleware._outbound.library import Library
+from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody
 from kwai_middleware._outbound.wrapping import AsyncTransport, Transport
@@ -15,6 +16,10 @@ __all__ = ["AsyncKwaiTransport", "KwaiTransport", "async_client", "client", "wra
 
 
 class _Body(WireBody, httpx.SyncByteStream, httpx.AsyncByteStream):
+    pass
+
+
+class _SentStream(SentStream, httpx.SyncByteStream, httpx.AsyncByteStream):
     pass
 
 
@@ -33,6 +38,7 @@ _LIBRARY = Library(
     real_transports=(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
     byte_stream=httpx.ByteStream,
     wire_body=_Body,
+    sent_stream=_SentStream,
     stream=_Stream,
     async_stream=_AsyncStream,
     timeout=httpx.TimeoutException,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._delivery.mending import encodable
@@ -62,6 +62,7 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
         "gateway_log_id": call.gateway_log_id,
         "provider": call.provider,
         "finish_reason": call.finish_reason,
+        "audio_seconds": _audio_seconds(call.usage or {}),
         "error_code": call.error_code,
         "error_type": call.error_type,
         "is_byok": call.is_byok,
@@ -69,6 +70,12 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
         "upstream_cost": call.upstream_cost,
         "truncated": shortened or None,
     }
+
+
+def _audio_seconds(usage: dict[str, Any]) -> int | float | None:
+    """Return how much sound a transcription was of, where it is paid by that."""
+    seconds = usage.get("seconds")
+    return seconds if type(seconds) in (int, float) else None
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from kwai_middleware._description import described
 from kwai_middleware._pace import WINDOW, breathe, windows
 from kwai_middleware._record import CompletedCall
 
@@ -178,7 +179,7 @@ def _kind(beside: _Beside, name: str) -> str | None:
 
 
 def _words(kind: str, summary: _Summary) -> str:
-    return f"[{kind}, {summary.size} bytes, sha256:{summary.digest}]"
+    return described(kind, size=summary.size, digest=summary.digest)
 
 
 def _without_media(value: Any, name: str, members: dict[str, Any], levels: int) -> Any:

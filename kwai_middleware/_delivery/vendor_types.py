@@ -234,15 +234,15 @@ def kept_usage(call: CompletedCall) -> dict[str, Any] | None:
     kept: dict[str, Any] = {
         name: count for name, count in counts.items() if type(count) is int and 0 <= count < _MOST_TOKENS
     }
-    for name, other in _DETAILS.items():
-        details = usage.get(name, usage.get(other))
+    for name, others in _DETAILS.items():
+        details = next((usage[each] for each in (name, *others) if each in usage), None)
         if isinstance(details, dict):
             kept[name] = details
-    return kept
+    return kept or None
 
 
 _DETAILS: Final = {
-    "prompt_tokens_details": "input_tokens_details",
-    "completion_tokens_details": "output_tokens_details",
+    "prompt_tokens_details": ("input_tokens_details", "input_token_details"),
+    "completion_tokens_details": ("output_tokens_details",),
 }
-"""The vendor's names, and those of the Responses API."""
+"""The vendor's names, and those of the Responses API and of transcriptions."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from kwai_middleware._outbound.deciding import Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.proxies import environment_proxies
-from kwai_middleware._outbound.wrapping import Refuse
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError
 

@@ -12,6 +12,7 @@ from kwai_middleware._outbound.budget import Reservation
 from kwai_middleware._outbound.kept_chunks import KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._outbound.sent_bodies import SentBody, may_be_form
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
@@ -41,7 +42,7 @@ class Exchange:
 
     __slots__ = (
         "_answered", "_attempt", "_attribution", "_body", "_clock", "_decoded", "_deliver", "_endpoint", "_headers",
-        "_kept", "_open", "_reservation", "_started", "_started_at", "_status", "_trace_id", "_whole_body",
+        "_kept", "_open", "_reservation", "_sent", "_started", "_started_at", "_status", "_trace_id", "_whole_body",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,12 @@ class Exchange:
         self._trace_id = trace_id
         self._clock = clock
         self._reservation = Reservation(settings.max_open_bytes)
+        self._sent: SentBody | None = None
+        if endpoint.takes_forms and may_be_form(body):
+            self._sent = SentBody(self._reservation)
+            if body is not None:
+                self._sent.add(body)
+            body = None
         self._whole_body = body is not None and self._reservation.grow(len(body))
         self._body = body if self._whole_body else None
         self._kept = KeptChunks(settings.max_call_bytes, self._reservation)
@@ -76,6 +83,24 @@ class Exchange:
         self._started_at = wall_clock()
         self._started = clock()
 
+    @property
+    def watches_body(self) -> bool:
+        """Whether it is to be told of the request's body while that goes out, if nobody has read it before."""
+        return self._sent is not None
+
+    def sending(self) -> None:
+        """The request's body goes out, from its beginning: for the first time, or again. Only if it `watches_body`."""
+        if self._sent is not None:
+            self._sent.begin()
+
+    def sent(self, chunk: bytes) -> None:
+        """A part of the request's body goes out."""
+        try:
+            if self._sent is not None:
+                self._sent.add(chunk)
+        except Exception as error:  # noqa: BLE001 - as in `received`
+            _guard.report(error)
+
     def answered(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """The response's head has come."""
         self._answered = self._clock()
@@ -83,11 +108,15 @@ class Exchange:
         self._headers = headers
 
     def received(self, chunk: bytes) -> None:
-        """A part of the response's body has come, as it is on the wire."""
+        """A part of the response's body has come, as it is on the wire or decoded."""
         try:
             self._kept.add(chunk, self._clock())
         except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
             _guard.report(error)
+
+    def arrives_decoded(self) -> None:
+        """What comes is not as on the wire any more: the HTTP library has undone the body's coding."""
+        self._decoded = True
 
     def read_already(self, content: bytes) -> None:
         """The response came whole and decoded, as caches and mocks hand it over; it will not be iterated."""
@@ -104,6 +133,7 @@ class Exchange:
         with _guard.never_raise:
             ended = self._clock()
             chunks, arrivals, gap_after = self._kept.kept()
+            sent = None if self._sent is None else self._sent.seen()
             self._deliver(
                 Observation(
                     endpoint=self._endpoint,
@@ -114,7 +144,8 @@ class Exchange:
                     trace_id=self._trace_id,
                     attempt=self._attempt,
                     request_body=self._body,
-                    request_kept=self._whole_body,
+                    request_sent=sent,
+                    request_kept=self._whole_body if sent is None else sent.is_kept,
                     started_at=self._started_at,
                     started=self._started,
                     answered=self._answered,
@@ -136,12 +167,16 @@ class Unwatched:
     """Stands in for an exchange that could not be made: the call goes out all the same, and is not recorded."""
 
     __slots__ = ()
+    watches_body = False
 
     def answered(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Nothing is noted."""
 
     def received(self, chunk: bytes) -> None:
         """Nothing is kept."""
+
+    def arrives_decoded(self) -> None:
+        """Nothing is noted."""
 
     def read_already(self, content: bytes) -> None:
         """Nothing is kept."""

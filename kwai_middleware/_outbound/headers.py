@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 from kwai_middleware._outbound.attempts import RETRY_COUNT
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.changes import READ_HEADERS, ROUTE_PROVIDER
-from kwai_middleware._outbound.library import RequestLike
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS
 from kwai_middleware._outbound.routes import Endpoint
 
@@ -35,13 +34,13 @@ _OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COU
 _OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, *_API_KEYS, *_MISSPELLED)}
 
 
-def headers_of(request: RequestLike) -> dict[str, bytes]:
+def headers_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     """Return the headers that have a say in what becomes of a request, without the keys in them.
 
     One of the vendor's with an underscore in its name is there under that name.
     """
     found: dict[str, bytes] = {}
-    for raw_name, value in request.headers.raw:
+    for raw_name, value in raw_headers:
         raw_name = raw_name.lower()
         if raw_name in _OF_INTEREST:
             name = _OF_INTEREST[raw_name]

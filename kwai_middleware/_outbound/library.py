@@ -83,6 +83,7 @@ class Library:
         real_transports: Those of its own that open connections.
         byte_stream: The type of a body that is held in memory.
         wire_body: A `WireBody` of the library's stream type.
+        sent_stream: A `SentStream` of the library's stream type.
         stream: An `ObservedStream` of the library's stream type.
         async_stream: An `AsyncObservedStream` of the library's stream type.
         timeout: The base of its time-out exceptions.
@@ -95,6 +96,7 @@ class Library:
     real_transports: tuple[type[Any], ...]
     byte_stream: type[Any]
     wire_body: Callable[..., Any]
+    sent_stream: Callable[..., Any]
     stream: Callable[..., Any]
     async_stream: Callable[..., Any]
     timeout: type[Exception]

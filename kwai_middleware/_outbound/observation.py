@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kwai_middleware._outbound.attempts import Attempt
     from kwai_middleware._outbound.budget import Reservation
     from kwai_middleware._outbound.routes import Endpoint
+    from kwai_middleware._outbound.sent_bodies import Sent
 
 __all__ = ["Ending", "Observation"]
 
@@ -48,6 +49,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         trace_id: Of the unit of work that it was part of.
         attempt: Which call it belongs to.
         request_body: The app's own bytes; None when they were a stream, or not kept for size.
+        request_sent: What was seen of a body that may be a form, in place of all its bytes.
         request_kept: False when a body was left out for its size.
         started_at: Seconds since 1970.
         started: Nanoseconds of the monotonic clock, as are the following two.
@@ -87,6 +89,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     ending: Ending
     error: tuple[str, str] | None
     reservation: Reservation
+    request_sent: Sent | None = None
 
     @property
     def logged_by_vendor(self) -> bool:

@@ -7,8 +7,9 @@ from itertools import accumulate, islice
 from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, Request, tolerant, unread
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, FormFormat, Request, tolerant, unread
 from kwai_middleware._outbound.formats.failures import failure_of_status
+from kwai_middleware._outbound.formats.sound import described_whole
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._pace import breathe
 from kwai_middleware._record import CompletedCall, Outcome
@@ -34,7 +35,7 @@ def completed(observation: Observation) -> CompletedCall:
     """
     endpoint = observation.endpoint
     format_: Format = FORMATS.get(endpoint.format, unread)
-    request = format_.request(observation.request_body) if observation.request_body else Request()
+    request = _request(observation, format_)
     breathe()
     body = _Body(observation)
     breathe()
@@ -80,7 +81,7 @@ def completed(observation: Observation) -> CompletedCall:
         input=request.input,
         parameters=request.parameters,
         completions=answer.completions,
-        output=answer.output,
+        output=answer.output if answer.media is None else _described(answer.media, observation, body),
         finish_reason=_bounded(answer.finish_reason, _LONGEST_NAME, secrets),
         usage=answer.usage,
         prompt_tokens=answer.tokens.prompt,
@@ -101,6 +102,13 @@ def completed(observation: Observation) -> CompletedCall:
         gateway_log_id=_bounded(_header(observation, b"x-respan-log-id"), _LONGEST_NAME, secrets),
         truncated=body.is_shortened or not observation.request_kept,
     )
+
+
+def _request(observation: Observation, format_: Format) -> Request:
+    body, sent = observation.request_body, observation.request_sent
+    if sent is not None and isinstance(format_, FormFormat):
+        return format_.form(sent.head, sent.end, sent.size)
+    return format_.request(body) if body else Request()
 
 
 class _Body:
@@ -146,6 +154,11 @@ def _ends(pieces: list[bytes]) -> list[int]:
         ends += some
         breathe()
     return ends
+
+
+def _described(media: str, observation: Observation, body: _Body) -> bytes:
+    is_whole = observation.ending is Ending.END and not body.is_shortened
+    return described_whole(media, body.parts, is_whole=is_whole)
 
 
 def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, ...]) -> bool:

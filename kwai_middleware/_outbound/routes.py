@@ -41,6 +41,14 @@ class Endpoint:
     place: Place = "body"
     takes_header: bool = False
 
+    @property
+    def takes_forms(self) -> bool:
+        """Whether requests may be forms with files in them, of which a record needs no more than the ends."""
+        return self.format in _FORMS
+
+
+_FORMS: Final = ("images", "transcription")
+
 
 class _Listed(NamedTuple):
     """An endpoint below a route's base URL."""

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from kwai_middleware._outbound.formats import chat, completions, embeddings, images, messages, responses
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, Request, Tokens
+from kwai_middleware._outbound.formats import (
+    chat,
+    completions,
+    embeddings,
+    images,
+    messages,
+    responses,
+    speech,
+    transcription,
+)
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, FormFormat, Request, Tokens
 
-__all__ = ["FORMATS", "Answer", "Failure", "Format", "Request", "Tokens"]
+__all__ = ["FORMATS", "Answer", "Failure", "FormFormat", "Format", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,
@@ -16,5 +25,7 @@ FORMATS: Final[dict[str, Format]] = {
     "images": images,
     "messages": messages,
     "responses": responses,
+    "speech": speech,
+    "transcription": transcription,
 }
 """By the name that `Endpoint.format` has for it. All others are `unread`."""

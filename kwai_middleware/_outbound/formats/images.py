@@ -12,9 +12,10 @@ from kwai_middleware._outbound.formats.interface import Answer, Request
 from kwai_middleware._outbound.formats.long_values import ReadingWithout
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._outbound.formats.reading import mended, request_members, words
+from kwai_middleware._outbound.formats.sent_form import sent_form
 from kwai_middleware._secret import Secret
 
-__all__ = ["answer", "request"]
+__all__ = ["answer", "form", "request"]
 
 _MOST_PICTURES: Final = 1000
 _REFERENCES: Final = ("input_references", "images")
@@ -40,6 +41,24 @@ def request(body: bytes) -> Request:
         choices=pictures if type(pictures) is int else 1,
         input=given,
         parameters=without_keys(members),
+    )
+
+
+def form(head: bytes, end: bytes, size: int) -> Request:
+    """Read a request's body that is a form; see `FormFormat`. The pictures to go by are told of by name, type, size."""
+    if not head.startswith(b"--"):
+        return request(head) if len(head) == size else Request()
+    sent = sent_form(head, end, size)
+    members = dict(sent.members)
+    prompt = members.pop("prompt", None)
+    given = ({} if prompt is None else {"prompt": prompt}) | ({"images": sent.files} if sent.files else {})
+    pictures = tolerant.loads(sent.first("n"))
+    return Request(
+        model=words(sent.first("model")),
+        stream=sent.first("stream").lower() == b'"true"',
+        choices=pictures if type(pictures) is int else 1,
+        input=msgspec.json.encode(given) if given else None,
+        parameters=without_keys({name: raw for name, raw in members.items() if name not in ("model", "stream")}),
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
 from kwai_middleware._secret import Secret
 
-__all__ = ["GAP", "Answer", "Failure", "Format", "Request", "Tokens"]
+__all__ = ["GAP", "Answer", "Failure", "FormFormat", "Format", "Request", "Tokens"]
 
 GAP: Final = " [...] "
 """Stands in a text of an answer where a part may be missing that was not kept. ASCII: one other character
@@ -70,6 +70,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         completions: One chat message for each choice, in order; none where the answer is nothing of the kind.
         output: The answer as JSON, where `completions` are none, or do not hold all of it. Media and
             vectors are described, not contained, where nobody could read them.
+        media: The answer is nothing but sound or a picture of this kind: described in place of `output`.
         finish_reason: Of the first choice.
         usage: As sent; of several, each member's last value.
         tokens: Of `usage`.
@@ -86,6 +87,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
     completions: tuple[dict[str, Any], ...] = ()
     output: bytes | None = None
+    media: str | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     tokens: Tokens = Tokens()
@@ -119,5 +121,20 @@ class Format(Protocol):
             streamed: Whether it is a stream of events.
             media_type: The answer's `Content-Type` in lower case, without parameters; empty when it has none.
             secrets: The caller's keys: what is left of one that a gap has cut in two is masked.
+        """
+        ...
+
+
+@runtime_checkable
+class FormFormat(Format, Protocol):
+    """A shape of which requests may be forms with files in them; a module with one function more."""
+
+    def form(self, head: bytes, end: bytes, size: int) -> Request:
+        """Read a request's body of which only the two ends are there.
+
+        Args:
+            head: Its first bytes.
+            end: Its last bytes, which may be among the first ones too.
+            size: How many bytes it has.
         """
         ...

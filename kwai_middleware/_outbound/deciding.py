@@ -1,0 +1,153 @@
+"""What every outbound door asks before a request leaves: is it ours, whose is it, and what becomes of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from kwai_middleware import _notices
+from kwai_middleware._context import Slot, current_caller
+from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
+from kwai_middleware._outbound.attribution import Attribution, attribute, with_one_key_each
+from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body
+from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
+from kwai_middleware._outbound.headers import key_headers
+from kwai_middleware._outbound.hpack_log import hide_header_values
+from kwai_middleware._outbound.notes import note_anonymous, note_unconfirmed_payer, note_unrouted
+from kwai_middleware._outbound.refusals import refusal_answer
+from kwai_middleware._outbound.routes import Endpoint, RouteTable
+from kwai_middleware._settings import Settings
+from kwai_middleware.errors import ConfigurationError, OutboundRefused
+
+__all__ = ["Decider", "Decision", "Refuse"]
+
+Refuse = Literal["raise", "response"]
+"""How a refused call looks to the app: our exception, or a local answer with status 401."""
+
+
+class Decision(NamedTuple):
+    """What becomes of one request.
+
+    Attributes:
+        body: The app's bytes; None when the body is a stream that was not read.
+        changes_body: Another body has to go out than the app's: changed, or because these bytes are all
+            that is left of it.
+        changes: What is written into the copy that goes out.
+        key_headers: Headers in which the caller's key takes the place of what is there.
+        exchange: Is told what happens.
+    """
+
+    body: bytes | None
+    changes_body: bool
+    changes: Changes
+    key_headers: tuple[str, ...]
+    exchange: Exchange | Unwatched
+
+
+class Decider:
+    """Decides for one door; knows no HTTP library.
+
+    Args:
+        door: The name of what the user made, for messages.
+        settings: With what is decided.
+        deliver: Takes each finished call.
+        refuse: How a refused call looks to the app.
+
+    Raises:
+        ConfigurationError: `refuse` is neither of the two.
+    """
+
+    def __init__(self, door: str, settings: Settings, deliver: Deliver, refuse: Refuse) -> None:
+        if refuse not in ("raise", "response"):
+            raise ConfigurationError(f"{door}: refuse is 'raise' or 'response'")
+        self.settings = settings
+        self._deliver = deliver
+        self._refuse = refuse
+        self._routes = RouteTable(settings)
+        hide_header_values()
+
+    def endpoint(
+        self, method: str | None, scheme: bytes, host: bytes, port: int | None, target: bytes, *, has_userinfo: bool
+    ) -> Endpoint | None:
+        """Return where a request goes, or None when it is not to be touched.
+
+        Args:
+            method: In upper case.
+            scheme: Of the URL, lower case.
+            host: Of the URL, as it goes to the wire.
+            port: Of the URL; None for the scheme's default.
+            target: Path and query, as they go to the wire.
+            has_userinfo: A name or password stands in the URL.
+        """
+        if method == "POST" and not has_userinfo:
+            endpoint = self._routes.find(scheme, host, port, target)
+            if endpoint is not None:
+                return endpoint
+        if self._routes.resembles(scheme, host, port, target):
+            note_unrouted(host, current_caller())
+        return None
+
+    def attribution(self, endpoint: Endpoint, slot: Slot) -> Attribution:
+        """Return who a call is for and who pays, as far as that does not hang on the request.
+
+        Raises:
+            OutboundRefused: Nobody may pay for it.
+        """
+        return attribute(endpoint, slot.caller, self.settings)
+
+    def must_gather(self, endpoint: Endpoint, attribution: Attribution) -> bool:
+        """Say whether a body that comes in pieces has to be read before the gateway may get it."""
+        return looks_into_body(endpoint, attribution, self.settings)
+
+    def decide(
+        self,
+        endpoint: Endpoint,
+        slot: Slot,
+        attribution: Attribution,
+        body: bytes | None,
+        headers: Mapping[str, bytes],
+        sent_with: object,
+        *,
+        is_gathered: bool = False,
+    ) -> Decision:
+        """Decide what goes to the wire, and begin to watch.
+
+        Args:
+            endpoint: Where the request goes.
+            slot: The unit of work that it is part of.
+            attribution: Who it is for and who pays, as far as that does not hang on the request.
+            body: The app's bytes; None when the body is a stream that was not read.
+            headers: Those that have a say, as `headers_of` returns them.
+            sent_with: An object that is the same one when the request is sent again.
+            is_gathered: The bytes were read from a stream.
+
+        Raises:
+            OutboundRefused: The call must not go out.
+        """
+        size = None if body is None else len(body)
+        attempt = attempt_at(endpoint, sent_with, size, headers.get(RETRY_COUNT, b""), slot)
+        attribution = with_one_key_each(attribution, attempt.call_id)
+        changes = changes_to(endpoint, attribution, self.settings, body, headers)
+        if changes.is_anonymous:
+            note_anonymous(endpoint)
+        if changes.sends_key and endpoint.place == "metadata":
+            note_unconfirmed_payer(endpoint)
+        exchange = watching(endpoint, changes.attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        return Decision(
+            body,
+            is_gathered or changes.touches_body,
+            changes,
+            key_headers(endpoint, changes.attribution, headers),
+            exchange,
+        )
+
+    def refused(self, refusal: OutboundRefused, endpoint: Endpoint) -> dict[str, Any]:
+        """Return what a local answer says: `status_code`, `headers` and `content`.
+
+        Raises:
+            OutboundRefused: The app asked for the exception.
+        """
+        _notices.count(f"refused_{refusal.code}")
+        if self._refuse == "raise":
+            raise refusal
+        return refusal_answer(refusal, endpoint)

@@ -1,0 +1,81 @@
+"""How a request of a library that is like httpx is copied, and its answer watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kwai_middleware import _guard
+from kwai_middleware._outbound.deciding import Decision
+from kwai_middleware._outbound.departure import Departure
+from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
+from kwai_middleware._outbound.observation import Ending
+from kwai_middleware._outbound.wire import wire_parts
+
+__all__ = ["HttpxDeparture"]
+
+
+class HttpxDeparture(Departure):
+    """One request of a library that is like httpx.
+
+    Args:
+        library: Whose classes to make.
+        request: The app's own request; it is never changed.
+        decision: What becomes of it.
+        inner_is_real: The transport inside opens connections and is of the library itself.
+    """
+
+    __slots__ = ("_inner_is_real", "_library")
+
+    def __init__(self, library: Library, request: RequestLike, decision: Decision, *, inner_is_real: bool) -> None:
+        super().__init__(request, decision)
+        self._library = library
+        self._inner_is_real = inner_is_real
+
+    def _watches_body(self) -> bool:
+        return self._decision.body is None and self._exchange.watches_body
+
+    def _copied(self) -> Any:
+        request = self._request
+        body, changes_body, changes, _, _ = self._decision
+        headers = request.headers.copy()
+        stream = request.stream
+        if body is not None and changes_body:
+            parts = wire_parts(changes, body, whole=not self._inner_is_real)
+            stream = self._library.wire_body(parts)
+            # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
+            if headers.get("content-length") == str(len(body)):
+                headers["Content-Length"] = str(stream.size)
+        elif self._watches_body():
+            stream = self._library.sent_stream(stream, self._exchange)
+        self._write_headers(headers)
+        copy = self._library.request(
+            request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
+        )
+        if body is not None and not self._inner_is_real:
+            # Layers that sign, cache or imitate look at a request's content, which a real transport never does.
+            copy.read()
+        return copy
+
+    def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
+        """The response's head is there: watch its body from now on."""
+        with _guard.never_raise:
+            self._show_the_apps_request(response)
+        with _guard.never_raise:
+            self._exchange.answered(response.status_code, tuple(response.headers.raw))
+            if response.is_closed or response.is_stream_consumed:
+                # Caches, mocks and retry layers hand over answers that are read already: such a
+                # stream is never iterated and never closed.
+                self._exchange.read_already(_content(response))
+            else:
+                response.stream = make_stream(response.stream, self)
+
+    def _ending(self, error: BaseException) -> Ending:
+        return Ending.TIMEOUT if isinstance(error, self._library.timeout) else super()._ending(error)
+
+
+def _content(response: ResponseLike) -> bytes:
+    try:
+        return response.content
+    except RuntimeError:  # closed without ever having been read
+        return b""
