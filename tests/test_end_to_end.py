@@ -151,9 +151,7 @@ def test_a_call_through_the_gateway_is_not_posted_again(
     assert before.observed + 1 == delivery.stats().observed
 
 
-def test_a_call_in_anthropics_format_is_logged_without_its_content(
-    vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]
-) -> None:
+def test_a_call_in_anthropics_format_is_logged_whole(vendors: Sandbox, app: tuple[openai.OpenAI, Delivery]) -> None:
     """Straight to OpenRouter the caller pays, the SDK reads its answer, and the log says whose call it was."""
     _, delivery = app
     vendors.reset()
@@ -175,7 +173,9 @@ def test_a_call_in_anthropics_format_is_logged_without_its_content(
             log["customer_identifier"], log["model"], log["status_code"], log["stream"],
         )  # fmt: skip
         assert "caller" == log["metadata"]["billed_to"]
-        assert "the prompt" not in json.dumps(log)
+        assert [{"role": "user", "content": "the prompt"}] == log["prompt_messages"]
+        assert {"role": "assistant", "content": "the prompt"} == log["completion_message"]
+        assert log["cost"] > 0
 
 
 @pytest.mark.parametrize(

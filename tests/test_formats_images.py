@@ -8,6 +8,7 @@ import json
 from itertools import accumulate
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request,
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
 from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._outbound.sent_bodies import Sent
 from kwai_middleware._record import CompletedCall
 from tests.support.observations import JSON, STREAM, observed, stream_of
 from tests.support.vendor_logs import logged, taken_whole
 
 ENDPOINT = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/images", "images")
+EDITS = Endpoint("direct", "openai", "api.openai.com", "/v1/images/edits", "images")
 REQUEST = {"model": "m", "prompt": "A cat.", "n": 1, "size": "1x1"}
 CONTENT = bytes(range(256)) * 3
 B64 = base64.b64encode(CONTENT).decode()
@@ -316,3 +319,51 @@ def test_any_json_makes_a_log(events: list[Any], gap: int | None, size: int) -> 
 def test_any_bytes_make_a_log(body: bytes, is_stream: bool) -> None:
     """Whatever comes as an answer, reading it does not raise."""
     recorded(body, request=body, headers=STREAM if is_stream else JSON)
+
+
+def form_of(fields: Any, files: Any) -> bytes:
+    return httpx.Request("POST", "http://x", data=fields, files=files).read()
+
+
+def test_a_form_with_pictures_to_go_by() -> None:
+    """An edit is asked for in a form: the log has the prompt, the fields, and what the pictures are."""
+    files = [("image[]", ("a.png", CONTENT, "image/png")), ("image[]", ("b.webp", b"RIFF", "image/webp"))]
+    files.append(("mask", ("mask.png", b"PNG", "image/png")))
+    form = form_of({"model": "m", "prompt": "A hat.", "n": "2", "stream": "true", "size": "1x1"}, files)
+    request = images.form(form, form[-10:], len(form))
+    assert ("m", True, 2) == (request.model, request.stream, request.choices)
+    assert {"n": b"2", "size": b'"1x1"'} == request.parameters
+    told = [
+        "[file a.png, image/png, 768 bytes]",
+        "[file b.webp, image/webp, 4 bytes]",
+        "[file mask.png, image/png, 3 bytes]",
+    ]
+    assert {"prompt": "A hat.", "images": told} == json.loads(request.input or b"")
+    sent = Sent(form, form[-10:], len(form), True)
+    answer = [stream_of({**drawn(usage=USAGE), "type": "image_edit.completed"}) for _ in range(2)]
+    call = completed(observed(answer, endpoint=EDITS, headers=STREAM, request=b"", request_sent=sent))
+    assert ("complete", "m", 0.25 + 1) == (call.outcome, call.requested_model, call.cost)
+    assert B64 not in json.dumps(logged(replaced(call)))
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (b'{"model":"m","prompt":"A hat."}', Request(model="m", input=b'"A hat."')),
+        (b"neither", Request()),
+        (form_of({"n": "many"}, {"image": ("a.png", b"PNG", "image/png")}), None),
+        (form_of({"model": ["m", "other"]}, {"image": ("a.png", b"PNG", "image/png")}), None),
+    ],
+    ids=["JSON", "no form", "no number", "a field twice"],
+)
+def test_odd_forms(form: bytes, expected: Request | None) -> None:
+    """What is JSON is read as that, what is neither as nothing; of a field that stands twice the first one counts."""
+    request = images.form(form, form[-4:], len(form))
+    assert request == expected if expected is not None else (1, '{"images":["[file a.png, image/png, 3 bytes]"]}') == (
+        request.choices, (request.input or b"").decode(),
+    )  # fmt: skip
+
+
+def test_the_beginning_of_what_is_no_form() -> None:
+    """Of JSON that was not kept whole nothing is read."""
+    assert Request() == images.form(b'{"model":"m"', b"}", 1000)

@@ -37,7 +37,7 @@ CITATIONS = [
     for name in ("first", "second")
 ]  # fmt: skip
 IMAGES = [
-    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{replies._PNG}"}, "index": 0},
+    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{replies.PNG}"}, "index": 0},
     {"type": "image_url", "image_url": {"url": "https://sandbox.example/second.png"}, "index": 1},
 ]
 DETAILS = [
