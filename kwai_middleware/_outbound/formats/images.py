@@ -151,8 +151,12 @@ def _picture(members: dict[str, Any], values: list[memoryview]) -> list[bytes]:
 
 def _spelled(value: memoryview) -> list[bytes]:
     """Return base64, given as it was written, as a JSON text without escapes and ends of lines, in pieces."""
-    pieces = [bytes(value[start:end]) for start, end in windows(len(value))]
-    if not any(piece.translate(None, _BASE64_AND_QUOTES) for piece in pieces):
+    pieces: list[bytes] = []
+    is_plain = True
+    for start, end in windows(len(value)):
+        pieces.append(bytes(value[start:end]))
+        is_plain = is_plain and not pieces[-1].translate(None, _BASE64_AND_QUOTES)
+    if is_plain:
         return pieces
     text = tolerant.paired(tolerant.loads(b"".join(pieces)))
     return [msgspec.json.encode(_LINE_ENDS.sub("", text) if isinstance(text, str) else None)]
