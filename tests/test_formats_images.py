@@ -249,12 +249,28 @@ class TestAnswers:
         ] == (json.loads(unary({"data": data}).output or b""))
         assert [None, None] == [unary({"data": {}}).output, streamed("no json", "[]", {"type": 7}).output]
 
-    def test_slashes_with_a_backslash_are_slashes(self) -> None:
-        """A server that escapes them has its pictures told of as all others."""
-        assert "/" in B64
-        call = recorded(json.dumps(ANSWER).replace("/", "\\/").encode())
+    @pytest.mark.parametrize(
+        ("plain", "odd"),
+        [
+            pytest.param("/", "\\/", id="slashes"),
+            pytest.param("A", "\\u0041", id="characters by number"),
+            pytest.param(B64[76:80], "\\r\\n" + B64[76:80], id="lines"),
+        ],
+    )
+    def test_base64_of_another_spelling_is_told_of(self, plain: str, odd: str) -> None:
+        """However a server spells a picture, what it is stands in its place."""
+        assert plain in B64
+        body = json.dumps(ANSWER).replace(B64, B64.replace(plain, odd))
+        assert body != json.dumps(ANSWER)
+
+        call = recorded(body.encode())
 
         assert f"[image/webp, {TOLD}" == json.loads(logged(replaced(call))["output"])[0]["b64_json"]
+
+    @pytest.mark.parametrize(("text", "expected"), [(b"a \xff", "a \ufffd"), (b"\\ud83d", "\ufffd"), (b"\\q", None)])
+    def test_a_picture_that_is_no_text_is_mended(self, text: bytes, expected: str | None) -> None:
+        """What stands where a picture should be leaves JSON that any parser takes."""
+        assert [{"b64_json": expected}] == json.loads(unary(b'{"data":[{"b64_json":"%b"}]}' % text).output or b"")
 
 
 class TestShortenedAnswers:

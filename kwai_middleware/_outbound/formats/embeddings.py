@@ -94,6 +94,6 @@ def _size_as_written(vector: memoryview) -> int:
     if bytes(vector[:1]) == b'"':
         # Base64 of numbers of four bytes each; some servers write a slash with a backslash.
         text = bytes(vector[1:-1]).replace(b"\\/", b"/")
-        return (len(text) * 3 // 4 - text[-2:].count(b"=")) // _BYTES_OF_A_NUMBER
+        return len(text) * 3 // 4 // _BYTES_OF_A_NUMBER
     commas = sum(bytes(vector[start:end]).count(b",") for start, end in windows(len(vector)))
     return commas + 1 if commas or bytes(vector[1:-1]).strip() else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +15,8 @@ from kwai_middleware._outbound.formats.long_values import ReadingWithout
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._outbound.formats.reading import mended, request_members, words
 from kwai_middleware._outbound.formats.sent_form import sent_form
+from kwai_middleware._pace import windows
+from kwai_middleware._pieces import encoded_members
 from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "form", "request"]
@@ -21,6 +25,8 @@ _MOST_PICTURES: Final = 1000
 _REFERENCES: Final = ("input_references", "images")
 """Members of a request that hold pictures to go by: OpenRouter's and OpenAI's."""
 
+_BASE64_AND_QUOTES: Final = b'"' + string.ascii_letters.encode() + string.digits.encode() + b"+/-_="
+_LINE_ENDS: Final = re.compile("[\r\n]+")
 _NO_PART_OF_A_PICTURE: Final = ("type", "usage", "created", "created_at", "sequence_number")
 
 
@@ -100,7 +106,7 @@ class _Assembly:
     def __init__(self, asked: int) -> None:
         self.facts = Facts()
         self._asked = asked
-        self._pictures: list[dict[str, Any]] | None = None
+        self._pictures: list[list[bytes]] | None = None
         self._first_content: int | None = None
         self._finished: int | None = None
         self._ends_with_body = False
@@ -142,20 +148,42 @@ class _Assembly:
 
     def answer(self) -> Answer:
         return self.facts.answer(
-            output=None if self._pictures is None else msgspec.json.encode(self._pictures),
+            output=None if self._pictures is None else _joined(self._pictures),
             first_content=self._first_content,
             finished=self._finished,
             ends_with_body=self._ends_with_body,
         )
 
 
-def _picture(members: dict[str, Any], values: list[memoryview]) -> dict[str, Any]:
-    """Return a picture and what is said of it, with its base64 where the answer had it."""
-    kept: dict[str, Any] = tolerant.members_of(
+def _picture(members: dict[str, Any], values: list[memoryview]) -> list[bytes]:
+    """Return a picture and what is said of it as JSON, in pieces."""
+    told: dict[str, Any] = tolerant.members_of(
         tolerant.paired({name: value for name, value in members.items() if name not in _NO_PART_OF_A_PICTURE})
     )
-    place = kept.get("b64_json")
-    if type(place) is int and 0 <= place < len(values):
-        # Some servers write a slash with a backslash; base64 has no other.
-        kept["b64_json"] = msgspec.Raw(bytes(values[place]).replace(b"\\/", b"/"))
-    return kept
+    place = told.get("b64_json")
+    if type(place) is not int or not 0 <= place < len(values):
+        return [bytes(encoded_members(told))]
+    del told["b64_json"]
+    others = bytes(encoded_members(told))[1:]
+    return [b'{"b64_json":', *_spelled(values[place]), b"," if told else b"", others]
+
+
+def _spelled(value: memoryview) -> list[bytes]:
+    """Return base64, given as it was written, as a JSON text without escapes and ends of lines, in pieces."""
+    pieces: list[bytes] = []
+    is_plain = True
+    for start, end in windows(len(value)):
+        pieces.append(bytes(value[start:end]))
+        is_plain = is_plain and not pieces[-1].translate(None, _BASE64_AND_QUOTES)
+    if is_plain:
+        return pieces
+    text = tolerant.paired(tolerant.loads(b"".join(pieces)))
+    return [msgspec.json.encode(_LINE_ENDS.sub("", text) if isinstance(text, str) else None)]
+
+
+def _joined(pictures: list[list[bytes]]) -> bytes:
+    pieces = [b"["]
+    for place, picture in enumerate(pictures):
+        pieces += (b",", *picture) if place else picture
+    # Many megabytes perhaps: this leaves the interpreter to others meanwhile, as no encoder does.
+    return b"".join((*pieces, b"]"))

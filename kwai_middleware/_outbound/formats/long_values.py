@@ -70,7 +70,7 @@ def cut(body: bytes, name: str) -> _Cut:
     behind = 0
     for start, end in windows(len(body)):
         for head in _head(name).finditer(body, max(start, behind), end + _LONGEST_HEAD):
-            if not behind <= head.start() < end:
+            if head.start() < behind:
                 continue
             begins = head.end() - 1
             last = _place_of(b"]" if head[1] == b"[" else b'"', body, head.end())
