@@ -141,6 +141,22 @@ class Decider:
             exchange,
         )
 
+    def watch_again(
+        self, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object
+    ) -> Exchange | Unwatched:
+        """Begin to watch the next attempt, of a call that is repeated below the door.
+
+        Args:
+            endpoint: Where the request goes.
+            slot: The unit of work that it is part of.
+            decision: What became of it at first.
+            sent_with: What it was decided with.
+        """
+        body = decision.body
+        attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), b"", slot)
+        attribution = decision.changes.attribution
+        return watching(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+
     def refused(self, refusal: OutboundRefused, endpoint: Endpoint) -> dict[str, Any]:
         """Return what a local answer says: `status_code`, `headers` and `content`.
 

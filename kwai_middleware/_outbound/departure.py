@@ -62,6 +62,12 @@ class Departure(ABC):
     def _copied(self) -> Any:
         """Return a copy of the app's request, changed as decided."""
 
+    def _twin(self) -> Any:
+        """Return a new request with all that hangs on the app's own, for libraries whose requests are plain objects."""
+        twin: Any = object.__new__(type(cast("object", self._request)))
+        cast("dict[str, Any]", vars(twin)).update(cast("dict[str, Any]", vars(self._request)))
+        return twin
+
     def _write_headers(self, headers: MutableMapping[str, Any]) -> None:
         """Write what was decided into the headers of a copy."""
         changes = self._decision.changes
@@ -76,6 +82,10 @@ class Departure(ABC):
         for name in self._decision.key_headers:
             key = changes.attribution.credentials[0].api_key
             headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
+
+    def arrives_decoded(self) -> None:
+        """What is received is not as on the wire any more."""
+        self._exchange.arrives_decoded()
 
     def finished(self, ending: Ending) -> None:
         """The answer is over without an exception."""

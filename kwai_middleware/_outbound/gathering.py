@@ -9,7 +9,7 @@ from kwai_middleware._outbound.budget import Reservation
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute
 
-__all__ = ["MOST_BYTES", "gathered", "gathered_async"]
+__all__ = ["MOST_BYTES", "Held", "gathered", "gathered_async"]
 
 MOST_BYTES: Final = 32 * 1024 * 1024
 """The largest upload that the vendors document is an audio file of 25 MB."""
@@ -25,7 +25,7 @@ def gathered(pieces: Iterable[bytes], settings: Settings) -> bytes:
     Raises:
         CannotAttribute: It is too large, or too many are being read at once.
     """
-    held = _Held(settings)
+    held = Held(settings)
     for piece in pieces:
         held.add(piece)
     return held.whole()
@@ -33,13 +33,13 @@ def gathered(pieces: Iterable[bytes], settings: Settings) -> bytes:
 
 async def gathered_async(pieces: AsyncIterable[bytes], settings: Settings) -> bytes:
     """The same for a body that comes asynchronously."""
-    held = _Held(settings)
+    held = Held(settings)
     async for piece in pieces:
         held.add(piece)
     return held.whole()
 
 
-class _Held:
+class Held:
     """The pieces so far; what they take is given back as soon as nobody holds this."""
 
     def __init__(self, settings: Settings) -> None:
@@ -48,9 +48,15 @@ class _Held:
         self._reservation = Reservation(settings.max_open_bytes)
 
     def whole(self) -> bytes:
+        """Return all of it."""
         return b"".join(self._pieces)
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | bytearray | memoryview) -> None:
+        """Hold one more piece.
+
+        Raises:
+            CannotAttribute: It is too much.
+        """
         if type(piece) is not bytes:
             piece = memoryview(piece).tobytes()  # a copy: uploads that fill one buffer again and again hand out views
         self._size += len(piece)

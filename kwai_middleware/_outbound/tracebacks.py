@@ -43,7 +43,10 @@ def _running_frames(frame: FrameType | None) -> set[int]:
 
 
 def _origins(error: BaseException) -> list[BaseException]:
-    origins = [origin for origin in (error.__cause__, error.__context__) if origin is not None]
+    # Of requests and urllib3, an exception carries the one it came from as an argument as well.
+    origins = [
+        origin for origin in (error.__cause__, error.__context__, *error.args) if isinstance(origin, BaseException)
+    ]
     if isinstance(error, BaseExceptionGroup):
         origins += cast("BaseExceptionGroup[BaseException]", error).exceptions
     return origins

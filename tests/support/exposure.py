@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import Any
 
+from urllib3._collections import RecentlyUsedContainer
+
 from kwai_middleware._caller import Caller
 from kwai_middleware._secret import Secret
 from kwai_middleware.testing._exceptions import chain, frames
@@ -44,7 +46,9 @@ def _holds(value: Any, key: str, seen: set[int], depth: int) -> bool:
         return key in value
     if isinstance(value, bytes | bytearray | memoryview):
         return key.encode() in bytes(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not isinstance(
+        value, RecentlyUsedContainer
+    ):  # that one refuses to be looked through
         return any(_holds(part, key, seen, depth) for pair in list(value.items()) for part in pair)
     if isinstance(value, list | tuple | set | frozenset):
         return any(_holds(part, key, seen, depth) for part in list(value))

@@ -34,6 +34,21 @@ class Connection:
         self._buffer = rest[length:]
         return head, rest[:length]
 
+    def chunks(self) -> bytes:
+        """Read the body of a request that comes in chunks."""
+        body = b""
+        while True:
+            while b"\r\n" not in self._buffer:
+                self._fill()
+            size, _, rest = self._buffer.partition(b"\r\n")
+            self._buffer = rest
+            while len(self._buffer) < int(size, 16) + 2:
+                self._fill()
+            body += self._buffer[: int(size, 16)]
+            self._buffer = self._buffer[int(size, 16) + 2 :]
+            if int(size, 16) == 0:
+                return body
+
     def head(self) -> bytes:
         """Read the head of a request and leave its body where it is."""
         while b"\r\n\r\n" not in self._buffer:
