@@ -405,6 +405,7 @@ def test_a_stop_begins_no_further_record() -> None:
         return DELIVERED
 
     rig.sender.one = hold
+    rig.shipper.wake()
     shipping = threading.Thread(target=rig.shipper.run)
     shipping.start()
     under_way.wait(DEADLINE)
@@ -520,6 +521,20 @@ def test_on_the_calling_thread_time_is_bounded(rig: Rig) -> None:
     rig.wait_for(5)
     rig.shipper.drain(time.monotonic())
     assert (5, []) == (rig.spool.counters().pending, rig.sender.sent)
+
+
+def test_on_the_calling_thread_a_slow_vendor_is_looked_at_after_each_record(rig: Rig) -> None:
+    """No more is on lease than what is being sent: whoever drains ends with that one when the time is over."""
+    under_way: list[int] = []
+
+    def take() -> Verdict:
+        under_way.append(len(rig.spool._waiting) - len(rig.spool._ready))
+        return DELIVERED
+
+    rig.sender.one = take
+    rig.wait_for(25)
+    rig.shipper.drain(time.monotonic() + DEADLINE)
+    assert [1] * 25 == under_way
 
 
 def test_on_the_calling_thread_a_refusal_ends_it(rig: Rig) -> None:
