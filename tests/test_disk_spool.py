@@ -211,6 +211,74 @@ def test_who_closes_lets_the_next_one_ship_at_once(host: Host) -> None:
     assert 2 == other.counters().pending
 
 
+def test_who_makes_way_lets_another_one_ship_after_a_pause(host: Host) -> None:
+    """All keep to the pause, the one that has made way a little longer; the next one learns how long it was."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    settle(one, leased(one), "returned")
+    one.make_way(4.0)
+    assert [(), 1.0, False] == waits(one) == waits(other)
+    host.passes(3.5)
+    assert [(), 0.5, False] == waits(other)
+    host.passes(0.5)
+    assert [(), 1.0, False] == waits(one)
+    handout = other.lease(1, LARGE, bulk=False)
+    assert (["0"], 4.0) == (names(handout.rows), handout.pause)
+    assert 0.0 == other.lease(1, LARGE, bulk=False).pause
+    assert [(), 1.0, True] == waits(one)
+
+
+def test_who_makes_way_for_nobody_goes_on(host: Host) -> None:
+    """When no other process wants to ship, the one that did takes its turn again."""
+    spool = host.spool()
+    spool.append(records(0))
+    settle(spool, leased(spool), "returned")
+    spool.make_way(4.0)
+    host.passes(4.0 + 1.9)
+    assert () == spool.lease(1, LARGE, bulk=False).rows
+    host.passes(0.1)
+    assert ["0"] == names(leased(spool))
+
+
+def test_who_does_not_ship_makes_no_way(host: Host) -> None:
+    """Neither another process's claim ends by it, nor one's own while something is under way."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    rows = leased(one)
+    one.make_way(4.0)
+    other.make_way(4.0)
+    assert [(), 1.0, True] == waits(other)
+    settle(one, rows, "returned")
+    assert ["0"] == names(leased(one))
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_haste_ends_a_pause(host: Host, who: int) -> None:
+    """Somebody waits: whoever asks may ship at once, also the process that has made way."""
+    spools = [host.spool(), host.spool()]
+    spools[0].append(records(0))
+    settle(spools[0], leased(spools[0]), "returned")
+    spools[0].make_way(4.0)
+    spools[who].hasten()
+    assert ["0"] == names(leased(spools[who]))
+
+
+def test_a_pause_ends_with_the_clock_that_measured_it(host: Host) -> None:
+    """After the machine was started anew nobody waits for it."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    settle(one, leased(one), "returned")
+    one.make_way(4.0)
+    host.ticks.now = 10.0
+    assert ["0"] == names(leased(other))
+
+
+def waits(spool: DiskSpool) -> list[Any]:
+    """What a process is told that asks for a row."""
+    handout = spool.lease(1, LARGE, bulk=False)
+    return [handout.rows, handout.wait, handout.is_elsewhere]
+
+
 def test_haste_reaches_whoever_ships(host: Host) -> None:
     """One process waits for the vendor, another one flushes: the first learns of it with its next look, once."""
     one, other = host.spool(), host.spool()

@@ -97,6 +97,10 @@ class FallbackSpool:
         """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
         return bool(self._on_disk(self._disk.renew))
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process try what is on disk."""
+        self._on_disk(lambda: self._disk.make_way(seconds))
+
     def hasten(self) -> None:
         """Let no record rest any longer, and look whether the disk works again."""
         self._try_at = 0.0

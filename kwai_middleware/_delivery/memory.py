@@ -121,6 +121,9 @@ class MemorySpool:
         """Say that nobody else is in a hurry: there is nobody else."""
         return False
 
+    def make_way(self, seconds: float) -> None:
+        """Do nothing: there is nobody else."""
+
     def hasten(self) -> None:
         """Let all records rest no longer."""
         with self._lock:

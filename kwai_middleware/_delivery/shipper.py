@@ -33,6 +33,9 @@ _MOST_BYTES: Final = 4 * 1024 * 1024
 _GLANCE: Final = 0.1
 """Seconds after which to look again whether another process still ships, when somebody waits for it."""
 
+_MOST_IN_VAIN: Final = 3
+"""So many attempts in a row that reached nobody, and another process may try: its way may be another."""
+
 _HURRY: Final = 10.0
 """Seconds for which somebody is taken to wait who does not say for how long."""
 
@@ -77,6 +80,8 @@ class Shipper:
         self._unsettled: list[Outcome] = []
         self._attempts = 0
         self._refused_attempt = 0
+        self._in_vain = 0
+        self._pause = 0.0
         self.weather = Weather()
         self.rejections: deque[str] = deque(maxlen=_REJECTIONS_KEPT)
         """Ids of the records rejected last, each with the reason."""
@@ -192,6 +197,7 @@ class Shipper:
                 return None if self._finishing else _sooner(handout.wait or 0.0, glance)
             return handout.wait
         self._attempts += 1
+        self._pause = handout.pause
         if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
             self._send_together(handout.rows, timeout)
         elif len(handout.rows) == 1:
@@ -241,14 +247,20 @@ class Shipper:
             self.weather.observe(verdict)
         now = time.monotonic()
         fates = {verdict.fate for verdict in verdicts}
+        # What the vendor answers it would answer to any process.
+        self._in_vain = 0 if any(verdict.is_connected for verdict in verdicts) else self._in_vain + 1
         if Fate.REFUSED in fates:
             self._refused_attempt = self._attempts
             self._backoff.refused(now)
         elif Fate.BUSY in fates or Fate.FAILED in fates:
-            self._backoff.failed(now, max(verdict.after or 0.0 for verdict in verdicts))
+            # Of several processes that take turns in vain none is quicker than the one before it.
+            after = self._pause if self._in_vain else 0.0
+            self._backoff.failed(now, max(after, *(verdict.after or 0.0 for verdict in verdicts)))
         elif fates:
             self._backoff.succeeded()
         self._tell_spool()
+        if (self._in_vain >= _MOST_IN_VAIN or (self._in_vain and self._pause)) and not self._is_waited_for():
+            self._spool.make_way(self._backoff.remaining(time.monotonic()))
         self._progressed()
 
     def _tell_spool(self) -> None:

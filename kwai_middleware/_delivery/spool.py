@@ -94,11 +94,14 @@ class Handout:
         wait: When there are none: seconds after which it is worth asking again; None when nothing
             waits.
         is_elsewhere: Another process ships them.
+        pause: When another process has made way, and this one takes its turn: seconds that were to
+            pass between the two; else 0.
     """
 
     rows: tuple[Row, ...] = ()
     wait: float | None = None
     is_elsewhere: bool = False
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,10 @@ class Spool(Protocol):
 
     def renew(self) -> bool:
         """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
+        ...
+
+    def make_way(self, seconds: float) -> None:
+        """Let another process try, since this one reaches nobody; after so many seconds, and this one later."""
         ...
 
     def hasten(self) -> None:

@@ -113,6 +113,10 @@ class DiskSpool:
         """Keep the claim while nothing is sent; whether another process is in a hurry."""
         return self._attached.attempt(self._shipping.renew)
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process ship after so many seconds, and this one again a little later."""
+        self._attached.attempt(lambda: self._shipping.make_way(seconds))
+
     def hasten(self) -> None:
         """Let no record rest any longer, whichever process ships."""
         self._attached.attempt(self._shipping.hasten)
