@@ -574,6 +574,16 @@ def test_no_thread_begins_before_the_first_call(api: LogsAPI) -> None:
         assert not delivery._engine._shipping.running
 
 
+def test_closing_tells_the_spool_how_long_it_may_take(api: LogsAPI) -> None:
+    """From then on nobody waits for a disk that is in use elsewhere beyond the end."""
+    with Delivery(api.settings()) as delivery:
+        told: list[float] = []
+        delivery._engine._spool.end_by = told.append  # type: ignore[method-assign]  # it is handed on like this
+        before = time.monotonic()
+        assert delivery.close(DEADLINE)
+        assert [True] == [before <= until - DEADLINE <= time.monotonic() for until in told]
+
+
 def test_the_shipping_thread_is_there_before_there_is_a_record(api: LogsAPI, tmp_path: Path) -> None:
     """An interpreter that shuts down gives none any more. Until there is a record it leaves the disk alone."""
     busy, go_on = threading.Event(), threading.Event()

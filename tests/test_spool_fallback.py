@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +302,25 @@ def test_closing_while_the_disk_fails_loses_what_is_in_memory(bench: Bench) -> N
     assert 2 == bench.spool.close()
     assert (1, 2) == (bench.spool.counters().pending, bench.spool.counters().purged)
     assert balanced(bench.spool.counters())
+
+
+def test_closing_does_not_wait_for_another_process_beyond_its_time(bench: Bench) -> None:
+    """Another one keeps the file: what is in memory is lost, what is to be said stays unsaid, and the end comes."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    rows = leased(spool)
+    Moody.left = 0
+    spool.append(records("memory"))
+    settle(spool, rows)
+    Moody.left = None
+    with contextlib.closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        spool.end_by(began)
+        assert 1 == spool.close()
+        # One turn that is waited for takes two seconds.
+        assert 2.0 > time.monotonic() - began
+    assert ["disk"] == on_disk(bench)
 
 
 class FallbackMachine(RuleBasedStateMachine):

@@ -137,6 +137,7 @@ class Engine:
     def close(self, deadline: float) -> bool:
         """Flush, end the threads, and count what is lost. True when nothing is."""
         self.is_closed = True
+        self._spool.end_by(deadline)
         self._recorder.hurry()
         try:
             self._has_flushed = self.flush(deadline)

@@ -144,6 +144,10 @@ class FallbackSpool:
             disk_error=self._reason if self._is_failing else None,
         )
 
+    def end_by(self, until: float) -> None:
+        """Wait for a disk that others use until then, and for moments only after that."""
+        self._disk.end_by(until)
+
     def close(self, *, is_in_use: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
         if is_in_use:

@@ -183,6 +183,9 @@ class MemorySpool:
                     self._forget(row.position)
                     self._appended -= 1
 
+    def end_by(self, until: float) -> None:
+        """Do nothing: there is nobody to wait for."""
+
     def close(self, *, is_in_use: bool = False) -> int:
         """Throw away what waits, and take nothing in any more."""
         with self._lock:

@@ -201,6 +201,10 @@ class Spool(Protocol):
         """Return one consistent view of the ledger."""
         ...
 
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until the monotonic clock shows this, then for moments only: the end is near."""
+        ...
+
     def close(self, *, is_in_use: bool = False) -> int:
         """Let go; returns how many pending records are lost by it. A closed spool takes nothing in.
 

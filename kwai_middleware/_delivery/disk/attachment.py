@@ -62,6 +62,11 @@ class Attachment:
                 database.distrust()
             raise
 
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until then, and for moments only after that."""
+        for database in self._databases():
+            database.end_by(until)
+
     def close(self) -> None:
         """Close the connections for good."""
         for database in self._databases():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
@@ -27,6 +28,9 @@ _T = TypeVar("_T")
 
 _PATIENCE: Final = 2.0
 """Seconds to wait for a turn. Commits take milliseconds: who has none by then will not get one soon."""
+
+_LAST_PATIENCE: Final = 0.1
+"""The same at the end, when the time is over: what others do for milliseconds is no reason to lose a record."""
 
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
@@ -66,6 +70,7 @@ class Database:
         self._connection_type = connection_type
         self._is_closed = self._is_distrusted = False
         self._crowded_until = self._away_until = 0.0
+        self._latest = math.inf
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -106,6 +111,10 @@ class Database:
             # To its end: `execute` takes only the first step of one that goes page by page.
             connection.executescript(statement)
 
+    def end_by(self, until: float) -> None:
+        """Wait for a turn until the monotonic clock shows this; later on, only for a moment each time."""
+        self._latest = until
+
     def close(self) -> None:
         """Close it for good."""
         self._is_closed = True
@@ -140,7 +149,7 @@ class Database:
     @contextlib.contextmanager
     def _turn(self, begin: Callable[[sqlite3.Connection], _T]) -> Generator[tuple[Seat, sqlite3.Connection, _T]]:
         """Begin something as soon as no other process prevents it, and go on with it alone."""
-        until = time.monotonic() + _PATIENCE
+        until = self._patient_until()
         while True:
             give_way()
             seat = self._seat()
@@ -151,6 +160,10 @@ class Database:
                     return
             # Not under the lock: a fork waits for it.
             native.sleep(_GLANCE)
+
+    def _patient_until(self) -> float:
+        now = time.monotonic()
+        return max(min(now + _PATIENCE, self._latest), now + _LAST_PATIENCE)
 
     def _begun(
         self, seat: Seat, begin: Callable[[sqlite3.Connection], _T], until: float

@@ -151,6 +151,10 @@ class DiskSpool:
             self._last_counters = self._attached.attempt(self._counters)
         return self._last_counters
 
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until then, and for moments only after that."""
+        self._attached.end_by(until)
+
     def close(self, *, is_in_use: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
         if not is_in_use:
