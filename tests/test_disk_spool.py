@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from kwai_middleware._delivery.disk import ageing, claims, renewal, tables
 from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
+from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
+from tests.support.processes import DEADLINE
 from tests.support.spooling import (
     ELSEWHERE,
     HERE,
@@ -529,6 +532,51 @@ def test_counters_of_a_file_that_cannot_be_read_are_the_last_ones(host: Host) ->
 
 
 # Room.
+
+
+def test_a_look_makes_no_new_file_in_place_of_one_that_is_gone(host: Host) -> None:
+    """To save what was in it takes time, which whoever only looks may not have; the next record finds out."""
+    spool = host.spool()
+    spool.append(records(0))
+    before = spool.counters()
+    host.path.unlink()
+    assert before == spool.counters()
+    assert not host.path.exists()
+    spool.append(records(1))
+    assert 2 == spool.counters().pending
+
+
+def test_a_look_waits_for_no_other_thread(host: Host) -> None:
+    """While one is at the connection that looks, the last view is the answer."""
+    spool = host.spool()
+    spool.append(records(0))
+    before = spool.counters()
+    spool.append(records(1))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with spool._attached.reading.held():
+            held.set()
+            assert go_on.wait(DEADLINE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(DEADLINE)
+    during = spool.counters()
+    go_on.set()
+    holding.join(DEADLINE)
+    assert before == during
+    assert 2 == spool.counters().pending
+
+
+def test_a_look_at_a_connection_that_another_thread_gives_away(host: Host) -> None:
+    """It is as if the file were gone, which it is most likely."""
+    database = Database(str(host.path))
+    given_away = database.detach()
+    database._seat = lambda: given_away  # type: ignore[method-assign]  # the moment in between, which no test can hit
+    with pytest.raises(SpoolGone):
+        database.glance("SELECT 1")
+    given_away.leave()
 
 
 def test_a_full_file_refuses_the_new_records_and_keeps_the_old(host: Host) -> None:

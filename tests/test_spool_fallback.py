@@ -7,6 +7,7 @@ import logging
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.fallback import FallbackSpool
 from kwai_middleware._delivery.memory import ROW_OVERHEAD, MemorySpool
 from kwai_middleware._delivery.spool import Outcome
+from tests.support.processes import DEADLINE
 from tests.support.spooling import HERE, LARGE, Clock, asked, balanced, leased, names, record, records, settle
 
 ROOM = 20
@@ -32,6 +34,9 @@ class Moody(sqlite3.Connection):
     """A connection to a disk that fails after so many more statements that write; None while it is well."""
 
     left: int | None = None
+    is_moving: threading.Event | None = None
+    """Set by the first record that is written, which then waits for the other one."""
+    go_on = threading.Event()
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
@@ -39,6 +44,9 @@ class Moody(sqlite3.Connection):
 
     def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
+        if Moody.is_moving is not None and statement.startswith("INSERT INTO records"):
+            Moody.is_moving.set()
+            assert Moody.go_on.wait(DEADLINE)
         return super().executemany(statement, values)
 
     def _perhaps_fail(self, statement: str) -> None:
@@ -321,6 +329,26 @@ def test_closing_does_not_wait_for_another_process_beyond_its_time(bench: Bench)
         # One turn that is waited for takes two seconds.
         assert 2.0 > time.monotonic() - began
     assert ["disk"] == on_disk(bench)
+
+
+def test_a_look_does_not_wait_while_records_are_moved(bench: Bench) -> None:
+    """What an event loop asks for meanwhile is how it was before; afterwards nothing is in both."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records("memory"))
+    before = spool.counters()
+    bench.recovers()
+    Moody.is_moving, Moody.go_on = threading.Event(), threading.Event()
+    moving = threading.Thread(target=spool.append, args=(records("disk"),))
+    moving.start()
+    assert Moody.is_moving.wait(DEADLINE)
+    during = spool.counters()
+    Moody.go_on.set()
+    moving.join(DEADLINE)
+    assert not moving.is_alive()
+    Moody.is_moving = None
+    assert before == during
+    assert (2, 2) == (spool.counters().appended, spool.counters().pending)
 
 
 class FallbackMachine(RuleBasedStateMachine):

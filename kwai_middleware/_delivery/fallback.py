@@ -22,6 +22,7 @@ _logger: Final = logging.getLogger("kwai_middleware")
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _MOVED_AT_ONCE: Final = 100
+_MOMENT: Final = 0.005
 
 
 class FallbackSpool:
@@ -55,6 +56,7 @@ class FallbackSpool:
         self._try_at = 0.0
         self._moved_up_to: object = None
         self._rescued_up_to = 0
+        self._last_counters = SpoolCounters(place=disk.path)
         disk.rescue = self._rescued
         self._is_closed = False
 
@@ -124,10 +126,17 @@ class FallbackSpool:
         return self._is_settled_in_memory(in_memory)
 
     def counters(self) -> SpoolCounters:
-        """Return one view of both ledgers together."""
+        """Return one view of both ledgers together; the last one, when it cannot be had at once."""
         # Not while some are moved, and are in both.
-        with self._lock:
-            disk, memory = self._disk.counters(), self._memory.counters()
+        if self._lock.acquire(timeout=_MOMENT):
+            try:
+                self._last_counters = self._counters()
+            finally:
+                self._lock.release()
+        return self._last_counters
+
+    def _counters(self) -> SpoolCounters:
+        disk, memory = self._disk.counters(), self._memory.counters()
         ages = [age for age in (disk.oldest_pending, memory.oldest_pending) if age is not None]
         return SpoolCounters(
             appended=disk.appended + memory.appended,

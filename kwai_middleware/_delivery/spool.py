@@ -198,7 +198,7 @@ class Spool(Protocol):
         ...
 
     def counters(self) -> SpoolCounters:
-        """Return one consistent view of the ledger."""
+        """Return one consistent view of the ledger; an older one rather than wait for it: an event loop may ask."""
         ...
 
     def end_by(self, until: float) -> None:

@@ -32,6 +32,9 @@ _PATIENCE: Final = 2.0
 _LAST_PATIENCE: Final = 0.1
 """The same at the end, when the time is over: what others do for milliseconds is no reason to lose a record."""
 
+_MOMENT: Final = 0.005
+"""Seconds that an event loop may stand still, as it does now and then anyway."""
+
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
 
@@ -104,6 +107,24 @@ class Database:
         """
         with self._turn(lambda connection: connection.execute(question, values).fetchall()) as (_, _, rows):
             return rows
+
+    def glance(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Do as `read` does, for whoever must not be held up: waits for no process, and for threads a moment at most.
+
+        Raises:
+            SpoolUnavailable: Nobody can tell at once.
+        """
+        seat = self._seat()
+        if not seat.lock.acquire(timeout=_MOMENT):
+            raise SpoolBusy(f"another thread is at {self.path}")
+        try:
+            with self._bad_connections_closed(seat):
+                begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), -math.inf)
+        finally:
+            seat.lock.release()
+        if begun is None:
+            raise SpoolGone(f"{self.path} is about to be opened anew")
+        return begun[1]
 
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""

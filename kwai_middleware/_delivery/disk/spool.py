@@ -12,7 +12,7 @@ from typing import Final, cast
 from kwai_middleware import _native as native
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import files, schema, tables, upkeep
+from kwai_middleware._delivery.disk import schema, tables, upkeep
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import Bounds
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
@@ -144,11 +144,9 @@ class DiskSpool:
         return self._attached.attempt(settled)
 
     def counters(self) -> SpoolCounters:
-        """Return one consistent view of the ledger; the last one, when the file cannot be read."""
-        if not self._attached.is_open and files.identity(self.path) is None:
-            return self._last_counters
+        """Return one consistent view of the ledger; the last one, when the file cannot be read at once."""
         with contextlib.suppress(SpoolUnavailable):
-            self._last_counters = self._attached.attempt(self._counters)
+            self._last_counters = self._counters()
         return self._last_counters
 
     def end_by(self, until: float) -> None:
@@ -204,7 +202,7 @@ class DiskSpool:
             )
 
     def _counters(self) -> SpoolCounters:
-        found = self._attached.reading.read(_COUNTERS, self._attached.key)
+        found = self._attached.glance(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
         appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]
