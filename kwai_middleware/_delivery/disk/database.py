@@ -253,7 +253,7 @@ class Database:
             try:
                 with errors_translated():
                     connection = self._connected()
-                    seat.keep(connection)
+                    seat.keep(connection, self.path, self.seen)
                     self._set_up(connection)
             except BaseException as error:
                 seat.close()
