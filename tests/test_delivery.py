@@ -574,6 +574,28 @@ def test_no_thread_begins_before_the_first_call(api: LogsAPI) -> None:
         assert not delivery._engine._shipping.running
 
 
+def test_what_is_in_memory_goes_to_a_disk_that_is_back_when_a_request_is_late(api: LogsAPI, tmp_path: Path) -> None:
+    """The vendor hangs when all is closed: nothing is lost, and the next process delivers it."""
+    folder = tmp_path / "state"
+    folder.write_text("no folder yet")
+    settings = api.settings(spool=f"sqlite://{folder / 'spool.db'}")
+    api.answer = lambda entry, times: None
+    delivery = Delivery(settings)
+    for name in ("under way", "behind it"):
+        delivery.submit(completed(record_id=name))
+    api.wait(1)
+    until(lambda: delivery.stats().pending == 2)
+    assert "memory" == delivery.stats().kept_in
+    folder.unlink()
+    assert delivery.close(0.5)
+    assert 0 == delivery.stats().purged
+    api.answer = taken
+    with Delivery(settings) as following:
+        following.submit(completed(record_id="next"))
+        until(lambda: following.stats().delivered == 3)
+    assert {"under way", "behind it", "next"} == set(api.arrived)
+
+
 def test_closing_tells_the_spool_how_long_it_may_take(api: LogsAPI) -> None:
     """From then on nobody waits for a disk that is in use elsewhere beyond the end."""
     with Delivery(api.settings()) as delivery:

@@ -302,6 +302,49 @@ def test_closing_moves_what_is_in_memory_to_the_disk(bench: Bench) -> None:
     assert 0 == bench.spool.append(records(2))
 
 
+def test_closing_while_a_request_is_late_moves_what_is_in_memory_to_the_disk(bench: Bench) -> None:
+    """What the request carries too: nobody may be there to say what became of it, and twice is better than never."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records(0, 1, 2))
+    late = leased(spool, 2)
+    settle(spool, leased(spool), "returned")
+    Moody.left = None
+    assert 0 == spool.close(is_in_use=True)
+    settle(spool, late)
+    assert ["0", "1", "2"] == on_disk(bench)
+    assert (3, 3) == (spool.counters().appended, spool.counters().pending)
+    assert 0 == spool.close()
+
+
+def test_closing_leaves_a_disk_alone_at_which_a_thread_may_hang(bench: Bench) -> None:
+    """While the thread that appends is late, what is in memory stays there, and is lost."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    Moody.left = 0
+    spool.append(records(0, 1))
+    Moody.left = None
+    assert 2 == spool.close(is_in_use=True, is_appended_to=True)
+    assert 0 == spool.close()
+    assert ["disk"] == on_disk(bench)
+
+
+def test_closing_does_not_wait_for_a_thread_that_moves_records(bench: Bench) -> None:
+    """It may hang at the disk: what it has not moved yet is lost, and said to be."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records("memory"))
+    bench.recovers()
+    Moody.is_moving, Moody.go_on = threading.Event(), threading.Event()
+    moving = threading.Thread(target=leased, args=(spool,))
+    moving.start()
+    assert Moody.is_moving.wait(DEADLINE)
+    assert 1 == spool.close(is_in_use=True)
+    Moody.go_on.set()
+    moving.join(DEADLINE)
+    Moody.is_moving = None
+
+
 def test_closing_while_the_disk_fails_loses_what_is_in_memory(bench: Bench) -> None:
     """And says how much."""
     bench.spool.append(records("disk"))

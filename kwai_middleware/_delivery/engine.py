@@ -139,6 +139,8 @@ class Engine:
         self.is_closed = True
         self._spool.end_by(deadline)
         self._recorder.hurry()
+        # Not when the time is over: who is idle then would still take a moment to end.
+        self._recorder.finish()
         try:
             self._has_flushed = self.flush(deadline)
         finally:
@@ -213,8 +215,9 @@ class Engine:
         # What a thread still has in hand comes too late.
         self._lost += self._calls.account().in_memory
         # A thread that is late may hold the disk, or wait for it in vain: nobody else touches it then.
-        is_in_use = self._recording.running or self._shipping.running
-        undelivered = self._spool.close(is_in_use=is_in_use)
+        is_appended_to = self._recording.running
+        is_in_use = is_appended_to or self._shipping.running
+        undelivered = self._spool.close(is_in_use=is_in_use, is_appended_to=is_appended_to)
         waiting = "some" if is_in_use and self._spool.poll is not None else self._spool.counters().pending
         self._lost += unrecorded + undelivered
         self._shipper.weather.tell_of_the_end(undelivered, unrecorded, waiting, self.exit_timeout)

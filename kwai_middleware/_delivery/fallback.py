@@ -157,18 +157,21 @@ class FallbackSpool:
         """Wait for a disk that others use until then, and for moments only after that."""
         self._disk.end_by(until)
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
-        if is_in_use:
-            # The lock may be held by a thread that waits for the disk.
-            self._is_closed = True
-            return self._memory.close()
-        self._try_at = 0.0
-        self._moved_back()
-        with self._lock:
-            self._is_closed = True
-            lost = self._memory.close()
-        return lost + self._disk.close()
+        # The lock may be held by a thread that waits for the disk.
+        if self._lock.acquire(timeout=_MOMENT if is_in_use else -1):
+            try:
+                if not is_appended_to:
+                    # Whoever is late with a request may not be here any more to say what became of it.
+                    self._memory.recall()
+                    self._try_at = 0.0
+                    self._moved_back()
+            finally:
+                self._lock.release()
+        self._is_closed = True
+        lost = self._memory.close()
+        return lost if is_in_use else lost + self._disk.close()
 
     def _is_settled_in_memory(self, mark: int) -> bool:
         return self._memory.is_settled(max(mark, self._rescued_up_to))

@@ -205,11 +205,12 @@ class Spool(Protocol):
         """Wait for other processes until the monotonic clock shows this, then for moments only: the end is near."""
         ...
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go; returns how many pending records are lost by it. A closed spool takes nothing in.
 
         Args:
             is_in_use: A thread is still at it: it is to be closed once more when that has ended.
+            is_appended_to: That thread may be one that appends.
         """
         ...
 

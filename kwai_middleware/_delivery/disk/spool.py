@@ -153,7 +153,7 @@ class DiskSpool:
         """Wait for other processes until then, and for moments only after that."""
         self._attached.end_by(until)
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
         if not is_in_use:
             if self._attached.is_open:
