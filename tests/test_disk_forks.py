@@ -9,8 +9,8 @@ import pytest
 from tests.support.spool_files import records_in, run, spool_at
 
 CHILDREN = """
-def in_child(function):
-    pid = os.fork()
+def in_child(function, fork=os.fork):
+    pid = fork()
     if pid == 0:
         code = 1
         try:
@@ -186,19 +186,8 @@ spool.close()
 
 SILENT = """
 # Releases the interpreter's lock, and tells Python nothing.
-libc = ctypes.CDLL(None)
 def silently(function):
-    pid = libc.fork()
-    if pid == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        finally:
-            os._exit(code)
-    return pid
+    return in_child(function, ctypes.CDLL(None).fork)
 """
 
 

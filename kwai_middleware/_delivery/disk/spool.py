@@ -12,7 +12,7 @@ from typing import Final, cast
 from kwai_middleware import _native as native
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import schema, tables, upkeep
+from kwai_middleware._delivery.disk import counting, schema, tables, upkeep
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import Bounds
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
@@ -27,11 +27,7 @@ _OWN_PENDING: Final = (
     "SELECT 1 FROM records WHERE destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
     " AND is_rejected = 0 AND writer = ? AND position <= ? LIMIT 1"
 )
-_COUNTERS: Final = (
-    "SELECT appended, delivered, pending, rejected, evicted, purged, pending_bytes, last_success, last_error,"
-    " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1)"
-    " FROM destinations WHERE base_url = ? AND digest = ?"
-)
+_COUNTERS: Final = f"SELECT {counting.COLUMNS} FROM destinations WHERE base_url = ? AND digest = ?"  # noqa: S608 - ours
 
 
 class DiskSpool:
@@ -205,20 +201,7 @@ class DiskSpool:
         found = self._attached.glance(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
-        appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]
-        return SpoolCounters(
-            appended=appended,
-            delivered=delivered,
-            pending=pending,
-            rejected=rejected,
-            evicted=evicted,
-            purged=purged,
-            pending_bytes=pending_bytes,
-            oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
-            last_success=success,
-            last_error=error,
-            place=self.path,
-        )
+        return counting.counters_of(found[0], self._clock(), self.path)
 
 
 def _fitting(records: Sequence[Record], room: int) -> Sequence[Record]:
