@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 __all__ = [
     "Doorbell",
     "connect",
+    "connect_to_one",
     "flag",
     "is_patched",
     "is_readable",
@@ -102,19 +103,43 @@ def is_to_be_forked_by_uwsgi() -> bool:
         return False
 
 
-def connect(host: str, port: int, timeout: float | None) -> socket.socket:
+def connect(host: str, port: int, until: float) -> socket.socket:
     """Return a real socket, connected to the first address of `host` that answers.
+
+    Args:
+        host: Name or address.
+        port: Of the host.
+        until: When the monotonic clock shows this, no further address is tried. To look up the name
+            takes as long as the system lets it.
 
     Raises:
         OSError: There is none.
     """
+    # The C function: tracers replace the one in `socket`, and gevent does too.
+    return connect_to_one(_socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), until)
+
+
+def connect_to_one(addresses: Sequence[tuple[Any, ...]], until: float) -> socket.socket:
+    """Return a real socket, connected to the first of these that answers.
+
+    Each has its part of the time that is left: one that is silent leaves some to the others.
+
+    Args:
+        addresses: As `getaddrinfo` tells them.
+        until: As for `connect`.
+
+    Raises:
+        OSError: None does.
+    """
     error = OSError("no address")
     new_socket = _original("socket", "socket")
-    # The C function: tracers replace the one in `socket`, and gevent does too.
-    for family, kind, protocol, _, address in _socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
         connection: socket.socket = new_socket(family, kind, protocol)
         try:
-            connection.settimeout(timeout)
+            connection.settimeout(left / (len(addresses) - number))
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as refusal:

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -571,6 +572,70 @@ def test_no_thread_begins_before_the_first_call(api: LogsAPI) -> None:
         assert balanced(delivery.stats())
         assert not delivery._engine._recording.running
         assert not delivery._engine._shipping.running
+
+
+def test_what_is_in_memory_goes_to_a_disk_that_is_back_when_a_request_is_late(api: LogsAPI, tmp_path: Path) -> None:
+    """The vendor hangs when all is closed: nothing is lost, and the next process delivers it."""
+    folder = tmp_path / "state"
+    folder.write_text("no folder yet")
+    settings = api.settings(spool=f"sqlite://{folder / 'spool.db'}")
+    api.answer = lambda entry, times: None
+    delivery = Delivery(settings)
+    for name in ("under way", "behind it"):
+        delivery.submit(completed(record_id=name))
+    api.wait(1)
+    until(lambda: delivery.stats().pending == 2)
+    assert "memory" == delivery.stats().kept_in
+    folder.unlink()
+    assert delivery.close(0.5)
+    assert 0 == delivery.stats().purged
+    api.answer = taken
+    with Delivery(settings) as following:
+        following.submit(completed(record_id="next"))
+        until(lambda: following.stats().delivered == 3)
+    assert {"under way", "behind it", "next"} == set(api.arrived)
+
+
+def test_closing_tells_the_spool_how_long_it_may_take(api: LogsAPI) -> None:
+    """From then on nobody waits for a disk that is in use elsewhere beyond the end."""
+    with Delivery(api.settings()) as delivery:
+        told: list[float] = []
+        delivery._engine._spool.end_by = told.append  # type: ignore[method-assign]  # it is handed on like this
+        before = time.monotonic()
+        assert delivery.close(DEADLINE)
+        assert [True] == [before <= until - DEADLINE <= time.monotonic() for until in told]
+
+
+def test_the_shipping_thread_is_there_before_there_is_a_record(api: LogsAPI, tmp_path: Path) -> None:
+    """An interpreter that shuts down gives none any more. Until there is a record it leaves the disk alone."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def look() -> Any:
+        busy.set()
+        assert go_on.wait(DEADLINE)
+        return completed(record_id="recorded late")
+
+    path = tmp_path / "spool.db"
+    with Delivery(api.settings(spool=f"sqlite://{path}")) as delivery:
+        delivery.submit(Pending(look))
+        assert busy.wait(DEADLINE)
+        engine = delivery._engine
+        assert engine._shipping.running
+        engine._shipper.hurry()
+        assert not delivery.flush(0.1)
+        assert not path.exists()
+        go_on.set()
+        assert delivery.flush(DEADLINE)
+    assert ["recorded late"] == api.arrived
+
+
+@pytest.mark.parametrize(("has_key", "is_gateway"), [(False, False), (True, True)])
+def test_without_anything_to_send_there_is_no_shipping_thread(api: LogsAPI, has_key: bool, is_gateway: bool) -> None:
+    """A gateway logs its own calls, and an app without a key has none to log them with."""
+    with Delivery(api.settings(**({} if has_key else {"api_key": None}))) as delivery:
+        delivery.submit(Pending(logged_by_vendor=is_gateway))
+        assert delivery.flush(DEADLINE)
+        assert (True, False) == (delivery._engine._recording.running, delivery._engine._shipping.running)
 
 
 def test_a_release_that_fails_is_our_bug_and_no_ones_problem(

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -246,7 +247,55 @@ def test_a_step_ends_when_its_time_is_over(vendor: Vendor, echo: RawServer) -> N
 def test_nobody_there_is_an_os_error() -> None:
     """The error of the last address that was tried is the one that is raised."""
     with pytest.raises(ConnectionRefusedError):
-        native.connect("localhost", free_port(), DEADLINE)
+        native.connect("localhost", free_port(), time.monotonic() + DEADLINE)
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port at which, on any loopback address, no connection comes about and none is refused."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("", free_port()))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        while True:
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.05)
+            try:
+                filler.connect(("127.0.0.1", port))
+            except TimeoutError:
+                break
+        yield port
+
+
+def loopback(number: int, port: int) -> tuple[Any, ...]:
+    """One of the many addresses of loopback, as a resolver would tell it."""
+    return socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"127.0.0.{number}", port)
+
+
+def test_many_addresses_that_are_silent_take_no_longer_than_one() -> None:
+    """The time to connect is that of all addresses together."""
+    with silent_port() as port:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            native.connect_to_one([loopback(number, port) for number in range(1, 41)], began + 0.4)
+        assert 0.4 * 10 > time.monotonic() - began
+
+
+def test_an_address_that_is_silent_leaves_time_to_the_next_one(echo: RawServer) -> None:
+    """Where the first address leads nowhere, as one of IPv6 may, the second one has its chance."""
+    with silent_port() as port:
+        addresses = [loopback(1, port), loopback(1, echo.port)]
+        with native.connect_to_one(addresses, time.monotonic() + 1.0) as connection:
+            assert ("127.0.0.1", echo.port) == connection.getpeername()
+
+
+def test_when_the_time_is_over_no_address_is_tried(echo: RawServer) -> None:
+    """Looking up the name may have taken all of it."""
+    with pytest.raises(TimeoutError):
+        native.connect("localhost", echo.port, time.monotonic())
+    with pytest.raises(OSError, match="no address"):
+        native.connect_to_one([], time.monotonic() + DEADLINE)
 
 
 def test_a_thread_of_ours_handles_no_signal() -> None:

@@ -9,8 +9,8 @@ import pytest
 from tests.support.spool_files import records_in, run, spool_at
 
 CHILDREN = """
-def in_child(function):
-    pid = os.fork()
+def in_child(function, fork=os.fork):
+    pid = fork()
     if pid == 0:
         code = 1
         try:
@@ -186,19 +186,8 @@ spool.close()
 
 SILENT = """
 # Releases the interpreter's lock, and tells Python nothing.
-libc = ctypes.CDLL(None)
 def silently(function):
-    pid = libc.fork()
-    if pid == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-        finally:
-            os._exit(code)
-    return pid
+    return in_child(function, ctypes.CDLL(None).fork)
 """
 
 
@@ -313,6 +302,68 @@ print(len(records_in(spool)))
 spool.close()
 """
     assert "91\n" == run(CHILDREN + program, tmp_path / "x.db")
+
+
+QUIETLY = "import logging; logging.disable()  # that a file is gone is told, which is no complaint here"
+
+
+@pytest.mark.parametrize("gone", ["os.unlink(path)", "os.rename(path, path + '.aside')"])
+def test_a_fork_before_anybody_notices_that_the_file_is_gone(tmp_path: Path, gone: str) -> None:
+    """What was in it is saved all the same, and the child has nothing to do with it."""
+    program = f"""{QUIETLY}
+spool = spool_at(path)
+spool.append([record("before")])
+{gone}
+assert 0 == ended(in_child(lambda: spool_at(path).append([record("child")])))
+spool.append([record("after")])
+print(sound(), sorted(records_in(spool)))
+spool.close()
+print(sound())
+"""
+    out = run(CHILDREN + program, tmp_path / "x.db")
+    assert "True ['after', 'before', 'child']\nTrue\n" == out
+
+
+def test_a_fork_while_the_folder_cannot_be_looked_into(tmp_path: Path) -> None:
+    """Nobody can tell whether the file is there: it stays open, and is used on when it is."""
+    folder = tmp_path / "x"
+    folder.mkdir(mode=0o700)
+    program = """
+spool = spool_at(path)
+spool.append([record("before")])
+folder = os.path.dirname(path)
+os.rename(folder, folder + "-away")
+os.symlink(folder, folder)  # a loop, which is an error for root too
+assert 0 == ended(in_child(lambda: None))
+os.unlink(folder)
+os.rename(folder + "-away", folder)
+spool.append([record("after")])
+print(sound(), records_in(spool))
+spool.close()
+"""
+    assert "True ['before', 'after']\n" == run(CHILDREN + program, folder / "x.db")
+
+
+def test_a_fork_while_the_records_of_a_file_that_is_gone_are_saved(tmp_path: Path) -> None:
+    """They are read a few at a time, and a fork comes in between: none of the rest is lost."""
+    program = f"""{QUIETLY}
+kept = []
+def keep(records):
+    kept.extend(records)
+    assert 0 == ended(in_child(lambda: None))
+    return len(records)
+spool = spool_at(path)
+spool.rescue = keep
+for number in range(250):
+    spool.append([record(str(number))])
+for suffix in ("", "-wal", "-shm"):
+    os.unlink(path + suffix)
+spool._upkeep.room = lambda connection: 0  # nothing fits into the new file
+spool.append([record("after")])
+print(len(kept), len(set(each.record_id for each in kept)))
+spool.close()
+"""
+    assert "250 250\n" == run(CHILDREN + program, tmp_path / "x.db")
 
 
 def test_what_was_written_before_and_after_many_generations_is_there(tmp_path: Path) -> None:

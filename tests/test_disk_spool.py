@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from kwai_middleware._delivery.disk import ageing, claims, renewal, tables
 from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
+from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
+from tests.support.processes import DEADLINE
 from tests.support.spooling import (
     ELSEWHERE,
     HERE,
@@ -209,6 +212,74 @@ def test_who_closes_lets_the_next_one_ship_at_once(host: Host) -> None:
     with pytest.raises(SpoolUnavailable, match="closed"):
         other.append(records(2))
     assert 2 == other.counters().pending
+
+
+def test_who_makes_way_lets_another_one_ship_after_a_pause(host: Host) -> None:
+    """All keep to the pause, the one that has made way a little longer; the next one learns how long it was."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    settle(one, leased(one), "returned")
+    one.make_way(4.0)
+    assert [(), 1.0, False] == waits(one) == waits(other)
+    host.passes(3.5)
+    assert [(), 0.5, False] == waits(other)
+    host.passes(0.5)
+    assert [(), 1.0, False] == waits(one)
+    handout = other.lease(1, LARGE, bulk=False)
+    assert (["0"], 4.0) == (names(handout.rows), handout.pause)
+    assert 0.0 == other.lease(1, LARGE, bulk=False).pause
+    assert [(), 1.0, True] == waits(one)
+
+
+def test_who_makes_way_for_nobody_goes_on(host: Host) -> None:
+    """When no other process wants to ship, the one that did takes its turn again."""
+    spool = host.spool()
+    spool.append(records(0))
+    settle(spool, leased(spool), "returned")
+    spool.make_way(4.0)
+    host.passes(4.0 + 1.9)
+    assert () == spool.lease(1, LARGE, bulk=False).rows
+    host.passes(0.1)
+    assert ["0"] == names(leased(spool))
+
+
+def test_who_does_not_ship_makes_no_way(host: Host) -> None:
+    """Neither another process's claim ends by it, nor one's own while something is under way."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0, 1))
+    rows = leased(one)
+    one.make_way(4.0)
+    other.make_way(4.0)
+    assert [(), 1.0, True] == waits(other)
+    settle(one, rows, "returned")
+    assert ["0"] == names(leased(one))
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_haste_ends_a_pause(host: Host, who: int) -> None:
+    """Somebody waits: whoever asks may ship at once, also the process that has made way."""
+    spools = [host.spool(), host.spool()]
+    spools[0].append(records(0))
+    settle(spools[0], leased(spools[0]), "returned")
+    spools[0].make_way(4.0)
+    spools[who].hasten()
+    assert ["0"] == names(leased(spools[who]))
+
+
+def test_a_pause_ends_with_the_clock_that_measured_it(host: Host) -> None:
+    """After the machine was started anew nobody waits for it."""
+    one, other = host.spool(), host.spool()
+    one.append(records(0))
+    settle(one, leased(one), "returned")
+    one.make_way(4.0)
+    host.ticks.now = 10.0
+    assert ["0"] == names(leased(other))
+
+
+def waits(spool: DiskSpool) -> list[Any]:
+    """What a process is told that asks for a row."""
+    handout = spool.lease(1, LARGE, bulk=False)
+    return [handout.rows, handout.wait, handout.is_elsewhere]
 
 
 def test_haste_reaches_whoever_ships(host: Host) -> None:
@@ -461,6 +532,51 @@ def test_counters_of_a_file_that_cannot_be_read_are_the_last_ones(host: Host) ->
 
 
 # Room.
+
+
+def test_a_look_makes_no_new_file_in_place_of_one_that_is_gone(host: Host) -> None:
+    """To save what was in it takes time, which whoever only looks may not have; the next record finds out."""
+    spool = host.spool()
+    spool.append(records(0))
+    before = spool.counters()
+    host.path.unlink()
+    assert before == spool.counters()
+    assert not host.path.exists()
+    spool.append(records(1))
+    assert 2 == spool.counters().pending
+
+
+def test_a_look_waits_for_no_other_thread(host: Host) -> None:
+    """While one is at the connection that looks, the last view is the answer."""
+    spool = host.spool()
+    spool.append(records(0))
+    before = spool.counters()
+    spool.append(records(1))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with spool._attached.reading.held():
+            held.set()
+            assert go_on.wait(DEADLINE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(DEADLINE)
+    during = spool.counters()
+    go_on.set()
+    holding.join(DEADLINE)
+    assert before == during
+    assert 2 == spool.counters().pending
+
+
+def test_a_look_at_a_connection_that_another_thread_gives_away(host: Host) -> None:
+    """It is as if the file were gone, which it is most likely."""
+    database = Database(str(host.path))
+    given_away = database.detach()
+    database._seat = lambda: given_away  # type: ignore[method-assign]  # the moment in between, which no test can hit
+    with pytest.raises(SpoolGone):
+        database.glance("SELECT 1")
+    given_away.leave()
 
 
 def test_a_full_file_refuses_the_new_records_and_keeps_the_old(host: Host) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +21,13 @@ from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
-from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Handout, Outcome, Row, most_at_once
+from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Handout, Outcome, Row, Spool, most_at_once
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._secret import Secret
 from tests.support.processes import DEADLINE
 from tests.support.shipping import until
-from tests.support.spooling import Clock, balanced, records
+from tests.support.spooling import Clock, Host, balanced, records
 
 NOW = 1_000_000.0
 MINUTE = 60.0
@@ -229,9 +231,9 @@ class Scripted(Sender):
 class Rig:
     """A shipper with a spool in memory, whose time the test decides."""
 
-    def __init__(self, *, bulk: bool = True, spool: MemorySpool | None = None) -> None:
+    def __init__(self, *, bulk: bool = True, spool: Spool | None = None) -> None:
         self.clock = Clock()
-        self.spool = MemorySpool(LARGE, 1e9, MINUTE, self.clock) if spool is None else spool
+        self.spool: Any = MemorySpool(LARGE, 1e9, MINUTE, self.clock) if spool is None else spool
         self.sender = Scripted()
         self.crew = Crew(lambda: self.sender)
         self.progress = 0
@@ -405,6 +407,7 @@ def test_a_stop_begins_no_further_record() -> None:
         return DELIVERED
 
     rig.sender.one = hold
+    rig.shipper.wake()
     shipping = threading.Thread(target=rig.shipper.run)
     shipping.start()
     under_way.wait(DEADLINE)
@@ -496,6 +499,98 @@ def test_what_the_spool_did_not_take_is_said_again() -> None:
     assert 1 == spool.counters().delivered
 
 
+# Whose way leads nowhere
+
+UNREACHABLE = Verdict(Fate.FAILED, "OSError: no route to host", is_connected=False)
+
+
+class Generous(MemorySpool):
+    """Notes when a process makes way."""
+
+    def __init__(self) -> None:
+        super().__init__(LARGE, 1e9)
+        self.ways: list[float] = []
+        self.pause = 0.0
+
+    def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        return dataclasses.replace(super().lease(rows, size, bulk=bulk), pause=self.pause)
+
+    def make_way(self, seconds: float) -> None:
+        self.ways.append(seconds)
+
+
+def attempts(rig: Rig, *verdicts: Verdict) -> None:
+    """Let one attempt after the other end so, without waiting in between."""
+    for verdict in verdicts:
+        rig.sender.one = lambda verdict=verdict: verdict  # type: ignore[misc]  # bound to this one
+        rig.shipper.hurry(0.0)
+        assert (0.0, [1]) == rig.step()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "times"),
+    [
+        ([UNREACHABLE] * 2, 0),
+        ([UNREACHABLE] * 3, 1),
+        ([UNREACHABLE] * 4, 2),
+        # What the vendor says it would say to any process.
+        ([FAILED] * 4, 0),
+        ([Verdict(Fate.BUSY, "HTTP 429", is_connected=True)] * 4, 0),
+        ([Verdict(Fate.REFUSED, "HTTP 401")] * 4, 0),
+        ([UNREACHABLE, UNREACHABLE, FAILED, UNREACHABLE], 0),
+    ],
+)
+def test_a_process_that_reaches_nobody_makes_way(verdicts: list[Verdict], times: int) -> None:
+    """After three attempts in a row, and for as long as it waits itself."""
+    spool = Generous()
+    rig = Rig(spool=spool)
+    rig.wait_for(9)
+    attempts(rig, *verdicts)
+    assert times == len(spool.ways)
+    assert all(0.0 < seconds <= rig.shipper._backoff.remaining(0.0) for seconds in spool.ways)
+
+
+def test_nobody_makes_way_while_somebody_waits() -> None:
+    """A flush is not left to others, who may have nothing better to offer."""
+    spool = Generous()
+    rig = Rig(spool=spool)
+    rig.wait_for(9)
+    rig.sender.one = lambda: UNREACHABLE
+    for _ in range(4):
+        rig.shipper.hurry()
+        assert (0.0, [1]) == rig.step()
+    assert [] == spool.ways
+
+
+def test_processes_that_take_turns_in_vain_are_no_quicker_than_one() -> None:
+    """The next one tries once, and waits for as long as the one before it did at least; with luck it stays."""
+    spool = Generous()
+    rig = Rig(spool=spool)
+    rig.wait_for(9)
+    spool.pause = 40.0
+    attempts(rig, FAILED)
+    assert 1.0 > rig.shipper._backoff.remaining(time.monotonic())
+    attempts(rig, UNREACHABLE)
+    assert 39.0 < spool.ways[0] <= 40.0
+    attempts(rig, DELIVERED)
+    assert (1, 0.0) == (len(spool.ways), rig.shipper._backoff.remaining(time.monotonic()))
+
+
+def test_another_process_ships_when_the_first_one_reaches_nobody(tmp_path: Path) -> None:
+    """Two processes with one file, and a way to the vendor that only the second one has."""
+    host = Host(tmp_path)
+    broken, other = Rig(spool=host.spool()), Rig(spool=host.spool())
+    broken.wait_for(9)
+    attempts(broken, UNREACHABLE)
+    assert (1.0, []) == other.step()
+    attempts(broken, UNREACHABLE, UNREACHABLE)
+    host.passes(60.0)
+    while other.step()[0] == 0.0:
+        pass
+    assert 9 == host.spool().counters().delivered
+    host.close()
+
+
 # Who calls it
 
 
@@ -520,6 +615,20 @@ def test_on_the_calling_thread_time_is_bounded(rig: Rig) -> None:
     rig.wait_for(5)
     rig.shipper.drain(time.monotonic())
     assert (5, []) == (rig.spool.counters().pending, rig.sender.sent)
+
+
+def test_on_the_calling_thread_a_slow_vendor_is_looked_at_after_each_record(rig: Rig) -> None:
+    """No more is on lease than what is being sent: whoever drains ends with that one when the time is over."""
+    under_way: list[int] = []
+
+    def take() -> Verdict:
+        under_way.append(len(rig.spool._waiting) - len(rig.spool._ready))
+        return DELIVERED
+
+    rig.sender.one = take
+    rig.wait_for(25)
+    rig.shipper.drain(time.monotonic() + DEADLINE)
+    assert [1] * 25 == under_way
 
 
 def test_on_the_calling_thread_a_refusal_ends_it(rig: Rig) -> None:

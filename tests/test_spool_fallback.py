@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sqlite3
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.fallback import FallbackSpool
 from kwai_middleware._delivery.memory import ROW_OVERHEAD, MemorySpool
 from kwai_middleware._delivery.spool import Outcome
+from tests.support.processes import DEADLINE
 from tests.support.spooling import HERE, LARGE, Clock, asked, balanced, leased, names, record, records, settle
 
 ROOM = 20
@@ -30,6 +34,9 @@ class Moody(sqlite3.Connection):
     """A connection to a disk that fails after so many more statements that write; None while it is well."""
 
     left: int | None = None
+    is_moving: threading.Event | None = None
+    """Set by the first record that is written, which then waits for the other one."""
+    go_on = threading.Event()
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
@@ -37,6 +44,9 @@ class Moody(sqlite3.Connection):
 
     def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
+        if Moody.is_moving is not None and statement.startswith("INSERT INTO records"):
+            Moody.is_moving.set()
+            assert Moody.go_on.wait(DEADLINE)
         return super().executemany(statement, values)
 
     def _perhaps_fail(self, statement: str) -> None:
@@ -292,6 +302,49 @@ def test_closing_moves_what_is_in_memory_to_the_disk(bench: Bench) -> None:
     assert 0 == bench.spool.append(records(2))
 
 
+def test_closing_while_a_request_is_late_moves_what_is_in_memory_to_the_disk(bench: Bench) -> None:
+    """What the request carries too: nobody may be there to say what became of it, and twice is better than never."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records(0, 1, 2))
+    late = leased(spool, 2)
+    settle(spool, leased(spool), "returned")
+    Moody.left = None
+    assert 0 == spool.close(is_in_use=True)
+    settle(spool, late)
+    assert ["0", "1", "2"] == on_disk(bench)
+    assert (3, 3) == (spool.counters().appended, spool.counters().pending)
+    assert 0 == spool.close()
+
+
+def test_closing_leaves_a_disk_alone_at_which_a_thread_may_hang(bench: Bench) -> None:
+    """While the thread that appends is late, what is in memory stays there, and is lost."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    Moody.left = 0
+    spool.append(records(0, 1))
+    Moody.left = None
+    assert 2 == spool.close(is_in_use=True, is_appended_to=True)
+    assert 0 == spool.close()
+    assert ["disk"] == on_disk(bench)
+
+
+def test_closing_does_not_wait_for_a_thread_that_moves_records(bench: Bench) -> None:
+    """It may hang at the disk: what it has not moved yet is lost, and said to be."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records("memory"))
+    bench.recovers()
+    Moody.is_moving, Moody.go_on = threading.Event(), threading.Event()
+    moving = threading.Thread(target=leased, args=(spool,))
+    moving.start()
+    assert Moody.is_moving.wait(DEADLINE)
+    assert 1 == spool.close(is_in_use=True)
+    Moody.go_on.set()
+    moving.join(DEADLINE)
+    Moody.is_moving = None
+
+
 def test_closing_while_the_disk_fails_loses_what_is_in_memory(bench: Bench) -> None:
     """And says how much."""
     bench.spool.append(records("disk"))
@@ -300,6 +353,45 @@ def test_closing_while_the_disk_fails_loses_what_is_in_memory(bench: Bench) -> N
     assert 2 == bench.spool.close()
     assert (1, 2) == (bench.spool.counters().pending, bench.spool.counters().purged)
     assert balanced(bench.spool.counters())
+
+
+def test_closing_does_not_wait_for_another_process_beyond_its_time(bench: Bench) -> None:
+    """Another one keeps the file: what is in memory is lost, what is to be said stays unsaid, and the end comes."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    rows = leased(spool)
+    Moody.left = 0
+    spool.append(records("memory"))
+    settle(spool, rows)
+    Moody.left = None
+    with contextlib.closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        spool.end_by(began)
+        assert 1 == spool.close()
+        # One turn that is waited for takes two seconds.
+        assert 2.0 > time.monotonic() - began
+    assert ["disk"] == on_disk(bench)
+
+
+def test_a_look_does_not_wait_while_records_are_moved(bench: Bench) -> None:
+    """What an event loop asks for meanwhile is how it was before; afterwards nothing is in both."""
+    spool = bench.spool
+    Moody.left = 0
+    spool.append(records("memory"))
+    before = spool.counters()
+    bench.recovers()
+    Moody.is_moving, Moody.go_on = threading.Event(), threading.Event()
+    moving = threading.Thread(target=spool.append, args=(records("disk"),))
+    moving.start()
+    assert Moody.is_moving.wait(DEADLINE)
+    during = spool.counters()
+    Moody.go_on.set()
+    moving.join(DEADLINE)
+    assert not moving.is_alive()
+    Moody.is_moving = None
+    assert before == during
+    assert (2, 2) == (spool.counters().appended, spool.counters().pending)
 
 
 class FallbackMachine(RuleBasedStateMachine):

@@ -15,7 +15,7 @@ from kwai_middleware._delivery import ledger, live
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import is_masking
-from kwai_middleware._delivery.recorder import Recorder, release
+from kwai_middleware._delivery.recorder import Recorder, is_logged_by_vendor, release
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.spools import spool_for
@@ -46,6 +46,7 @@ class Engine:
         self.pid = os.getpid()
         self.exit_timeout = settings.exit_timeout
         self._is_serverless = _is_lambda() if settings.serverless is None else settings.serverless
+        self._is_configured = settings.api_key is not None
         self._most_waiting = settings.max_waiting_calls
         self._calls = Ledger()
         self._spool = spool_for(settings)
@@ -60,7 +61,7 @@ class Engine:
         self._recorder = Recorder(
             self._calls,
             self._spool,
-            is_configured=settings.api_key is not None,
+            is_configured=self._is_configured,
             capture=settings.capture,
             media=settings.media,
             mask=settings.mask,
@@ -100,6 +101,9 @@ class Engine:
         # When there is no thread to be had, the call waits for one, or for the end of the process.
         is_late = self._is_too_late_for_exit
         has_thread = self._recording.running or (not is_late and self._recording.ensure())
+        if self._is_configured and not (is_late or self._shipping.running or is_logged_by_vendor(call)):
+            # Not only with its record: an interpreter that shuts down gives no thread any more, from Python 3.12 on.
+            self._shipping.ensure()
         if not has_thread and (is_late or is_to_be_forked_by_uwsgi()):
             # These end without a word. What is on disk before is shipped by the workers, or by the next process.
             self._recording.borrow(lambda: _bare(self._recorder.drain, math.inf))
@@ -133,7 +137,10 @@ class Engine:
     def close(self, deadline: float) -> bool:
         """Flush, end the threads, and count what is lost. True when nothing is."""
         self.is_closed = True
+        self._spool.end_by(deadline)
         self._recorder.hurry()
+        # Not when the time is over: who is idle then would still take a moment to end.
+        self._recorder.finish()
         try:
             self._has_flushed = self.flush(deadline)
         finally:
@@ -208,8 +215,9 @@ class Engine:
         # What a thread still has in hand comes too late.
         self._lost += self._calls.account().in_memory
         # A thread that is late may hold the disk, or wait for it in vain: nobody else touches it then.
-        is_in_use = self._recording.running or self._shipping.running
-        undelivered = self._spool.close(is_in_use=is_in_use)
+        is_appended_to = self._recording.running
+        is_in_use = is_appended_to or self._shipping.running
+        undelivered = self._spool.close(is_in_use=is_in_use, is_appended_to=is_appended_to)
         waiting = "some" if is_in_use and self._spool.poll is not None else self._spool.counters().pending
         self._lost += unrecorded + undelivered
         self._shipper.weather.tell_of_the_end(undelivered, unrecorded, waiting, self.exit_timeout)

@@ -22,6 +22,7 @@ _logger: Final = logging.getLogger("kwai_middleware")
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _MOVED_AT_ONCE: Final = 100
+_MOMENT: Final = 0.005
 
 
 class FallbackSpool:
@@ -55,6 +56,7 @@ class FallbackSpool:
         self._try_at = 0.0
         self._moved_up_to: object = None
         self._rescued_up_to = 0
+        self._last_counters = SpoolCounters(place=disk.path)
         disk.rescue = self._rescued
         self._is_closed = False
 
@@ -97,6 +99,10 @@ class FallbackSpool:
         """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
         return bool(self._on_disk(self._disk.renew))
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process try what is on disk."""
+        self._on_disk(lambda: self._disk.make_way(seconds))
+
     def hasten(self) -> None:
         """Let no record rest any longer, and look whether the disk works again."""
         self._try_at = 0.0
@@ -120,10 +126,17 @@ class FallbackSpool:
         return self._is_settled_in_memory(in_memory)
 
     def counters(self) -> SpoolCounters:
-        """Return one view of both ledgers together."""
+        """Return one view of both ledgers together; the last one, when it cannot be had at once."""
         # Not while some are moved, and are in both.
-        with self._lock:
-            disk, memory = self._disk.counters(), self._memory.counters()
+        if self._lock.acquire(timeout=_MOMENT):
+            try:
+                self._last_counters = self._counters()
+            finally:
+                self._lock.release()
+        return self._last_counters
+
+    def _counters(self) -> SpoolCounters:
+        disk, memory = self._disk.counters(), self._memory.counters()
         ages = [age for age in (disk.oldest_pending, memory.oldest_pending) if age is not None]
         return SpoolCounters(
             appended=disk.appended + memory.appended,
@@ -140,18 +153,25 @@ class FallbackSpool:
             disk_error=self._reason if self._is_failing else None,
         )
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def end_by(self, until: float) -> None:
+        """Wait for a disk that others use until then, and for moments only after that."""
+        self._disk.end_by(until)
+
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go of the disk; what is still in memory is moved there, or lost."""
-        if is_in_use:
-            # The lock may be held by a thread that waits for the disk.
-            self._is_closed = True
-            return self._memory.close()
-        self._try_at = 0.0
-        self._moved_back()
-        with self._lock:
-            self._is_closed = True
-            lost = self._memory.close()
-        return lost + self._disk.close()
+        # The lock may be held by a thread that waits for the disk.
+        if self._lock.acquire(timeout=_MOMENT if is_in_use else -1):
+            try:
+                if not is_appended_to:
+                    # Whoever is late with a request may not be here any more to say what became of it.
+                    self._memory.recall()
+                    self._try_at = 0.0
+                    self._moved_back()
+            finally:
+                self._lock.release()
+        self._is_closed = True
+        lost = self._memory.close()
+        return lost if is_in_use else lost + self._disk.close()
 
     def _is_settled_in_memory(self, mark: int) -> bool:
         return self._memory.is_settled(max(mark, self._rescued_up_to))

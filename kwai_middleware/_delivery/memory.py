@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections import OrderedDict
@@ -121,6 +122,9 @@ class MemorySpool:
         """Say that nobody else is in a hurry: there is nobody else."""
         return False
 
+    def make_way(self, seconds: float) -> None:
+        """Do nothing: there is nobody else."""
+
     def hasten(self) -> None:
         """Let all records rest no longer."""
         with self._lock:
@@ -180,7 +184,19 @@ class MemorySpool:
                     self._forget(row.position)
                     self._appended -= 1
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def end_by(self, until: float) -> None:
+        """Do nothing: there is nobody to wait for."""
+
+    def recall(self) -> None:
+        """Take back what is on lease: whoever has it settles nothing with it any more."""
+        with self._lock:
+            # From the last to the first: each goes to the front.
+            for position in reversed([each for each in self._waiting if each not in self._resting]):
+                waiting = self._waiting[position]
+                waiting.row = dataclasses.replace(waiting.row)
+                self._put_back(position)
+
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Throw away what waits, and take nothing in any more."""
         with self._lock:
             self._is_closed = True

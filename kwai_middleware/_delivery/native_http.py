@@ -67,14 +67,15 @@ class NativeConnection:
         Raises:
             OSError: It cannot be had; a certificate that is not good is one of the reasons.
         """
+        until = time.monotonic() + self.timeout
         try:
-            sock = native.connect(self.host, self.port, self.timeout)
+            sock = native.connect(self.host, self.port, until)
         except UnicodeError:
             raise OSError(f"{self.host!r} is no name of a host") from None
         try:
             if self._tunnel_head is not None:
-                self._open_tunnel(sock, self._tunnel_head)
-            self.sock = sock if self._trust is None else self._secured(sock, self._trust)
+                self._open_tunnel(sock, self._tunnel_head, until)
+            self.sock = sock if self._trust is None else self._secured(sock, self._trust, until)
         except BaseException:
             sock.close()
             raise
@@ -114,15 +115,14 @@ class NativeConnection:
             self.sock.close()
             self.sock = None
 
-    def _open_tunnel(self, sock: socket.socket, head: bytes) -> None:
-        until = time.monotonic() + self.timeout
+    def _open_tunnel(self, sock: socket.socket, head: bytes, until: float) -> None:
         _send(sock, head, until)
         with _response(sock, "CONNECT", until) as response:
             if not 200 <= response.status < 300:
                 raise OSError(f"the proxy opens no tunnel: HTTP {response.status}")
 
-    def _secured(self, sock: socket.socket, trust: ssl.SSLContext) -> socket.socket | TLSSocket:
-        sock.settimeout(self.timeout)
+    def _secured(self, sock: socket.socket, trust: ssl.SSLContext, until: float) -> socket.socket | TLSSocket:
+        _wait_until(sock, until)
         if native.is_patched():
             return TLSSocket(sock, trust, self._server)
         return trust.wrap_socket(sock, server_hostname=self._server)

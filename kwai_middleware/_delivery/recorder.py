@@ -23,7 +23,7 @@ from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Media
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "is_logged_by_vendor", "release"]
 
 _LARGE: Final = 256 * 1024
 """Bytes from which a call is large: small ones are recorded in the middle of its recording."""
@@ -232,16 +232,16 @@ class Recorder:
     def _record(self, call: Call) -> Record | str:
         """Return the record to be kept, or what else became of the call."""
         if isinstance(call, CompletedCall):
-            completed, is_logged_by_vendor = call, call.route != "direct"
+            completed = call
             secrets: tuple[Secret, ...] = ()
         else:
-            completed, is_logged_by_vendor = call.build(), call.logged_by_vendor
+            completed = call.build()
             secrets = call.secrets
         completed = bounded(completed, self._capture)
         with _guard.never_raise:
             # The app's own structlog pipeline runs in here, and may fail.
             call_event.emit(completed, secrets)
-        if is_logged_by_vendor or completed.capture == "none":
+        if is_logged_by_vendor(call) or completed.capture == "none":
             return ledger.OBSERVED
         if not self._is_configured:
             _notices.warn_once(
@@ -264,6 +264,11 @@ class Recorder:
 
 def _size_of(call: Call) -> int:
     return len(call.messages or b"") if isinstance(call, CompletedCall) else call.size
+
+
+def is_logged_by_vendor(call: Call) -> bool:
+    """Say whether there is nothing to send of a call, since a gateway has seen it."""
+    return call.route != "direct" if isinstance(call, CompletedCall) else call.logged_by_vendor
 
 
 def release(call: Call) -> None:

@@ -33,6 +33,9 @@ _MOST_BYTES: Final = 4 * 1024 * 1024
 _GLANCE: Final = 0.1
 """Seconds after which to look again whether another process still ships, when somebody waits for it."""
 
+_MOST_IN_VAIN: Final = 3
+"""So many attempts in a row that reached nobody, and another process may try: its way may be another."""
+
 _HURRY: Final = 10.0
 """Seconds for which somebody is taken to wait who does not say for how long."""
 
@@ -71,17 +74,21 @@ class Shipper:
         self._bell = Doorbell()
         self._in_a_hurry = False
         self._waited_until = 0.0
+        self._has_begun = False
         self._finishing = False
         self._stopped = False
         self._unsettled: list[Outcome] = []
         self._attempts = 0
         self._refused_attempt = 0
+        self._in_vain = 0
+        self._pause = 0.0
         self.weather = Weather()
         self.rejections: deque[str] = deque(maxlen=_REJECTIONS_KEPT)
         """Ids of the records rejected last, each with the reason."""
 
     def wake(self) -> None:
-        """Say that there is a new record."""
+        """Say that there is a new record. Before the first one, `run` leaves the spool alone."""
+        self._has_begun = True
         self._bell.ring()
 
     def hurry(self, until: float | None = None) -> int:
@@ -118,7 +125,8 @@ class Shipper:
         """Ship until told to end."""
         try:
             while not self._stopped:
-                delay = self.step(self._request_timeout)
+                # Nobody looks into the file of a process that has nothing to say.
+                delay = self.step(self._request_timeout) if self._has_begun else None
                 if delay is None and self._finishing:
                     return
                 if delay != 0.0:
@@ -131,8 +139,9 @@ class Shipper:
         moment = self._attempts
         try:
             while (left := until - time.monotonic()) > _SHORTEST_TIMEOUT and not self.is_refused_since(moment):
-                # Connecting, sending and waiting for the answer are timed each for itself.
-                delay = self.step(min(self._request_timeout, left / 3))
+                # Connecting, sending and waiting for the answer are timed each for itself. Where this thread could not
+                # be had, there are none to help: what is begun goes on to its end, and that is one record.
+                delay = self.step(min(self._request_timeout, left / 3), most_alone=1)
                 if delay is None:
                     return
                 if delay:
@@ -140,8 +149,12 @@ class Shipper:
         finally:
             self._let_go()
 
-    def step(self, timeout: float) -> float | None:
+    def step(self, timeout: float, *, most_alone: int = MOST_ALONE) -> float | None:
         """Send what is due: one request, or a few at once.
+
+        Args:
+            timeout: Seconds for each step of a request.
+            most_alone: Records to be sent in a request each.
 
         Returns:
             Seconds until there may be something to do; 0 when at once, None when nothing is pending.
@@ -155,7 +168,7 @@ class Shipper:
         delay = self._backoff.remaining(time.monotonic())
         if delay:
             return self._wait(delay) if backlog else None
-        return self._send_some(backlog, timeout)
+        return self._send_some(backlog, timeout, most_alone)
 
     def _wait(self, delay: float) -> float:
         """Return when to look again, while there is something to send but not yet."""
@@ -165,7 +178,7 @@ class Shipper:
             return 0.0
         return _sooner(delay, self._spool.poll)
 
-    def _send_some(self, backlog: int, timeout: float) -> float | None:
+    def _send_some(self, backlog: int, timeout: float, most_alone: int) -> float | None:
         bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
         # After a failure one record goes ahead and finds out whether the vendor is back.
         if backlog <= _FEW or self._backoff.is_probing:
@@ -173,7 +186,7 @@ class Shipper:
         elif self._bulk and backlog > _MANY and not bulk_wait:
             rows, bulk = MOST_TOGETHER, True
         elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for() or not self._bulk:
-            rows, bulk = MOST_ALONE, False
+            rows, bulk = most_alone, False
         else:
             return self._wait(bulk_wait)
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
@@ -184,6 +197,7 @@ class Shipper:
                 return None if self._finishing else _sooner(handout.wait or 0.0, glance)
             return handout.wait
         self._attempts += 1
+        self._pause = handout.pause
         if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
             self._send_together(handout.rows, timeout)
         elif len(handout.rows) == 1:
@@ -233,14 +247,20 @@ class Shipper:
             self.weather.observe(verdict)
         now = time.monotonic()
         fates = {verdict.fate for verdict in verdicts}
+        # What the vendor answers it would answer to any process.
+        self._in_vain = 0 if any(verdict.is_connected for verdict in verdicts) else self._in_vain + 1
         if Fate.REFUSED in fates:
             self._refused_attempt = self._attempts
             self._backoff.refused(now)
         elif Fate.BUSY in fates or Fate.FAILED in fates:
-            self._backoff.failed(now, max(verdict.after or 0.0 for verdict in verdicts))
+            # Of several processes that take turns in vain none is quicker than the one before it.
+            after = self._pause if self._in_vain else 0.0
+            self._backoff.failed(now, max(after, *(verdict.after or 0.0 for verdict in verdicts)))
         elif fates:
             self._backoff.succeeded()
         self._tell_spool()
+        if (self._in_vain >= _MOST_IN_VAIN or (self._in_vain and self._pause)) and not self._is_waited_for():
+            self._spool.make_way(self._backoff.remaining(time.monotonic()))
         self._progressed()
 
     def _tell_spool(self) -> None:

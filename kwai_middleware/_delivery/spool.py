@@ -94,11 +94,14 @@ class Handout:
         wait: When there are none: seconds after which it is worth asking again; None when nothing
             waits.
         is_elsewhere: Another process ships them.
+        pause: When another process has made way, and this one takes its turn: seconds that were to
+            pass between the two; else 0.
     """
 
     rows: tuple[Row, ...] = ()
     wait: float | None = None
     is_elsewhere: bool = False
+    pause: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,10 @@ class Spool(Protocol):
         """Keep what is on lease while nothing is sent; whether another process is in a hurry."""
         ...
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process try, since this one reaches nobody; after so many seconds, and this one later."""
+        ...
+
     def hasten(self) -> None:
         """Let no record rest any longer."""
         ...
@@ -191,14 +198,19 @@ class Spool(Protocol):
         ...
 
     def counters(self) -> SpoolCounters:
-        """Return one consistent view of the ledger."""
+        """Return one consistent view of the ledger; an older one rather than wait for it: an event loop may ask."""
         ...
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until the monotonic clock shows this, then for moments only: the end is near."""
+        ...
+
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go; returns how many pending records are lost by it. A closed spool takes nothing in.
 
         Args:
             is_in_use: A thread is still at it: it is to be closed once more when that has ended.
+            is_appended_to: That thread may be one that appends.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.destination import Destination
@@ -61,6 +61,22 @@ class Attachment:
             for database in self._databases():
                 database.distrust()
             raise
+
+    def glance(self, question: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Look into the file at once. One that is gone or damaged is left for others to find out.
+
+        Raises:
+            SpoolUnavailable: It cannot be looked into at once.
+        """
+        found = files.identity(self.path)
+        if found is None or (self.is_open and found != self._file):
+            raise SpoolGone(f"{self.path} is not there")
+        return self.reading.glance(question, values)
+
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until then, and for moments only after that."""
+        for database in self._databases():
+            database.end_by(until)
 
     def close(self) -> None:
         """Close the connections for good."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from kwai_middleware._delivery.disk import owners
 
-__all__ = ["QUESTION", "Claim", "extend", "free", "space_bulk", "take"]
+__all__ = ["QUESTION", "Claim", "extend", "free", "hasten", "space_bulk", "take"]
 
 QUESTION: Final = (
     "SELECT shipper, epoch, shipper_since, shipper_until, bulk_at, hurries, pending FROM destinations"
@@ -24,8 +24,8 @@ class Claim:
     Attributes:
         owner: Of the claim; None when nobody ships.
         epoch: Counts the owners so far.
-        since: Monotonic seconds of the last renewal.
-        until: Monotonic seconds; the owner renews it.
+        since: Monotonic seconds of the last renewal; or when the last owner made way.
+        until: Monotonic seconds; the owner renews it. Without an owner: when the next one may take it.
         bulk_at: Monotonic seconds before which no bulk request may be sent.
         hurries: Counts those who asked for haste.
         pending: Records that wait.
@@ -45,6 +45,11 @@ class Claim:
             return False
         # A claim that begins in the future was made before the machine was started anew.
         return self.since <= now < self.until and not owners.is_dead(self.owner)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between the last owner, who has made way, and the next one; 0 when it has not."""
+        return self.until - self.since if self.owner is None else 0.0
 
 
 def take(connection: sqlite3.Connection, destination: int, claim: Claim, owner: str, now: float, until: float) -> int:
@@ -74,10 +79,22 @@ def space_bulk(connection: sqlite3.Connection, destination: int, until: float) -
     connection.execute("UPDATE destinations SET bulk_at = ? WHERE id = ?", (until, destination))
 
 
-def free(connection: sqlite3.Connection, destination: int, owner: str) -> None:
-    """Let others ship, unless `owner` has something on lease: it may be under way."""
-    connection.execute(
-        "UPDATE destinations SET shipper = NULL WHERE id = ? AND shipper = ?"
+def free(connection: sqlite3.Connection, destination: int, owner: str, now: float, until: float) -> bool:
+    """Let others ship, from a moment on, unless `owner` has something on lease: it may be under way.
+
+    Returns:
+        Whether `owner` did ship, and does no more.
+    """
+    changed = connection.execute(
+        "UPDATE destinations SET shipper = NULL, shipper_since = ?, shipper_until = ? WHERE id = ? AND shipper = ?"
         " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.destination = destinations.id)",
-        (destination, owner),
+        (now, until, destination, owner),
+    )
+    return changed.rowcount > 0
+
+
+def hasten(connection: sqlite3.Connection, destination: int) -> None:
+    """Let whoever comes first ship at once, if nobody does."""
+    connection.execute(
+        "UPDATE destinations SET shipper_until = shipper_since WHERE id = ? AND shipper IS NULL", (destination,)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import time
@@ -27,6 +28,12 @@ _T = TypeVar("_T")
 
 _PATIENCE: Final = 2.0
 """Seconds to wait for a turn. Commits take milliseconds: who has none by then will not get one soon."""
+
+_LAST_PATIENCE: Final = 0.1
+"""The same at the end, when the time is over: what others do for milliseconds is no reason to lose a record."""
+
+_MOMENT: Final = 0.005
+"""Seconds that an event loop may stand still, as it does now and then anyway."""
 
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
@@ -66,6 +73,7 @@ class Database:
         self._connection_type = connection_type
         self._is_closed = self._is_distrusted = False
         self._crowded_until = self._away_until = 0.0
+        self._latest = math.inf
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -100,11 +108,33 @@ class Database:
         with self._turn(lambda connection: connection.execute(question, values).fetchall()) as (_, _, rows):
             return rows
 
+    def glance(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Do as `read` does, for whoever must not be held up: waits for no process, and for threads a moment at most.
+
+        Raises:
+            SpoolUnavailable: Nobody can tell at once.
+        """
+        seat = self._seat()
+        if not seat.lock.acquire(timeout=_MOMENT):
+            raise SpoolBusy(f"another thread is at {self.path}")
+        try:
+            with self._bad_connections_closed(seat):
+                begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), -math.inf)
+        finally:
+            seat.lock.release()
+        if begun is None:
+            raise SpoolGone(f"{self.path} is about to be opened anew")
+        return begun[1]
+
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
         with contextlib.suppress(SpoolUnavailable), self._turn(lambda _: None) as (_, connection, _):
             # To its end: `execute` takes only the first step of one that goes page by page.
             connection.executescript(statement)
+
+    def end_by(self, until: float) -> None:
+        """Wait for a turn until the monotonic clock shows this; later on, only for a moment each time."""
+        self._latest = until
 
     def close(self) -> None:
         """Close it for good."""
@@ -140,7 +170,7 @@ class Database:
     @contextlib.contextmanager
     def _turn(self, begin: Callable[[sqlite3.Connection], _T]) -> Generator[tuple[Seat, sqlite3.Connection, _T]]:
         """Begin something as soon as no other process prevents it, and go on with it alone."""
-        until = time.monotonic() + _PATIENCE
+        until = self._patient_until()
         while True:
             give_way()
             seat = self._seat()
@@ -151,6 +181,10 @@ class Database:
                     return
             # Not under the lock: a fork waits for it.
             native.sleep(_GLANCE)
+
+    def _patient_until(self) -> float:
+        now = time.monotonic()
+        return max(min(now + _PATIENCE, self._latest), now + _LAST_PATIENCE)
 
     def _begun(
         self, seat: Seat, begin: Callable[[sqlite3.Connection], _T], until: float
@@ -219,7 +253,7 @@ class Database:
             try:
                 with errors_translated():
                     connection = self._connected()
-                    seat.keep(connection)
+                    seat.keep(connection, self.path, self.seen)
                     self._set_up(connection)
             except BaseException as error:
                 seat.close()

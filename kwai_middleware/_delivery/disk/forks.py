@@ -12,6 +12,7 @@ import time
 from typing import Any, Final
 
 from kwai_middleware import _native as native
+from kwai_middleware._delivery.disk import files
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
 
 __all__ = ["Seat", "give_way", "let_go_of_inherited"]
@@ -31,25 +32,41 @@ class Seat:
         connection: None as long as it is not open.
     """
 
-    __slots__ = ("connection", "lock", "pid")
+    __slots__ = ("_file", "_path", "connection", "lock", "pid")
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = native.lock()
         self.connection: sqlite3.Connection | None = None
+        self._path = ""
+        self._file: files.Identity | None = None
 
     def take(self) -> None:
         """Have forks take it into account from now on."""
         if _seats.setdefault(id(self), self) is self and next(_hooks) == 0:
             os.register_at_fork(before=_hold_all, after_in_parent=_release, after_in_child=_release_in_child)
 
-    def keep(self, connection: sqlite3.Connection) -> None:
-        """Use this connection from now on, and let only `close` close it.
+    def keep(self, connection: sqlite3.Connection, path: str, file: files.Identity | None) -> None:
+        """Use this connection, to this file at this path, from now on, and let only `close` close it.
 
         A child that ends would close it as well, and maybe in the middle of what the parent does.
         """
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         self.connection = connection
+        self._path, self._file = path, file
+
+    def can_be_closed(self) -> bool:
+        """Whether what is open can be opened again: no transaction is, and not a file that is gone from its path.
+
+        What is in such a file has yet to be saved. A child may close it: SQLite sees that it is gone, and leaves
+        alone what is beside it.
+        """
+        if self.connection is None or self.connection.in_transaction:
+            return False
+        try:
+            return files.identity(self._path) == self._file
+        except SpoolUnavailable:
+            return False
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -119,7 +136,7 @@ def _hold_all() -> None:
     for seat in list(_seats.copy().values()):
         if seat.pid == pid and seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
             held.append(seat.lock)
-            if seat.connection is not None and not seat.connection.in_transaction:
+            if seat.can_be_closed():
                 # The next use opens it again. A child that inherits nothing has nothing to let go of.
                 seat.close()
     del _forking[ident]

@@ -6,13 +6,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import existing, files, owners
+from kwai_middleware._delivery.disk import counting, existing, files, owners
 from kwai_middleware._delivery.spool import SpoolCounters
 
 __all__ = ["Amount", "Choice", "DestinationState", "Inspection", "Rejected", "Shipping"]
+
+_STATES: Final = (
+    "SELECT base_url, digest, (SELECT count(*) FROM records WHERE destination = id AND is_rejected = 1),"  # noqa: S608 - ours
+    f" shipper, shipper_since, shipper_until, {counting.COLUMNS} FROM destinations ORDER BY base_url, digest"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +147,7 @@ class Inspection:
 
     def states(self) -> list[DestinationState]:
         """Return each destination's state, all of one moment."""
-        found = self.database.read(
-            "SELECT base_url, digest, appended, delivered, pending, rejected, evicted, purged, pending_bytes,"
-            " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1),"
-            " (SELECT count(*) FROM records WHERE destination = id AND is_rejected = 1),"
-            " last_success, last_error, shipper, shipper_since, shipper_until FROM destinations"
-            " ORDER BY base_url, digest"
-        )
-        return [self._state(row) for row in found]
+        return [self._state(row) for row in self.database.read(_STATES)]
 
     def state_of(self, destination: Destination) -> DestinationState | None:
         """Return the state of one destination; None when it is not in the file."""
@@ -211,23 +209,10 @@ class Inspection:
         return since <= self._ticks() < until and not owners.is_dead(owner)
 
     def _state(self, row: Sequence[Any]) -> DestinationState:
-        base_url, digest, appended, delivered, pending, rejected, evicted, purged, pending_bytes, oldest, *rest = row
-        kept, last_success, last_error, shipper, since, until = rest
+        base_url, digest, kept, shipper, since, until, *counted = row
         return DestinationState(
             destination=Destination(base_url, digest),
-            counters=SpoolCounters(
-                appended=appended,
-                delivered=delivered,
-                pending=pending,
-                rejected=rejected,
-                evicted=evicted,
-                purged=purged,
-                pending_bytes=pending_bytes,
-                oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
-                last_success=last_success,
-                last_error=last_error,
-                place=self.path,
-            ),
+            counters=counting.counters_of(counted, self._clock(), self.path),
             rejected_kept=kept,
             shipping=None if shipper is None else self._shipping(shipper, since, until),
         )

@@ -20,6 +20,8 @@ __all__ = ["IDLE_POLL", "Shipping"]
 IDLE_POLL: Final = 1.0
 _BUSY_POLL: Final = 0.15
 """Seconds after which whoever ships looks for what others have appended: a first record is to be seen at once."""
+_HEAD_START: Final = 2 * IDLE_POLL
+"""Seconds for which whoever has made way leaves it to the others: each of them has looked by then."""
 
 
 class Shipping:
@@ -47,6 +49,7 @@ class Shipping:
         self._ticks = ticks
         self._upkeep = upkeep
         self._hurries: int | None = None
+        self._stands_back_until = 0.0
         self._unsettled: list[Outcome] = []
         self._last_error: str | None = None
 
@@ -113,12 +116,23 @@ class Shipping:
         before, self._hurries = self._hurries, claim.hurries
         return before is not None and before != claim.hurries
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process ship after so many seconds; this one only if none does."""
+        now = self._ticks()
+        with self._attached.shipping.transaction() as connection:
+            number = tables.destination_id(connection, self._attached.destination)
+            if claims.free(connection, number, self._attached.owner, now, now + seconds):
+                self._stands_back_until = now + seconds + _HEAD_START
+
     def hasten(self) -> None:
         """Let no record rest any longer, whichever process ships."""
         if self._claim() is None:
             return
+        self._stands_back_until = 0.0
         with self._attached.shipping.transaction() as connection:
-            tables.hasten(connection, tables.destination_id(connection, self._attached.destination))
+            number = tables.destination_id(connection, self._attached.destination)
+            claims.hasten(connection, number)
+            tables.hasten(connection, number)
             self._hurries = self._claim_in(connection).hurries
 
     def let_go(self) -> None:
@@ -129,7 +143,8 @@ class Shipping:
             if claim is not None and claim.owner == self._attached.owner:
                 with self._attached.shipping.transaction() as connection:
                     number = tables.destination_id(connection, self._attached.destination)
-                    claims.free(connection, number, self._attached.owner)
+                    now = self._ticks()
+                    claims.free(connection, number, self._attached.owner, now, now)
 
     def _lease_in(self, connection: sqlite3.Connection, rows: int, size: int, *, bulk: bool) -> Handout:
         owner = self._attached.owner
@@ -139,8 +154,10 @@ class Shipping:
         now = self._ticks()
         if claim.is_of_another(owner, now):
             return Handout(wait=IDLE_POLL, is_elsewhere=True)
+        if (wait := self._pause_of(claim, now)) > 0:
+            return Handout(wait=min(wait, IDLE_POLL))
         if not claim.pending:
-            claims.free(connection, number, owner)
+            claims.free(connection, number, owner, now, now)
             return Handout()
         self._hurries = claim.hurries
         until = now + self._bounds.lease_time
@@ -154,7 +171,14 @@ class Shipping:
             return Handout(wait=_BUSY_POLL if due is None else min(max(0.0, due - now), _BUSY_POLL))
         if bulk and len(chosen) > 1 and chosen[0].together > 1:
             claims.space_bulk(connection, number, now + self._bounds.bulk_spacing)
-        return Handout(tuple(chosen))
+        return Handout(tuple(chosen), pause=claim.pause)
+
+    def _pause_of(self, claim: Claim, now: float) -> float:
+        """Seconds for which this process is not to ship, after one has made way; the longer ones if it was itself."""
+        if claim.owner is not None or not claim.since <= now < claim.until + _HEAD_START:
+            # One that begins in the future was made before the machine was started anew.
+            return 0.0
+        return max(claim.until, self._stands_back_until) - now
 
     def _claim(self) -> Claim | None:
         found = self._attached.shipping.read(claims.QUESTION, self._attached.key)

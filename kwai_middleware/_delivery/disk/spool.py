@@ -12,7 +12,7 @@ from typing import Final, cast
 from kwai_middleware import _native as native
 from kwai_middleware import _notices
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import files, schema, tables, upkeep
+from kwai_middleware._delivery.disk import counting, schema, tables, upkeep
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import Bounds
 from kwai_middleware._delivery.disk.errors import SpoolUnavailable
@@ -27,11 +27,7 @@ _OWN_PENDING: Final = (
     "SELECT 1 FROM records WHERE destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
     " AND is_rejected = 0 AND writer = ? AND position <= ? LIMIT 1"
 )
-_COUNTERS: Final = (
-    "SELECT appended, delivered, pending, rejected, evicted, purged, pending_bytes, last_success, last_error,"
-    " (SELECT appended_at FROM records WHERE destination = id AND is_rejected = 0 ORDER BY position LIMIT 1)"
-    " FROM destinations WHERE base_url = ? AND digest = ?"
-)
+_COUNTERS: Final = f"SELECT {counting.COLUMNS} FROM destinations WHERE base_url = ? AND digest = ?"  # noqa: S608 - ours
 
 
 class DiskSpool:
@@ -113,6 +109,10 @@ class DiskSpool:
         """Keep the claim while nothing is sent; whether another process is in a hurry."""
         return self._attached.attempt(self._shipping.renew)
 
+    def make_way(self, seconds: float) -> None:
+        """Let another process ship after so many seconds, and this one again a little later."""
+        self._attached.attempt(lambda: self._shipping.make_way(seconds))
+
     def hasten(self) -> None:
         """Let no record rest any longer, whichever process ships."""
         self._attached.attempt(self._shipping.hasten)
@@ -140,14 +140,16 @@ class DiskSpool:
         return self._attached.attempt(settled)
 
     def counters(self) -> SpoolCounters:
-        """Return one consistent view of the ledger; the last one, when the file cannot be read."""
-        if not self._attached.is_open and files.identity(self.path) is None:
-            return self._last_counters
+        """Return one consistent view of the ledger; the last one, when the file cannot be read at once."""
         with contextlib.suppress(SpoolUnavailable):
-            self._last_counters = self._attached.attempt(self._counters)
+            self._last_counters = self._counters()
         return self._last_counters
 
-    def close(self, *, is_in_use: bool = False) -> int:
+    def end_by(self, until: float) -> None:
+        """Wait for other processes until then, and for moments only after that."""
+        self._attached.end_by(until)
+
+    def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:
         """Let go of the file. Nothing is lost: what waits is shipped by another process, or the next one."""
         if not is_in_use:
             if self._attached.is_open:
@@ -196,23 +198,10 @@ class DiskSpool:
             )
 
     def _counters(self) -> SpoolCounters:
-        found = self._attached.reading.read(_COUNTERS, self._attached.key)
+        found = self._attached.glance(_COUNTERS, self._attached.key)
         if not found:
             return SpoolCounters(place=self.path)
-        appended, delivered, pending, rejected, evicted, purged, pending_bytes, success, error, oldest = found[0]
-        return SpoolCounters(
-            appended=appended,
-            delivered=delivered,
-            pending=pending,
-            rejected=rejected,
-            evicted=evicted,
-            purged=purged,
-            pending_bytes=pending_bytes,
-            oldest_pending=None if oldest is None else max(0.0, self._clock() - oldest),
-            last_success=success,
-            last_error=error,
-            place=self.path,
-        )
+        return counting.counters_of(found[0], self._clock(), self.path)
 
 
 def _fitting(records: Sequence[Record], room: int) -> Sequence[Record]:
