@@ -41,12 +41,14 @@ class ClientChecks:
         flavours: The libraries it stands on, and the ways.
         routes: Where it can go to.
         pays: The routes on which the vendor says that the customer's key pays.
+        slow: A model that repeats what was said to it, after a while if it can.
     """
 
     kind: ClassVar[type[Client]]
     flavours: ClassVar[list[Any]]
     routes: ClassVar[tuple[str, ...]] = ("gateway", "relay", "openrouter")
     pays: ClassVar[tuple[str, ...]] = ("gateway", "relay", "openrouter")
+    slow: ClassVar[str] = "sandbox/slow-0.1"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each check in every flavour, and on every route."""
@@ -112,7 +114,7 @@ class ClientChecks:
 
         def asked(customer: str) -> Any:
             how = client.stream if CUSTOMERS.index(customer) % 2 else client.ask
-            return how("sandbox/slow-0.1", f"{customer} asks")
+            return how(self.slow, f"{customer} asks")
 
         together(flavour, asked)
         arrived = {re.findall(r"customer-\d+ asks", str(call["body"]))[-1]: call for call in vendors.calls(wait=16)}

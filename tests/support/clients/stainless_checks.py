@@ -47,7 +47,7 @@ class StainlessChecks(ClientChecks):
                 streaming = asked.with_streaming_response.create(**REQUEST, stream=True)
                 lines = flavour.run(_lines_async(streaming)) if flavour.asynchronous else _lines(streaming)
             names = sorted(name.lower() for name in raw.headers)
-            seen.append([type(raw), raw.status_code, names, type(raw.parse()), raw.retries_taken, *lines])
+            seen.append([type(raw), raw.status_code, names, type(flavour.run(raw.parse())), raw.retries_taken, *lines])
         assert seen[0] == seen[1]
         assert len(seen[1]) > 8
 
