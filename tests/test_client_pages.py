@@ -44,8 +44,8 @@ def test_the_form_of_a_page(page: Path) -> None:
     assert f"# {page.stem}" == heading
     assert ("", "") == (empty, below)
     first, *_ = blocks(page.stem)
-    whole = "".join(first.split())
-    assert "none of our doors" in line or any("".join(code.split()) in whole for code in codes(line))
+    whole = "".join(first.split()).replace('"client":', "client=")
+    assert any("".join(code.split()) in whole for code in codes(line))
     assert ["What stays as it was", "What to know"] == re.findall(r"^## (.*)$", text, re.MULTILINE)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import Any
 
 import litellm
@@ -46,8 +48,14 @@ class OpenRouterRoute(Client):
     def stream(self, model: str = MODEL, text: str = WORDS, **more: Any) -> Any:
         return then(
             self.completion(model=self.prefix + model, messages=messages(text), stream=True, **self.options, **more),
-            lambda stream: joined(stream, delta_of),
+            lambda stream: joined(stream, delta_of, asynchronous=self.flavour.asynchronous),
         )
+
+    def settle(self) -> None:
+        # Its streams stay open after the last piece until they are collected; asynchronous ones are the loop's to end.
+        for _ in range(3):
+            gc.collect()
+            self.flavour.run(asyncio.sleep(0) if self.flavour.asynchronous else None)
 
     def close(self) -> None:
         """Its own clients are shared by all calls of a process, and stay."""

@@ -21,9 +21,15 @@ def then(value: Any, use: Callable[[Any], Any]) -> Any:
     return awaited()
 
 
-def joined(stream: Any, text_of: Callable[[Any], str | None]) -> Any:
-    """The text of all pieces of a stream, or an awaitable of it; a stream that can be closed is closed."""
-    if not hasattr(stream, "__aiter__"):
+def joined(stream: Any, text_of: Callable[[Any], str | None], *, asynchronous: bool | None = None) -> Any:
+    """The text of all pieces of a stream, or an awaitable of it; a stream that can be closed is closed.
+
+    Args:
+        stream: It.
+        text_of: The text of a piece.
+        asynchronous: For a stream that can be read in both ways.
+    """
+    if not (hasattr(stream, "__aiter__") if asynchronous is None else asynchronous):
         return _joined(stream, text_of)
     return _joined_async(stream, text_of)
 

@@ -11,7 +11,7 @@ __all__ = ["outcome", "shown"]
 _OWN = re.compile(
     r"0x[0-9a-f]{6,}|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|\b(?:gen|chatcmpl|msg|req|user)[-_]\w+|:\d{4,5}\b"
 )
-"""Addresses, ids, ports and times."""
+"""Addresses, ids, ports, times and durations."""
 _DEPTH = 6
 
 
