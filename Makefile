@@ -9,17 +9,20 @@ KEEP ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup test check format demo clean
+.PHONY: help setup test test-all check format demo clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(READY) ## the whole job on this machine, shown in a table (KEEP=1: leave the servers running)
 	@exec $(RUN) examples/demo.py $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: $(READY) ## every test, with branch coverage of the package
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal --cov
+
+test-all: test ## every test, and those of the clients that need an environment of their own
+	$(RUN) -m nox --session apart
 
 check: $(READY) ## lint, format, types, architecture
 	$(RUN) -m ruff check .
@@ -35,7 +38,7 @@ format: $(READY) ## rewrite the code as `make check` wants it
 setup: $(READY) ## only the environment
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .coverage .coverage.* .hypothesis .nox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Hashes are asked for all that is downloaded; the package itself is built by the pinned hatchling, with nothing else downloaded.

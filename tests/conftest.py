@@ -21,6 +21,8 @@ from tests.support.flavours import flavour
 
 __all__ = ["flavour"]
 
+# These need packages that cannot be installed beside the rest: noxfile.py runs them, by name.
+collect_ignore = ["apart"]
 
 # A slow machine is no failed test: nothing here is measured by the clock.
 settings.register_profile("kwai", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,12 +23,10 @@ from kwai_middleware.errors import CannotAttribute, MissingCredential
 from kwai_middleware.sandbox import Sandbox
 from tests.support.callers import caller
 from tests.support.examples import sandbox_process
-from tests.support.flavours import FLAVOURS, Flavour
+from tests.support.flavours import FLAVOURS, HTTPX, HTTPX2, Flavour
 from tests.support.processes import PROJECT
 
 MESSAGES: Any = [{"role": "user", "content": "one"}]
-HTTPX2 = [flavour for flavour in FLAVOURS if str(flavour.id).startswith("httpx2")]
-HTTPX = [flavour for flavour in FLAVOURS if not str(flavour.id).startswith("httpx2")]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,131 +12,27 @@ from typing import Any
 import httpx
 import httpx2
 import openai
-import openrouter
 import openrouter.errors
 import pytest
 
-from kwai_middleware import CompletedCall, Credential, Secret, bind_caller, carry_caller
+from kwai_middleware import Credential, Secret, bind_caller, carry_caller
 from kwai_middleware.sandbox import Sandbox
 from tests.support.callers import caller, key_of
-from tests.support.examples import HOUSE_KEY, sandbox_process
-from tests.support.flavours import ASYNC_FLAVOURS, FLAVOURS, SYNC_FLAVOURS, Flavour
+from tests.support.clients.client import HOUSE_KEY, WORDS, Calls
+from tests.support.clients.openai_client import OpenAI, messages
+from tests.support.clients.openrouter_client import OpenRouter
+from tests.support.clients.raw_client import Raw
+from tests.support.examples import sandbox_process
+from tests.support.flavours import FLAVOURS, SYNC_FLAVOURS, Flavour
 from tests.support.proxy import forward_proxy
 
-MESSAGES: Any = [{"role": "user", "content": "one two three"}]
+MESSAGES = messages(WORDS)
 
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Sandbox]:
     with sandbox_process() as sandbox:
         yield sandbox
-
-
-class Calls:
-    """Takes finished calls as a delivery does, and builds their records."""
-
-    def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def deliver(self, call: Any) -> bool:
-        self._waiting.put(call)
-        return True
-
-    def next(self) -> CompletedCall:
-        """The next record; waits for it."""
-        call = self._waiting.get(timeout=30)
-        call.release()
-        record: CompletedCall = call.build()
-        return record
-
-    def none_left(self) -> bool:
-        return self._waiting.empty()
-
-
-class OpenAI:
-    """openai 3, on either library."""
-
-    name = "openai"
-
-    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
-        make = openai.AsyncOpenAI if flavour.asynchronous else openai.OpenAI
-        self.flavour = flavour
-        self.client: Any = make(base_url=base_url, api_key=HOUSE_KEY, http_client=http_client, max_retries=2)
-
-    def ask(self, model: str, **more: Any) -> str:
-        completion = self.flavour.run(self.client.chat.completions.create(model=model, messages=MESSAGES, **more))
-        return str(completion.choices[0].message.content)
-
-    def stream(self, model: str) -> str:
-        return self.flavour.run(self._stream_async(model)) if self.flavour.asynchronous else self._stream_sync(model)
-
-    def _stream_sync(self, model: str) -> str:
-        with self.client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
-            return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
-
-    async def _stream_async(self, model: str) -> str:
-        words = []
-        async with await self.client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
-            async for chunk in stream:
-                if chunk.choices:
-                    words.append(chunk.choices[0].delta.content or "")
-        return "".join(words)
-
-
-class OpenRouter:
-    """OpenRouter's own SDK, which has no way of its own to add a member to a body."""
-
-    name = "openrouter"
-
-    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
-        side = {"async_client" if flavour.asynchronous else "client": http_client}
-        self.flavour = flavour
-        self.client: Any = openrouter.OpenRouter(server_url=base_url.rstrip("/"), api_key=HOUSE_KEY, **side)
-
-    def ask(self, model: str, **more: Any) -> str:
-        send = self.client.chat.send_async if self.flavour.asynchronous else self.client.chat.send
-        completion = self.flavour.run(send(model=model, messages=MESSAGES, **more))
-        return str(completion.choices[0].message.content)
-
-    def stream(self, model: str) -> str:
-        return self.flavour.run(self._stream_async(model)) if self.flavour.asynchronous else self._stream_sync(model)
-
-    def _stream_sync(self, model: str) -> str:
-        with self.client.chat.send(model=model, messages=MESSAGES, stream=True) as stream:
-            return "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
-
-    async def _stream_async(self, model: str) -> str:
-        words = []
-        async with await self.client.chat.send_async(model=model, messages=MESSAGES, stream=True) as stream:
-            async for event in stream:
-                if event.choices:
-                    words.append(event.choices[0].delta.content or "")
-        return "".join(words)
-
-
-class Raw:
-    """No SDK at all."""
-
-    name = "raw"
-
-    def __init__(self, flavour: Flavour, http_client: Any, base_url: str) -> None:
-        self.flavour = flavour
-        self.client = http_client
-        self.url = base_url.rstrip("/") + "/chat/completions"
-        self.headers = {"authorization": f"Bearer {HOUSE_KEY}"}
-
-    def ask(self, model: str, **more: Any) -> str:
-        body = {"model": model, "messages": MESSAGES, **more}
-        response = self.flavour.post(self.client, self.url, json=body, headers=self.headers)
-        response.raise_for_status()
-        return str(response.json()["choices"][0]["message"]["content"])
-
-    def stream(self, model: str) -> str:
-        body = {"model": model, "messages": MESSAGES, "stream": True}
-        response = self.flavour.open(self.client, self.url, json=body, headers=self.headers)
-        content = self.flavour.read(response).decode()
-        self.flavour.close(response)
-        return " ".join(word for word in ("one", "two", "three") if word in content)
 
 
 @pytest.fixture
@@ -173,7 +68,7 @@ def _maker(kind: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> Itera
     def make(base_url: str, **options: Any) -> Any:
         settings = vendors.settings(**options.pop("settings", {}))
         clients.append(flavour.client(settings=settings, deliver=calls.deliver, **options))
-        return kind(flavour, clients[-1], base_url)
+        return kind(flavour, clients[-1], base_url, retries=2 if kind is OpenAI else 0)
 
     yield make
     for client in clients:
@@ -193,7 +88,7 @@ def test_a_call_of_every_sdk(
     """The caller pays and is named, the SDK gets its answer, and the record has all of it, complete."""
     client = sdk(_base(vendors, route))
     with bind_caller(caller("acme")):
-        answer = client.stream("openai/gpt-4o") if streamed else client.ask("openai/gpt-4o")
+        answer = flavour.run(client.stream() if streamed else client.ask())
     assert "one two three" == answer
     [call] = vendors.calls(wait=1)
     assert Secret(key_of("acme")).fingerprint == call["paid_by"]["fingerprint"]
@@ -222,10 +117,12 @@ def test_a_call_of_every_sdk(
 
 
 @pytest.mark.parametrize("model", ["sandbox/late-end", "sandbox/long-200", "sandbox/gzip", "sandbox/zstd"])
-def test_a_stream_that_the_sdk_reads_to_its_end(openai_sdk: Any, calls: Calls, vendors: Sandbox, model: str) -> None:
+def test_a_stream_that_the_sdk_reads_to_its_end(
+    openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox, model: str
+) -> None:
     """The SDK leaves after the last event, by closing; that is complete, and the time ends at the event."""
     with bind_caller(caller()):
-        answer = openai_sdk(vendors.openrouter_url).stream(model)
+        answer = flavour.run(openai_sdk(vendors.openrouter_url).stream(model))
     record = calls.next()
     assert "complete" == record.outcome
     assert answer == record.completions[0]["content"]
@@ -365,27 +262,27 @@ def test_an_sdk_behind_a_proxy(
         else:
             client = sdk(vendors.gateway_url, mounts={"all://": flavour.real_transport_class(proxy=proxy.url)})
         with bind_caller(caller()):
-            assert "one two three" == client.ask("sandbox/echo")
+            assert "one two three" == flavour.run(client.ask("sandbox/echo"))
     assert 1 == len(seen)
     [call] = vendors.calls(wait=1)
     assert ("acme", Secret(key_of("acme")).fingerprint) == (call["customer"], call["paid_by"]["fingerprint"])
     assert "complete" == calls.next().outcome
 
 
-def test_an_error_in_the_middle_of_a_stream(openai_sdk: Any, calls: Calls, vendors: Sandbox) -> None:
+def test_an_error_in_the_middle_of_a_stream(openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> None:
     """The SDK raises its own error, and the record keeps the error and the partial text."""
     with bind_caller(caller()), pytest.raises(openai.APIError):
-        openai_sdk(vendors.openrouter_url).stream("sandbox/stream-error")
+        flavour.run(openai_sdk(vendors.openrouter_url).stream("sandbox/stream-error"))
     record = calls.next()
     assert ("error", 200) == (record.outcome, record.status_code)
     assert record.error_message
     assert record.completions[0]["content"]
 
 
-def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, calls: Calls, vendors: Sandbox) -> None:
+def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> None:
     """The SDK tries three times, each attempt is attributed and recorded."""
     with bind_caller(caller()), pytest.raises(openai.InternalServerError):
-        openai_sdk(vendors.openrouter_url).ask("sandbox/error-503")
+        flavour.run(openai_sdk(vendors.openrouter_url).ask("sandbox/error-503"))
     assert [503, 503, 503] == [calls.next().status_code for _ in range(3)]
     assert calls.none_left()
     assert {Secret(key_of("acme")).fingerprint} == {call["paid_by"]["fingerprint"] for call in vendors.calls(wait=3)}
@@ -397,21 +294,23 @@ def test_each_retry_of_an_sdk_is_one_record(openai_sdk: Any, calls: Calls, vendo
 )
 @pytest.mark.parametrize("route", ["gateway", "relay", "openrouter"])
 def test_a_callers_key_that_fails_is_not_replaced(
-    openai_sdk: Any, vendors: Sandbox, calls: Calls, ending: str, error: type[Exception], route: str
+    openai_sdk: Any, flavour: Flavour, vendors: Sandbox, calls: Calls, ending: str, error: type[Exception], route: str
 ) -> None:
     """The customer learns of it; the app's own key never steps in."""
     key = Secret(f"sk-or-v1-acme-{ending}")
     client = openai_sdk(_base(vendors, route))
     client.client.max_retries = 0
     with bind_caller(caller(credentials=(Credential(api_key=key),))), pytest.raises(error):
-        client.ask("openai/gpt-4o")
+        flavour.run(client.ask())
     assert [key.fingerprint] == [call["paid_by"]["fingerprint"] for call in vendors.calls(wait=1)]
     assert "error" == calls.next().outcome
 
 
 @every_sdk
 @pytest.mark.parametrize("route", ["gateway", "openrouter"])
-def test_a_refused_call_is_one_attempt_and_a_typed_error(sdk: Any, vendors: Sandbox, calls: Calls, route: str) -> None:
+def test_a_refused_call_is_one_attempt_and_a_typed_error(
+    sdk: Any, flavour: Flavour, vendors: Sandbox, calls: Calls, route: str
+) -> None:
     """What the app's developer sees says what to do, and nothing was sent."""
     expected = {
         OpenAI: openai.AuthenticationError,
@@ -420,37 +319,16 @@ def test_a_refused_call_is_one_attempt_and_a_typed_error(sdk: Any, vendors: Sand
     }
     client = sdk(_base(vendors, route), settings={"byok": "only"})
     with bind_caller(caller(credentials=())), pytest.raises(expected[type(client)]) as caught:
-        client.ask("openai/gpt-4o")
+        flavour.run(client.ask())
     if not isinstance(client, Raw):
         assert "byok='only'" in str(caught.value)
     assert [] == vendors.calls()
     assert calls.none_left()
 
 
-def test_a_refusal_that_is_raised(openai_sdk: Any, vendors: Sandbox) -> None:
+def test_a_refusal_that_is_raised(openai_sdk: Any, flavour: Flavour, vendors: Sandbox) -> None:
     """refuse='raise' lets our own error through where the SDK does."""
     client = openai_sdk(vendors.openrouter_url, settings={"byok": "only"}, refuse="raise")
     with bind_caller(None), pytest.raises(Exception, match="byok='only'"):
-        client.ask("openai/gpt-4o")
+        flavour.run(client.ask())
     assert [] == vendors.calls()
-
-
-@pytest.mark.parametrize("flavour", ASYNC_FLAVOURS, indirect=True)
-def test_sixteen_customers_share_one_client(openai_sdk: Any, flavour: Flavour, calls: Calls, vendors: Sandbox) -> None:
-    """Tasks that stream at the same time over one SDK client are each their own caller's."""
-    client = openai_sdk(vendors.openrouter_url)
-    customers = [f"customer-{number}" for number in range(16)]
-
-    async def one(customer: str) -> None:
-        with bind_caller(caller(customer)):
-            assert "one two three" == await client._stream_async("openai/gpt-4o")
-
-    async def all_of_them() -> None:
-        await asyncio.gather(*(one(customer) for customer in customers))
-
-    flavour.run(all_of_them())
-    vendors.calls(wait=16)
-    records = [calls.next() for _ in customers]
-    assert {(customer, Secret(key_of(customer)).fingerprint) for customer in customers} == {
-        (record.caller.identifier, record.key_fingerprint) for record in records if record.caller is not None
-    }

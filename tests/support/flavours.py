@@ -122,6 +122,8 @@ FLAVOURS = [
 
 SYNC_FLAVOURS = [flavour for flavour in FLAVOURS if "async" not in str(flavour.id)]
 ASYNC_FLAVOURS = [flavour for flavour in FLAVOURS if "async" in str(flavour.id)]
+HTTPX = [flavour for flavour in FLAVOURS if "httpx2" not in str(flavour.id)]
+HTTPX2 = [flavour for flavour in FLAVOURS if "httpx2" in str(flavour.id)]
 
 
 @pytest.fixture(params=FLAVOURS)
