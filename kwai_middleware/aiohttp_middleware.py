@@ -11,6 +11,8 @@ except ModuleNotFoundError as missing:
 
 from typing import Any, cast
 
+from aiohttp.hdrs import ACCEPT_ENCODING
+
 from kwai_middleware import _guard
 from kwai_middleware._aiohttp_answers import answer
 from kwai_middleware._aiohttp_content import ObservedContent
@@ -66,7 +68,7 @@ class _Departure(Departure):
             if body is not None:
                 self._exchange.read_already(body)  # a middleware inside has read it
                 return
-            if _is_decoded(response):
+            if _is_decoded(response, self._request.session):
                 self.arrives_decoded()
             response.content = ObservedContent(response.content, self)
 
@@ -176,8 +178,11 @@ def _declared_length(request: aiohttp.ClientRequest) -> int | None:
     return int(declared) if declared.isascii() and declared.isdigit() else None
 
 
-def _is_decoded(response: aiohttp.ClientResponse) -> bool:
+def _is_decoded(response: aiohttp.ClientResponse, session: aiohttp.ClientSession) -> bool:
     """Say whether aiohttp undoes the coding of a response's body, so that what is read is plain."""
     if hasattr(response.content, "total_compressed_bytes"):
         return response.content.total_compressed_bytes is not None
-    return "Content-Encoding" in response.headers
+    # Earlier versions do not tell; they undo what they ask for.
+    coding = response.headers.get("Content-Encoding", "").lower()
+    asked_for = aiohttp.ClientRequest.DEFAULT_HEADERS[ACCEPT_ENCODING]
+    return session.auto_decompress and coding in asked_for.split(", ")

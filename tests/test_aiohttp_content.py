@@ -7,6 +7,7 @@ import gc
 import gzip
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -15,8 +16,11 @@ from aiohttp import StreamReader
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from kwai_middleware import Route, bind_caller
+from kwai_middleware._aiohttp_content import ObservedContent
+from kwai_middleware._aiohttp_requests import WirePayload, gathered_payload
 from kwai_middleware._outbound.observation import Ending
-from kwai_middleware.aiohttp_middleware import session
+from kwai_middleware._outbound.wire import WireBody
+from kwai_middleware.aiohttp_middleware import _is_decoded, session
 from tests.support.callers import caller, key_of, settings
 from tests.support.exposure import exposures
 from tests.support.raw_server import Connection, raw_server
@@ -194,8 +198,9 @@ def test_what_a_reader_knows_and_does_it_knows_and_does_here(server: _Server, ca
         response = await post()
         called: list[str] = []
         response.content.on_eof(lambda: called.append("eof"))
-        for content in (plain.content, response.content):
-            content.set_read_chunk_size(1 << 20)
+        if hasattr(plain.content, "set_read_chunk_size"):
+            plain.content.set_read_chunk_size(1 << 20)
+        response.content.set_read_chunk_size(1 << 20)
         await response.content.wait_eof()
         assert (True, ["eof"], None) == (response.content.is_eof(), called, response.content.exception())
         assert plain.content.get_read_buffer_limits() == response.content.get_read_buffer_limits()
@@ -463,3 +468,45 @@ def test_an_error_that_names_the_request_names_the_apps(server: _Server, calls: 
     for named in _run(server, calls, act, kind="direct"):
         assert "Bearer app" == named.request_info.headers["authorization"]
         assert KEY not in repr(named) + str(named.request_info)
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize(("coding", "is_undone"), [("gzip", True), ("x-own", False), ("", False)])
+def test_versions_of_aiohttp_that_do_not_tell_what_they_decode(decodes: bool, coding: str, is_undone: bool) -> None:
+    """They undo the codings that they ask for, unless the session is told not to."""
+    response: Any = SimpleNamespace(content=object(), headers={"Content-Encoding": coding} if coding else {})
+    client: Any = SimpleNamespace(auto_decompress=decodes)
+    assert (decodes and is_undone) == _is_decoded(response, client)
+
+
+def test_a_reader_of_an_earlier_version_has_no_bound_to_move() -> None:
+    """There is nothing to make room in."""
+
+    class Earlier:
+        def at_eof(self) -> bool:
+            return False
+
+        def exception(self) -> None:
+            return None
+
+    departure: Any = SimpleNamespace(finished=lambda ending: None)
+    assert not hasattr(Earlier(), "set_read_chunk_size")
+    ObservedContent(Earlier(), departure).set_read_chunk_size(1)  # type: ignore[arg-type]  # as far as it matters here
+
+
+def test_a_payload_may_write_in_any_way_that_a_writer_knows() -> None:
+    """Older payloads know no length, and some say with their last bytes that it is the end."""
+
+    class Own(aiohttp.Payload):
+        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+            return ""
+
+        async def write(self, writer: Any) -> None:
+            writer.enable_chunking()
+            writer.enable_compression()
+            await writer.write_headers("", {})
+            await WirePayload(WireBody((b"one ", b"two "))).write(writer)
+            await writer.drain()
+            await writer.write_eof(b"three")
+
+    assert b"one two three" == asyncio.run(gathered_payload(Own(b""), None, settings()))
