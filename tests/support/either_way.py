@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,6 @@ def _joined(stream: Any, text_of: Callable[[Any], str | None]) -> str:
 
 
 async def _joined_async(stream: Any, text_of: Callable[[Any], str | None]) -> str:
-    if not hasattr(stream, "__aenter__"):
-        return "".join([text_of(piece) or "" async for piece in stream])
-    async with stream as opened:
+    context = stream if hasattr(stream, "__aenter__") else contextlib.aclosing(stream)
+    async with context as opened:
         return "".join([text_of(piece) or "" async for piece in opened])

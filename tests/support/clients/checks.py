@@ -99,7 +99,6 @@ class ClientChecks:
         with bind_caller(caller()):
             answer = flavour.run(client.stream() if streamed else client.ask())
         assert WORDS == answer
-        client.settle()
         [call] = vendors.calls(wait=1)
         record = calls.next()
         self.check_call(call, "acme", route)
@@ -118,7 +117,6 @@ class ClientChecks:
             return how(self.slow, f"{customer} asks")
 
         together(flavour, asked)
-        client.settle()
         arrived = {re.findall(r"customer-\d+ asks", str(call["body"]))[-1]: call for call in vendors.calls(wait=16)}
         assert {f"{customer} asks" for customer in CUSTOMERS} == set(arrived)
         for customer in CUSTOMERS:

@@ -90,6 +90,3 @@ class Client(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close what the SDK made for itself."""
-
-    def settle(self) -> None:  # noqa: B027 - most have nothing to do
-        """Let go of the streams that were read to their end, where the SDK does not do it itself."""

@@ -9,7 +9,8 @@ from typing import Any
 __all__ = ["outcome", "shown"]
 
 _OWN = re.compile(
-    r"0x[0-9a-f]{6,}|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|\b(?:gen|chatcmpl|msg|req|user)[-_]\w+|:\d{4,5}\b"
+    r"0x[0-9a-f]{6,}|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|\b(?:gen|chatcmpl|msg|req|user)[-_]\w+|:\d{4,5}\b|\b1\d{9}\b"
+    r"|\w{3}, \d\d \w{3} \d{4} [\d:]+ GMT|\btime taken=[\d.]+"
 )
 """Addresses, ids, ports, times and durations."""
 _DEPTH = 6
