@@ -6,16 +6,14 @@ All references are weak: to be listed here keeps nothing alive.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import itertools
 import os
 import sys
-import threading
 import time
 import weakref
 from typing import Any, Final, Protocol
 
-from kwai_middleware import _guard
+from kwai_middleware import _guard, _open_calls
 
 __all__ = [
     "aflush_all",
@@ -66,7 +64,6 @@ serverless: Final[dict[int, weakref.ref[Closable]]] = {}
 
 _MAIN_PROCESS: Final = "MainProcess"
 
-_exit_hooks: Final = itertools.count()
 _fork_hooks: Final = itertools.count()
 
 
@@ -74,11 +71,8 @@ def close_at_exit(engine: Closable) -> bool:
     """Close `engine` when this process ends, if it is still there; False when it ends already, and it is too late."""
     key = id(engine)
     _closables[key] = weakref.ref(engine, lambda _: _closables.pop(key, None))
-    if next(_exit_hooks) == 0:
-        atexit.register(close_all)
     _close_in_pools()
-    # Before it calls the handlers of the exit, and those that are added meanwhile are not called any more.
-    return threading.main_thread().is_alive()
+    return _open_calls.afterwards(close_all)
 
 
 def flush_after_requests(engine: Closable) -> None:
@@ -97,6 +91,7 @@ def renew_after_fork(owner: Forkable) -> None:
 
 def close_all() -> None:
     """Close all engines of this process, each within its time to exit, counted from now for all of them."""
+    _open_calls.end_all()
     engines = _of_this_process(_closables)
     now = time.monotonic()
     _hurry(engines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns, time
 
-from kwai_middleware import _guard
+from kwai_middleware import _guard, _open_calls
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.budget import Reservation
@@ -81,6 +81,7 @@ class Exchange:
         # finalizer and a signal handler.
         self._open = [True]
         self._started_at = wall_clock()
+        _open_calls.begin(self)
         self._started = clock()
 
     @property
@@ -124,12 +125,17 @@ class Exchange:
         self.received(content)
         self.finished(Ending.END)
 
+    def abandon(self) -> None:
+        """Nobody will read on: the process ends."""
+        self.finished(Ending.ABANDONED)
+
     def finished(self, ending: Ending, error: BaseException | None = None) -> None:
         """It is over, in whichever way. Only the first call counts."""
         try:
             self._open.pop()
         except IndexError:
             return
+        _open_calls.end(self)
         with _guard.never_raise:
             ended = self._clock()
             chunks, arrivals, gap_after = self._kept.kept()
