@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, settings
 from kwai_middleware import _guard
 from kwai_middleware._context import current_caller
 from tests.support.flavours import flavour
+from tests.support.logs_api import api
+from tests.support.places import path
 
-__all__ = ["flavour"]
+__all__ = ["api", "flavour", "path"]
 
 
 # A slow machine is no failed test: nothing here is measured by the clock.
