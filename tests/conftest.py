@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, settings
 from kwai_middleware import _guard
 from kwai_middleware._context import current_caller
 from tests.support.flavours import flavour
+from tests.support.logs_api import api
+from tests.support.places import path
 
-__all__ = ["flavour"]
+__all__ = ["api", "flavour", "path"]
 
 # These need packages that cannot be installed beside the rest: noxfile.py runs them, by name.
 collect_ignore = ["apart"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kwai_middleware._delivery.disk import ageing, claims, renewal, tables
+from kwai_middleware._delivery.disk import ageing, claims, files, renewal, tables
 from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
 from kwai_middleware._delivery.disk.database import Database
@@ -570,13 +570,35 @@ def test_a_look_waits_for_no_other_thread(host: Host) -> None:
 
 
 def test_a_look_at_a_connection_that_another_thread_gives_away(host: Host) -> None:
-    """It is as if the file were gone, which it is most likely."""
+    """It looks at the next one."""
     database = Database(str(host.path))
-    given_away = database.detach()
-    database._seat = lambda: given_away  # type: ignore[method-assign]  # the moment in between, which no test can hit
-    with pytest.raises(SpoolGone):
-        database.glance("SELECT 1")
-    given_away.leave()
+    seats = [database.detach(), database._seat()]
+    database._seat = lambda: seats.pop(0)  # type: ignore[method-assign]  # the moment in between, which no test can hit
+    left = seats[0]
+    assert [(1,)] == database.glance("SELECT 1", (), DEADLINE)
+    del database._seat
+    left.leave()
+    database.close()
+
+
+def test_a_first_look_waits_until_the_file_is_open(host: Host) -> None:
+    """There is no older view that could be told instead; so it is not taken for an empty one."""
+    host.spool().append(records(0, 1))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with files.exclusively(str(host.path)):
+            held.set()
+            assert go_on.wait(DEADLINE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(DEADLINE)
+    spool = host.spool()
+    assert 0 == spool.counters().pending
+    threading.Timer(0.05, go_on.set).start()
+    assert 2 == spool.counters().pending
+    holding.join(DEADLINE)
 
 
 def test_a_full_file_refuses_the_new_records_and_keeps_the_old(host: Host) -> None:

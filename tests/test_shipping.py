@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from kwai_middleware._delivery.delivery import Delivery
 from kwai_middleware._settings import Settings
 from tests.support.finished_calls import completed
-from tests.support.logs_api import LogsAPI, logs_api
+from tests.support.logs_api import LogsAPI
 from tests.support.processes import DEADLINE, PROJECT
 from tests.support.raw_server import raw_server
 from tests.support.shipping import ApiOfProcesses, Crowd, place, until, waiting
@@ -23,21 +20,6 @@ from tests.support.shipping import ApiOfProcesses, Crowd, place, until, waiting
 MIB = 1024 * 1024
 NO_PAUSE = 60_000
 """Bulk requests a minute: no test has to wait between two."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the records wait."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "spool.db"
-
-
-@pytest.fixture
-def api() -> Iterator[LogsAPI]:
-    """A logs API that takes everything, until the test says otherwise."""
-    with logs_api() as running:
-        yield running
 
 
 def kinds(api: LogsAPI) -> list[str]:

@@ -22,7 +22,7 @@ from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 from kwai_middleware.sandbox import Sandbox, sandbox
 from tests.support.finished_calls import completed
-from tests.support.logs_api import KEY, LogsAPI, Request, answer, logs_api, taken
+from tests.support.logs_api import KEY, LogsAPI, Request, answer, taken
 from tests.support.processes import DEADLINE, PROJECT, free_port
 from tests.support.raw_server import Connection, raw_server
 from tests.support.shipping import place, until, waiting
@@ -30,21 +30,6 @@ from tests.support.spool_command import spool_command_here
 
 NO_PAUSE = 60_000
 """Bulk requests a minute: no test has to wait between two."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the records wait."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "spool.db"
-
-
-@pytest.fixture
-def api() -> Iterator[LogsAPI]:
-    """A logs API that takes everything, until the test says otherwise."""
-    with logs_api() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

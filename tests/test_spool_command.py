@@ -41,14 +41,6 @@ NEWER = 0x6B776170
 """How a version of this library that cannot share its files with ours would mark them."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the spool's file is."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "spool-1.db"
-
-
 def long_ago(seconds: float) -> dict[str, object]:
     """For spools of some time ago."""
     return {"clock": lambda: time.time() - seconds}

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from kwai_middleware._delivery.draining import Draining, Progress
 from kwai_middleware._delivery.spool import Outcome
 from kwai_middleware._secret import Secret
 from kwai_middleware.sandbox.running import sandbox
-from tests.support.logs_api import KEY, LogsAPI, answer, logs_api, taken
+from tests.support.logs_api import KEY, LogsAPI, answer, taken
 from tests.support.processes import DEADLINE
 from tests.support.spool_command import (
     ELSEWHERE,
@@ -40,21 +39,6 @@ from tests.support.spool_command import (
 from tests.support.spooling import asked, balanced
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the spool's file is."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "spool-1.db"
-
-
-@pytest.fixture
-def api() -> Iterator[LogsAPI]:
-    """The vendor."""
-    with logs_api() as found:
-        yield found
 
 
 def of(api: LogsAPI) -> Destination:

@@ -247,6 +247,19 @@ def test_records_of_a_file_that_is_gone_wait_in_memory(bench: Bench) -> None:
     assert spool.is_settled(mark)
 
 
+def test_another_process_gets_its_turn_on_disk(bench: Bench) -> None:
+    """Who makes way lets others ship what is on disk; in memory there are no others."""
+    spool = bench.spool
+    spool.append(records("disk"))
+    settle(spool, leased(spool), "returned")
+    spool.make_way(4.0)
+    assert [] == leased(spool)
+    Moody.left = 0
+    spool.append(records("memory"))
+    assert ["memory"] == names(leased(spool))
+    bench.memory.make_way(4.0)
+
+
 def test_haste_looks_at_the_disk_at_once(bench: Bench) -> None:
     """Who flushes does not wait for the pause to end."""
     Moody.left = 0

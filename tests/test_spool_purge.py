@@ -31,14 +31,6 @@ from tests.support.spooling import asked, balanced, without_a_trace
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the spool's file is."""
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "spool-1.db"
-
-
 def test_purge_counts_what_waited_and_keeps_the_count_of_the_rejected(path: Path) -> None:
     """Pending records become purged ones; rejected ones go, and stay counted as rejected."""
     append(path, *(record(f"r{number}") for number in range(5)))

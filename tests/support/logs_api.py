@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pytest
+
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
 from tests.support.processes import DEADLINE
@@ -148,3 +150,10 @@ def logs_api(answer: Answer = taken, answer_bulk: BulkAnswer | None = None) -> I
     with raw_server(api.serve) as server:
         api.url = f"{server.url}/api"
         yield api
+
+
+@pytest.fixture
+def api() -> Iterator[LogsAPI]:
+    """A logs API that takes everything, until the test says otherwise."""
+    with logs_api() as running:
+        yield running

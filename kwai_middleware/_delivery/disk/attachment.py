@@ -62,16 +62,16 @@ class Attachment:
                 database.distrust()
             raise
 
-    def glance(self, question: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Look into the file at once. One that is gone or damaged is left for others to find out.
+    def glance(self, question: str, values: Sequence[Any], patience: float) -> list[tuple[Any, ...]]:
+        """Look into the file. One that is gone or damaged is left for others to find out.
 
         Raises:
-            SpoolUnavailable: It cannot be looked into at once.
+            SpoolUnavailable: It cannot be looked into within so many seconds.
         """
         found = files.identity(self.path)
         if found is None or (self.is_open and found != self._file):
             raise SpoolGone(f"{self.path} is not there")
-        return self.reading.glance(question, values)
+        return self.reading.glance(question, values, patience)
 
     def end_by(self, until: float) -> None:
         """Wait for other processes until then, and for moments only after that."""

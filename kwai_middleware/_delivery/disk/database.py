@@ -32,9 +32,6 @@ _PATIENCE: Final = 2.0
 _LAST_PATIENCE: Final = 0.1
 """The same at the end, when the time is over: what others do for milliseconds is no reason to lose a record."""
 
-_MOMENT: Final = 0.005
-"""Seconds that an event loop may stand still, as it does now and then anyway."""
-
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
 
@@ -108,23 +105,25 @@ class Database:
         with self._turn(lambda connection: connection.execute(question, values).fetchall()) as (_, _, rows):
             return rows
 
-    def glance(self, question: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Do as `read` does, for whoever must not be held up: waits for no process, and for threads a moment at most.
+    def glance(self, question: str, values: Sequence[Any], patience: float) -> list[tuple[Any, ...]]:
+        """Do as `read` does, for whoever must not be held up, neither by processes nor by threads.
 
         Raises:
-            SpoolUnavailable: Nobody can tell at once.
+            SpoolUnavailable: Nobody can tell within so many seconds.
         """
-        seat = self._seat()
-        if not seat.lock.acquire(timeout=_MOMENT):
-            raise SpoolBusy(f"another thread is at {self.path}")
-        try:
-            with self._bad_connections_closed(seat):
-                begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), -math.inf)
-        finally:
-            seat.lock.release()
-        if begun is None:
-            raise SpoolGone(f"{self.path} is about to be opened anew")
-        return begun[1]
+        until = time.monotonic() + patience
+        while True:
+            seat = self._seat()
+            if not seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                raise SpoolBusy(f"another thread is at {self.path}")
+            try:
+                with self._bad_connections_closed(seat):
+                    begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), until)
+            finally:
+                seat.lock.release()
+            if begun is not None:
+                return begun[1]
+            native.sleep(_GLANCE)
 
     def tidy(self, statement: str) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""

@@ -23,6 +23,12 @@ __all__ = ["Bounds", "DiskSpool"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
 
+_PATIENCE: Final = 0.005
+"""Seconds that an event loop may stand still for a look, as it does now and then anyway."""
+
+_FIRST_PATIENCE: Final = 0.5
+"""The same as long as there is no older view: the file may be just about to be opened."""
+
 _OWN_PENDING: Final = (
     "SELECT 1 FROM records WHERE destination = (SELECT id FROM destinations WHERE base_url = ? AND digest = ?)"
     " AND is_rejected = 0 AND writer = ? AND position <= ? LIMIT 1"
@@ -70,7 +76,7 @@ class DiskSpool:
         self._lock = native.lock()
         self._last_position = (0, 0)
         self._saved_up_to = 0
-        self._last_counters = SpoolCounters(place=path)
+        self._last_counters: SpoolCounters | None = None
         self._is_closed = self._was_settled = False
 
     def append(self, records: Sequence[Record]) -> int:
@@ -143,7 +149,7 @@ class DiskSpool:
         """Return one consistent view of the ledger; the last one, when the file cannot be read at once."""
         with contextlib.suppress(SpoolUnavailable):
             self._last_counters = self._counters()
-        return self._last_counters
+        return self._last_counters or SpoolCounters(place=self.path)
 
     def end_by(self, until: float) -> None:
         """Wait for other processes until then, and for moments only after that."""
@@ -198,7 +204,9 @@ class DiskSpool:
             )
 
     def _counters(self) -> SpoolCounters:
-        found = self._attached.glance(_COUNTERS, self._attached.key)
+        found = self._attached.glance(
+            _COUNTERS, self._attached.key, _FIRST_PATIENCE if self._last_counters is None else _PATIENCE
+        )
         if not found:
             return SpoolCounters(place=self.path)
         return counting.counters_of(found[0], self._clock(), self.path)
