@@ -122,7 +122,7 @@ def test_works_without_httpx2_and_says_how_to_get_it() -> None:
 
 IMPORT_WATCHED = """
 import asyncio, json, logging, os, sys, threading
-import httpx, httpx2, starlette.applications, structlog  # what these do at import is theirs
+import aiohttp, httpx, httpx2, requests, starlette.applications, structlog  # what these do at import is theirs
 
 events, reads = [], []
 ACTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.system", "os.posix_spawn")
