@@ -498,6 +498,18 @@ class TestUnaryAnswers:
         """Only a whole JSON object is a whole answer."""
         assert None is unary(body).finished
 
+    @pytest.mark.parametrize(
+        "odd",
+        [{"choices": [{"\ud800": 1}]}, {"choices": [delta(content={"\udc00": 1})]}, {"usage": ["\ud83d"], "id": {}}],
+    )
+    def test_half_of_a_character_where_nothing_fits(self, odd: dict[str, Any]) -> None:
+        """Names that are no Unicode, in members of odd types, cost those members and nothing else."""
+        whole = unary({"model": "m", **odd})
+        stream = streamed(odd, {"model": "m", "choices": [delta(content="Hi")]}, "[DONE]")
+
+        assert ("m", None) == (whole.model, whole.failure)
+        assert ("m", "Hi") == (stream.model, stream.completions[0]["content"])
+
     def test_odd_types_are_still_an_answer(self) -> None:
         """An object with members of odd types is whole, and read as far as it can be."""
         answer = unary({"id": 7, "model": "m", "choices": [{"index": "0", "message": {"content": "a"}}]})
