@@ -50,7 +50,7 @@ def _prompts_in(prompt: msgspec.Raw | None) -> int:
         return 1
     count = 0
     for item in _items_decoder.decode(prompt):
-        count += memoryview(item)[:1] in (b'"', b"[")
+        count += bytes(memoryview(item)[:1]) in (b'"', b"[")
         breathe()
     return count
 
