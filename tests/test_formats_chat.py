@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, chat, tolerant
+from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._secret import Secret
 from tests.support.observations import stream_of
 
 MEMBERS = [
@@ -353,6 +355,16 @@ class TestStreams:
         body = b'data: {"choices":[{"index":0,"delta":{"content":"a\xffb"}}]}\n\n'
 
         assert "a\ufffdb" == chat.answer((body,), Request(), streamed=True).completions[0]["content"]
+
+    def test_a_model_that_says_what_stands_for_a_gap(self) -> None:
+        """What is left of a key is masked on both sides of the gap, and not where a text only looks like one."""
+        key = "Plain+Key/of=acme~0123456789"
+        head = stream_of({"choices": [delta(content=GAP)]}, {"choices": [delta(content=f"a {key[:12]}")]})
+        tail = stream_of({"choices": [delta(content=f"{key[12:]} b")]}, {"choices": [delta(content=GAP)]})
+
+        answer = chat.answer((head, tail), Request(), streamed=True, secrets=(Secret(key),))
+
+        assert f"{GAP}a ****{GAP}**** b{GAP}" == answer.completions[0]["content"]
 
     def test_what_stands_behind_a_gap_is_read(self) -> None:
         """The end of a long stream brings usage, reason and mark, although it begins inside an event."""
