@@ -365,6 +365,12 @@ class TestStreams:
         answer = chat.answer((head, tail), Request(), streamed=True, secrets=(Secret(key),))
 
         assert f"{GAP}a ****{GAP}**** b{GAP}" == answer.completions[0]["content"]
+        assert (
+            f"sk-learn{GAP}"
+            == streamed({"choices": [delta(content="sk-learn")]}, {"choices": [delta(content=GAP)]}).completions[0][
+                "content"
+            ]
+        )
 
     def test_what_stands_behind_a_gap_is_read(self) -> None:
         """The end of a long stream brings usage, reason and mark, although it begins inside an event."""
