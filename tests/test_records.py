@@ -232,6 +232,8 @@ def test_an_error_status_with_events_is_told_by_the_event() -> None:
     call = streamed([stream_of({"error": {"code": "overloaded", "message": "m"}})], status=529)
 
     assert ("error", "overloaded", "m") == (call.outcome, call.error_code, call.error_message)
+    wordless = streamed([stream_of({"error": {"code": "overloaded"}})], status=529)
+    assert ("overloaded", "HTTP status 529") == (wordless.error_code, wordless.error_message)
 
 
 @pytest.mark.parametrize(
