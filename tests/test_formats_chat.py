@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, chat, tolerant
+from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._secret import Secret
 from tests.support.observations import stream_of
 
 MEMBERS = [
@@ -354,6 +356,22 @@ class TestStreams:
 
         assert "a\ufffdb" == chat.answer((body,), Request(), streamed=True).completions[0]["content"]
 
+    def test_a_model_that_says_what_stands_for_a_gap(self) -> None:
+        """What is left of a key is masked on both sides of the gap, and not where a text only looks like one."""
+        key = "Plain+Key/of=acme~0123456789"
+        head = stream_of({"choices": [delta(content=GAP)]}, {"choices": [delta(content=f"a {key[:12]}")]})
+        tail = stream_of({"choices": [delta(content=f"{key[12:]} b")]}, {"choices": [delta(content=GAP)]})
+
+        answer = chat.answer((head, tail), Request(), streamed=True, secrets=(Secret(key),))
+
+        assert f"{GAP}a ****{GAP}**** b{GAP}" == answer.completions[0]["content"]
+        assert (
+            f"sk-learn{GAP}"
+            == streamed({"choices": [delta(content="sk-learn")]}, {"choices": [delta(content=GAP)]}).completions[0][
+                "content"
+            ]
+        )
+
     def test_what_stands_behind_a_gap_is_read(self) -> None:
         """The end of a long stream brings usage, reason and mark, although it begins inside an event."""
         head = stream_of({"id": "gen-1", "choices": [delta(content="a")]}) + b'data: {"choices":[{"del'
@@ -497,6 +515,18 @@ class TestUnaryAnswers:
     def test_what_is_no_object_is_not_finished(self, body: bytes) -> None:
         """Only a whole JSON object is a whole answer."""
         assert None is unary(body).finished
+
+    @pytest.mark.parametrize(
+        "odd",
+        [{"choices": [{"\ud800": 1}]}, {"choices": [delta(content={"\udc00": 1})]}, {"usage": ["\ud83d"], "id": {}}],
+    )
+    def test_half_of_a_character_where_nothing_fits(self, odd: dict[str, Any]) -> None:
+        """Names that are no Unicode, in members of odd types, cost those members and nothing else."""
+        whole = unary({"model": "m", **odd})
+        stream = streamed(odd, {"model": "m", "choices": [delta(content="Hi")]}, "[DONE]")
+
+        assert ("m", None) == (whole.model, whole.failure)
+        assert ("m", "Hi") == (stream.model, stream.completions[0]["content"])
 
     def test_odd_types_are_still_an_answer(self) -> None:
         """An object with members of odd types is whole, and read as far as it can be."""

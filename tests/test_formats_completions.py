@@ -77,6 +77,7 @@ def test_completions_are_a_format() -> None:
         pytest.param({"prompt": [1, 2, 3]}, 1, id="tokens"),
         pytest.param({"prompt": [[1, 2], [3]], "n": None}, 2, id="two of tokens"),
         pytest.param({"prompt": []}, 1, id="an empty list"),
+        pytest.param({"prompt": ["Once", 7, [1]]}, 2, id="odd items"),
         pytest.param({"prompt": None, "n": "x"}, 1, id="null"),
     ],
 )
@@ -177,6 +178,9 @@ class TestAnswers:
                 id="by the reason alone",
             ),
             pytest.param({"type": "error"}, Failure(None, None), id="without words"),
+            pytest.param(
+                {"type": "error", "code": "overloaded", "message": "m"}, Failure("overloaded", "m"), id="in the event"
+            ),
         ],
     )  # fmt: skip
     def test_an_error_inside_a_200_is_told(self, members: dict[str, Any], expected: Failure) -> None:

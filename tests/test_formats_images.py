@@ -267,6 +267,15 @@ class TestAnswers:
 
         assert f"[image/webp, {TOLD}" == json.loads(logged(replaced(call))["output"])[0]["b64_json"]
 
+    @pytest.mark.parametrize("before", ["", "A"])
+    def test_escaped_slashes_across_windows(self, before: str) -> None:
+        """A slash whose backslash is the last sign of a window is a slash, and nothing is lost beside it."""
+        picture = before + "/" * 40_000
+
+        answer = unary(json.dumps({"data": [{"b64_json": picture}]}).replace("/", "\\/").encode())
+
+        assert b'[{"b64_json":"%b"}]' % picture.encode() == answer.output
+
     @pytest.mark.parametrize(("text", "expected"), [(b"a \xff", "a \ufffd"), (b"\\ud83d", "\ufffd"), (b"\\q", None)])
     def test_a_picture_that_is_no_text_is_mended(self, text: bytes, expected: str | None) -> None:
         """What stands where a picture should be leaves JSON that any parser takes."""

@@ -480,6 +480,8 @@ class TestFailures:
 
     def test_a_failure_of_nothing_is_one(self) -> None:
         """An error event without words has failed too."""
+        failure = Failure("overloaded", "Overloaded")
+        assert failure == streamed(event("error", code="overloaded", message="Overloaded")).failure
         assert [Failure(None, None)] * 2 == [streamed(event("error")).failure, unary({"type": "error"}).failure]
 
     def test_an_error_is_the_outcome(self) -> None:

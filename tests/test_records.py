@@ -180,6 +180,10 @@ def test_a_call_without_an_answer_is_recorded() -> None:
     [
         pytest.param(401, b'{"error":{"code":401,"message":"No auth"}}', "401", "No auth", id="OpenRouter"),
         pytest.param(429, b'{"detail":"Slow down","retry_after":30}', "429", "Slow down", id="vendor"),
+        pytest.param(429, b'{"error":"Slow down"}', "429", "Slow down", id="a text"),
+        pytest.param(402, b'{"error":{"name":"E","message":"m"}}', "402", "m", id="without a code"),
+        pytest.param(402, b'{"error":{"code":"broke"}}', "broke", "HTTP status 402", id="without words"),
+        pytest.param(400, b'{"error":{"type":"t","metadata":{"error_type":"u"}}}', "t", "HTTP status 400", id="types"),
         pytest.param(502, b"<html><title>Bad Gateway</title></html>", "502", "Bad Gateway", id="HTML"),
         pytest.param(500, b"", "500", "HTTP status 500", id="empty"),
         pytest.param(503, b"\x00\xff", "503", "\x00\ufffd", id="junk"),
@@ -228,6 +232,8 @@ def test_an_error_status_with_events_is_told_by_the_event() -> None:
     call = streamed([stream_of({"error": {"code": "overloaded", "message": "m"}})], status=529)
 
     assert ("error", "overloaded", "m") == (call.outcome, call.error_code, call.error_message)
+    wordless = streamed([stream_of({"error": {"code": "overloaded"}})], status=529)
+    assert ("overloaded", "HTTP status 529") == (wordless.error_code, wordless.error_message)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +367,19 @@ def test_no_head_of_a_key_is_left_where_a_name_is_cut(key: str, secrets: tuple[S
         names = (call.model, call.requested_model, call.provider, call.generation_id)
         assert [300] * 4 == [len(each or "") for each in names]
         assert not [each for each in names if key[:8] in (each or "")]
+
+
+@pytest.mark.parametrize(("key", "secrets"), LONG_KEYS)
+@pytest.mark.parametrize("ending", [Ending.CLOSED, Ending.ERROR])
+def test_no_head_of_a_key_is_left_where_an_error_breaks_off(
+    key: str, secrets: tuple[Secret, ...], ending: Ending
+) -> None:
+    """Words of an error that did not come to their end do not end in the beginning of a key."""
+    caller = CALLER.with_credentials(tuple(Credential(api_key=secret) for secret in secrets))
+
+    call = answered(f"Wrong key: {key[:16]}".encode(), status=401, ending=ending, caller=caller)
+
+    assert "Wrong key: ****" == call.error_message
 
 
 def test_a_page_with_a_key_in_its_title_is_described_without_it() -> None:

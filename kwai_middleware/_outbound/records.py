@@ -174,7 +174,10 @@ def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: 
     if status is not None and 300 <= status < 400 and _header(observation, b"location") is not None:
         return "redirected", None
     if status is not None and not 200 <= status < 300:
-        return "error", answer.failure or _failure_of_status(status, body, observation.secrets)
+        # Events have said what they say: their bytes are no words for people.
+        words = b"" if streamed and answer.failure is not None else body.parts[0]
+        is_cut = body.is_shortened or observation.ending is not Ending.END
+        return "error", _failure_of_status(status, answer.failure, words, observation.secrets, is_cut=is_cut)
     if answer.failure is not None:
         return "error", answer.failure
     if answer.finished is not None:
@@ -182,11 +185,17 @@ def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: 
     return _judged_by_ending(observation, answer, body, streamed=streamed)
 
 
-def _failure_of_status(status: int, body: _Body, secrets: tuple[Secret, ...]) -> Failure:
-    failure = failure_of_status(status, body.parts[0])
-    if body.is_shortened and failure.message:
-        return Failure(failure.code, mask_end(failure.message, secrets), failure.type)
-    return failure
+def _failure_of_status(
+    status: int, told: Failure | None, words: bytes, secrets: tuple[Secret, ...], *, is_cut: bool
+) -> Failure:
+    """Return what the answer tells of its failure; what it does not say, its words and its status do."""
+    if told is not None and told.code and told.message:
+        return told
+    failure = failure_of_status(status, words)
+    message = mask_end(failure.message, secrets) if is_cut and failure.message else failure.message
+    if told is None:
+        return Failure(failure.code, message, failure.type)
+    return Failure(told.code or failure.code, told.message or message, told.type or failure.type)
 
 
 def _judged_by_ending(

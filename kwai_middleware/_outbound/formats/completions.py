@@ -13,6 +13,7 @@ from kwai_middleware._outbound.formats.growing import joined_text
 from kwai_middleware._outbound.formats.interface import GAP, Answer, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._pace import breathe
 from kwai_middleware._pieces import as_text
 from kwai_middleware._secret import Secret
 
@@ -20,6 +21,7 @@ __all__ = ["answer", "request"]
 
 _MOST_CHOICES: Final = 128
 _FINISH_REASON: Final = re.compile(rb'"finish_reason" ?: ?"([a-z_]{1,40})"')
+_SEVERAL: Final = re.compile(rb'\[\s*["\[]')
 _items_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -44,11 +46,13 @@ def request(body: bytes) -> Request:
 
 def _prompts_in(prompt: msgspec.Raw | None) -> int:
     """Count the prompts: each is answered by itself. A list of numbers is one, given as tokens."""
-    try:
-        items = _items_decoder.decode(prompt or b"")
-    except (msgspec.DecodeError, RecursionError):
+    if prompt is None or not _SEVERAL.match(memoryview(prompt)):
         return 1
-    return sum(bytes(memoryview(item)[:1]) in (b'"', b"[") for item in items) or 1
+    count = 0
+    for item in _items_decoder.decode(prompt):
+        count += bytes(memoryview(item)[:1]) in (b'"', b"[")
+        breathe()
+    return count
 
 
 def answer(

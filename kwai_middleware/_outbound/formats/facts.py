@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kwai_middleware._outbound.formats import tolerant, usage
-from kwai_middleware._outbound.formats.failures import failure_in, provider_in
+from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure
 
 __all__ = ["Facts"]
@@ -28,7 +28,7 @@ class Facts:
         self._provider = self._provider or _text(members.get("provider"))
         self.add_usage(members.get("usage"))
         if members.get("type") == "error" or members.get("error"):
-            self.fail(members.get("error"))
+            self.fail(error_of(members))
 
     def add_usage(self, given: object) -> None:
         """Add a usage, wherever it stood; what is none adds nothing."""

@@ -8,10 +8,15 @@ from typing import Any, Final
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.interface import Failure
 
-__all__ = ["failure_in", "failure_of_status"]
+__all__ = ["error_of", "failure_in", "failure_of_status", "provider_in"]
 
 _MOST_BYTES: Final = 256 * 1024
 _TITLE: Final = re.compile(r"<title[^>]{0,200}>([^<]+)", re.IGNORECASE)
+
+
+def error_of(event: dict[str, Any]) -> object:
+    """Return the error that an event tells of: its `error`, or what stands in the event itself."""
+    return event.get("error") or {name: value for name, value in event.items() if name != "type"}
 
 
 def failure_in(error: object) -> Failure:

@@ -146,7 +146,10 @@ def _place_of_gap(pieces: list[str]) -> int | None:
     for start in range(0, len(pieces), _AT_ONCE):
         some = pieces[start : start + _AT_ONCE]
         if GAP in some:
-            return start + some.index(GAP)
+            # A model may say the same: the one that was put there is that very object.
+            for place, piece in enumerate(some, start):
+                if piece is GAP:
+                    return place
         breathe()
     return None
 

@@ -172,12 +172,16 @@ def _spelled(value: memoryview) -> list[bytes]:
     """Return base64, given as it was written, as a JSON text without escapes and ends of lines, in pieces."""
     pieces: list[bytes] = []
     is_plain = True
+    rest = b""
     for start, end in windows(len(value)):
-        pieces.append(bytes(value[start:end]))
+        # Some servers write a slash with a backslash, which may be the last sign of a window.
+        piece = rest + bytes(value[start:end])
+        rest = piece[-1:] if piece.endswith(b"\\") else b""
+        pieces.append(piece.removesuffix(b"\\").replace(b"\\/", b"/"))
         is_plain = is_plain and not pieces[-1].translate(None, _BASE64_AND_QUOTES)
     if is_plain:
         return pieces
-    text = tolerant.paired(tolerant.loads(b"".join(pieces)))
+    text = tolerant.paired(tolerant.loads(value.tobytes()))
     return [msgspec.json.encode(_LINE_ENDS.sub("", text) if isinstance(text, str) else None)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
-from kwai_middleware._outbound.formats.failures import failure_in, provider_in
+from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request, Tokens
 from kwai_middleware._outbound.formats.message_blocks import Block, completion_of, is_whole_as_completion
 from kwai_middleware._outbound.formats.parameters import without_keys
@@ -108,14 +108,14 @@ class _Assembly:
             self._take(tolerant.members_of(event.get("delta")))
             self._add_usage(event.get("usage"))
         elif kind == "error" or (kind is None and event.get("error")):
-            self._fail(event.get("error"))
+            self._fail(error_of(event))
         if kind == "message_stop" or self._failure is not None:
             self.finished = end
 
     def add_message(self, message: dict[str, Any]) -> None:
         """Add a message, whole or as a stream begins it."""
         if message.get("type") == "error" or message.get("error"):
-            self._fail(message.get("error"))
+            self._fail(error_of(message))
             return
         self._is_message = self._is_message or bool(message)
         self._model = self._model or _text(message.get("model"))

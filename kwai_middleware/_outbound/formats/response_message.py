@@ -67,6 +67,7 @@ def encoded(items: Sequence[Any]) -> bytes | None:
 
 
 def _encoded(value: Any, levels: int) -> msgspec.Raw:
+    breathe()
     # Long texts in it would make one long call of it.
     if levels and isinstance(value, dict):
         members = cast("dict[str, Any]", value)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
-from kwai_middleware._outbound.formats.failures import failure_in, provider_in
+from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
@@ -113,8 +113,7 @@ class _Assembly:
         response = tolerant.members_of(event.get("response"))
         is_content = False
         if verb == "error" or (not verb and event.get("error")):
-            error = event.get("error") or {name: value for name, value in event.items() if name != "type"}
-            self._fail(error, event.get("error_type"))
+            self._fail(error_of(event), event.get("error_type"))
             self.finish(end)
         elif (stem == "response" and verb in _LAST) or _text(response.get("status")) in _LAST:
             self.add_response({"status": verb, "error_type": event.get("error_type")} | response)

@@ -72,7 +72,8 @@ def fitting(value: object, type_: type[msgspec.Struct]) -> dict[str, Any]:
     for name in members.keys() & _field_types(type_).keys():
         try:
             found[name] = msgspec.convert(members[name], _field_types(type_)[name])
-        except (msgspec.ValidationError, RecursionError):
+        except (msgspec.ValidationError, UnicodeEncodeError, RecursionError):
+            # msgspec names the member that does not fit, and half of a surrogate pair has no UTF-8.
             continue
     return found
 
