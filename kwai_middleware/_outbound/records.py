@@ -7,6 +7,7 @@ from itertools import accumulate, islice
 from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
+from kwai_middleware._outbound.cut_ends import without_cut_keys
 from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, FormFormat, Request, tolerant, unread
 from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.formats.sound import described_whole
@@ -49,6 +50,7 @@ def completed(observation: Observation) -> CompletedCall:
     )
     breathe()
     outcome, failure = _judged(observation, answer, body, streamed=streamed)
+    answer = without_cut_keys(answer, outcome, observation.secrets)
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
     first = None if answer.first_content is None else body.arrival_of(answer.first_content)
     reported, upstream, is_byok = _costs(answer.usage or {})
@@ -164,7 +166,8 @@ def _described(media: str, observation: Observation, body: _Body) -> bytes:
 def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, ...]) -> bool:
     kind = (_header(observation, b"content-type") or "").lower()
     if "event-stream" in kind or "json" in kind:
-        return "event-stream" in kind
+        # Some answer an error as plain JSON, whatever type they have announced; no event begins like that.
+        return "event-stream" in kind and not parts[0].lstrip().startswith(b"{")
     return request.stream and parts[0].lstrip().startswith((b"data:", b"event:", b":"))
 
 
