@@ -45,18 +45,19 @@ class _Departure(Departure):
         self._headers: Any = None
 
     def _copied(self) -> Any:
-        body, changes_body, changes, _, _ = self._decision
+        decision = self._decision
+        body = decision.body
         copy = self._twin()
         attributes = cast("dict[str, Any]", vars(copy))
         self._headers = headers = attributes["headers"] = copy.headers.copy()
-        if body is not None and changes_body:
-            wire_body = WireBody(wire_parts(changes, body, whole=False))
+        if body is not None and decision.changes_body:
+            wire_body = WireBody(wire_parts(decision.changes, body, whole=False))
             # Not by update_body(), which closes the body that was there: it is the app's.
             attributes["_body"] = WirePayload(wire_body)
             if headers.get("Content-Length") == str(len(body)):
                 headers["Content-Length"] = str(wire_body.size)
         self._write_headers(headers)
-        told = body if changes_body else None
+        told = body if decision.changes_body else None
         attributes["_traces"] = [AppsTrace(trace, self._request, told) for trace in attributes["_traces"]]
         return copy
 

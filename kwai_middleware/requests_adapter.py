@@ -66,13 +66,14 @@ class _Departure(Departure):
         self._watch_again = watch_again
 
     def _copied(self) -> Any:
-        body, changes_body, changes, _, _ = self._decision
+        decision = self._decision
+        body = decision.body
         copy = self._twin()
         headers = copy.headers = copy.headers.copy()
-        if body is not None and changes_body:
+        if body is not None and decision.changes_body:
             # Layers that sign, cache or imitate look at a request's body, and want bytes.
             is_real = type(self._inner) is HTTPAdapter
-            parts = wire_parts(changes, body, whole=not is_real or "Content-Length" not in headers)
+            parts = wire_parts(decision.changes, body, whole=not is_real or "Content-Length" not in headers)
             copy.body = WireBody(parts) if is_real else parts[0]
             if headers.get("Content-Length") in (str(len(body)), b"%d" % len(body)):
                 headers["Content-Length"] = str(sum(map(len, parts)))
