@@ -57,7 +57,7 @@ async def held(body: Any, declared: int | None) -> bytes | None:
         if not isinstance(body, BytesPayload) or kind.write_with_length is not BytesPayload.write_with_length:
             return None
         body = await body.as_bytes()
-    whole = memoryview(body).tobytes()
+    whole = body if type(body) is bytes else memoryview(body).tobytes()
     return whole if declared is None else whole[:declared]
 
 

@@ -14,6 +14,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
+from urllib3.exceptions import MaxRetryError
 from urllib3.response import HTTPResponse
 from urllib3.util.retry import Retry
 
@@ -170,9 +171,10 @@ def answer(request: PreparedRequest, adapter: BaseAdapter, said: Mapping[str, An
 
 
 class _Tells(Protocol):
-    """Wants to know of attempts that are repeated below it."""
+    """Wants to know of attempts that are made below it."""
 
     def tried(self, response: HTTPResponse | None, error: Exception | None) -> None: ...
+    def drained(self, response: HTTPResponse) -> object: ...
 
 
 retries_are_told_to: Final[ContextVar[_Tells | None]] = ContextVar("kwai_middleware_requests_under_way", default=None)
@@ -180,7 +182,7 @@ retries_are_told_to: Final[ContextVar[_Tells | None]] = ContextVar("kwai_middlew
 
 
 class _TellingRetry(Retry):
-    """Tells of each attempt that is followed by another one."""
+    """Tells of each attempt that is followed by another one, and of an answer that the app does not get."""
 
     def increment(
         self,
@@ -192,11 +194,19 @@ class _TellingRetry(Retry):
         **named: Any,
     ) -> Any:
         """Count an attempt; raises where it was the last one."""
-        retry = super().increment(method, url, response, error, *more, **named)
         call = retries_are_told_to.get()
+        try:
+            retry = super().increment(method, url, response, error, *more, **named)
+        except MaxRetryError:
+            if call is not None and response is not None and self.raise_on_status:
+                call.drained(response)  # the app gets an exception in its place
+            raise
         if call is not None:
             call.tried(response, error)
         return retry
+
+
+_TellingRetry.__name__ = Retry.__name__  # urllib3 logs the rules by their name
 
 
 def with_attempts_told(retry: Retry) -> Retry:

@@ -9,6 +9,7 @@ except ModuleNotFoundError as missing:
         "kwai_middleware.aiohttp_middleware needs aiohttp: pip install 'kwai-middleware[aiohttp]'", name=missing.name
     ) from missing
 
+import asyncio
 from typing import Any, cast
 
 from aiohttp.hdrs import ACCEPT_ENCODING
@@ -22,6 +23,7 @@ from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.headers import headers_of
+from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.wire import WireBody, wire_parts
 from kwai_middleware._settings import Settings
@@ -43,18 +45,19 @@ class _Departure(Departure):
         self._headers: Any = None
 
     def _copied(self) -> Any:
-        body, changes_body, changes, _, _ = self._decision
+        decision = self._decision
+        body = decision.body
         copy = self._twin()
         attributes = cast("dict[str, Any]", vars(copy))
         self._headers = headers = attributes["headers"] = copy.headers.copy()
-        if body is not None and changes_body:
-            wire_body = WireBody(wire_parts(changes, body, whole=False))
+        if body is not None and decision.changes_body:
+            wire_body = WireBody(wire_parts(decision.changes, body, whole=False))
             # Not by update_body(), which closes the body that was there: it is the app's.
             attributes["_body"] = WirePayload(wire_body)
             if headers.get("Content-Length") == str(len(body)):
                 headers["Content-Length"] = str(wire_body.size)
         self._write_headers(headers)
-        told = body if changes_body else None
+        told = body if decision.changes_body else None
         attributes["_traces"] = [AppsTrace(trace, self._request, told) for trace in attributes["_traces"]]
         return copy
 
@@ -71,6 +74,12 @@ class _Departure(Departure):
             if _is_decoded(response, self._request.session):
                 self.arrives_decoded()
             response.content = ObservedContent(response.content, self)
+
+    def _ending(self, error: BaseException) -> Ending:
+        # The time limit for the whole call cancels, and is told from a cancellation further out only.
+        if isinstance(error, asyncio.CancelledError) and getattr(self._request._timer, "_cancelled", False):
+            return Ending.TIMEOUT
+        return super()._ending(error)
 
     def _disguise(self) -> None:
         self._disguise_headers()

@@ -24,6 +24,7 @@ from kwai_middleware._outbound.gathering import gathered
 from kwai_middleware._outbound.headers import headers_of
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._outbound.tracebacks import drop_inner_frames
 from kwai_middleware._outbound.wire import WireBody, wire_parts
 from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers
 from kwai_middleware._requests_responses import answer, observed, retries_are_told_to, with_attempts_told
@@ -65,13 +66,14 @@ class _Departure(Departure):
         self._watch_again = watch_again
 
     def _copied(self) -> Any:
-        body, changes_body, changes, _, _ = self._decision
+        decision = self._decision
+        body = decision.body
         copy = self._twin()
         headers = copy.headers = copy.headers.copy()
-        if body is not None and changes_body:
+        if body is not None and decision.changes_body:
             # Layers that sign, cache or imitate look at a request's body, and want bytes.
             is_real = type(self._inner) is HTTPAdapter
-            parts = wire_parts(changes, body, whole=not is_real or "Content-Length" not in headers)
+            parts = wire_parts(decision.changes, body, whole=not is_real or "Content-Length" not in headers)
             copy.body = WireBody(parts) if is_real else parts[0]
             if headers.get("Content-Length") in (str(len(body)), b"%d" % len(body)):
                 headers["Content-Length"] = str(sum(map(len, parts)))
@@ -82,6 +84,8 @@ class _Departure(Departure):
         """The response's head is there: watch its body from now on."""
         with _guard.never_raise:
             self._show_the_apps_request(response)
+        with _guard.never_raise:
+            self._drop_frames_of_attempts(response.raw)
         with _guard.never_raise:
             if getattr(response, "connection", None) is self._inner:
                 # Who answers a challenge sends again by this: through us, or the call would be the app's.
@@ -94,22 +98,32 @@ class _Departure(Departure):
             else:
                 response.raw = observed(response.raw, self)
 
+    def drained(self, response: urllib3.HTTPResponse) -> Exception | None:
+        """An answer is about to be read by urllib3 and thrown away: here it still says why."""
+        with _guard.never_raise:
+            self._exchange.answered(response.status, raw_headers(response.headers.items()))
+        try:
+            self._exchange.received(response.read(_MOST_OF_A_RETRIED_ANSWER, decode_content=False))
+        except Exception as broken:  # noqa: BLE001 - urllib3 passes over it as well
+            return broken
+        return None
+
     def tried(self, response: urllib3.HTTPResponse | None, error: Exception | None) -> None:
         """An attempt is over, and urllib3 makes another one."""
         if response is not None:
-            with _guard.never_raise:
-                self._exchange.answered(response.status, raw_headers(response.headers.items()))
-            try:
-                # It is about to be drained: here it still says why.
-                self._exchange.received(response.read(_MOST_OF_A_RETRIED_ANSWER, decode_content=False))
-            except Exception as broken:  # noqa: BLE001 - urllib3 passes over it as well, and tries again
-                error = broken
+            error = self.drained(response)
         if error is None:
             self.finished(Ending.END)
         else:
             self._exchange.finished(self._ending(error), error)
         self._exchange = self._watch_again()
         self.received = self._exchange.received
+
+    def _drop_frames_of_attempts(self, raw: Any) -> None:
+        """An answer remembers the errors of the attempts before it; their frames held what went out."""
+        for attempt in getattr(getattr(raw, "retries", None), "history", ()):
+            if attempt.error is not None:
+                drop_inner_frames(attempt.error)
 
 
 class KwaiAdapter(BaseAdapter):
@@ -156,7 +170,12 @@ class KwaiAdapter(BaseAdapter):
         """Send one request; what is not a model call on a route passes byte for byte."""
         endpoint = self._endpoint(request)
         if endpoint is None:
-            return self._inner.send(request, *arguments, **options)
+            # A body that is read while it goes out may send this: its retries are none of that call.
+            token = retries_are_told_to.set(None)
+            try:
+                return self._inner.send(request, *arguments, **options)
+            finally:
+                retries_are_told_to.reset(token)
         try:
             departure = self._depart(request, endpoint)
         except OutboundRefused as refusal:

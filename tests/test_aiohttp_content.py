@@ -17,7 +17,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from kwai_middleware import Route, bind_caller
 from kwai_middleware._aiohttp_content import ObservedContent
-from kwai_middleware._aiohttp_requests import WirePayload, gathered_payload
+from kwai_middleware._aiohttp_requests import WirePayload, gathered_payload, held
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.wire import WireBody
 from kwai_middleware.aiohttp_middleware import _is_decoded, session
@@ -395,6 +395,26 @@ def test_a_cancelled_task(server: _Server, calls: list[Any], moment: str) -> Non
     assert [Ending.CANCELLED] == [call.ending for call in calls]
 
 
+@pytest.mark.parametrize("whose", ["the call's", "the app's"])
+def test_a_time_limit_while_there_is_no_connection_yet(server: _Server, calls: list[Any], whose: str) -> None:
+    """The one that aiohttp was given is a time-out, the app's own around the call is a cancellation."""
+    limit = aiohttp.ClientTimeout(total=0.05 if whose == "the call's" else None)
+
+    async def acting() -> None:
+        listed = settings(routes=(Route(f"{server.url}/v1"),))
+        url, connector = f"{server.url}/v1/chat/completions", aiohttp.TCPConnector(limit=1)
+        # The first call has the only connection.
+        sharing = session(settings=listed, deliver=calls.append, connector=connector)
+        async with sharing as client, client.post(url, data=BODY):
+            with pytest.raises(TimeoutError):
+                call = client.post(url, data=BODY, timeout=limit)
+                await asyncio.wait_for(call, None if whose == "the call's" else 0.05)
+
+    asyncio.run(acting())
+    expected = Ending.TIMEOUT if whose == "the call's" else Ending.CANCELLED
+    assert [expected, Ending.CLOSED] == [call.ending for call in calls]
+
+
 def test_a_wait_that_is_given_up_is_not_the_end(server: _Server, calls: list[Any]) -> None:
     """Aiohttp lets one read on after it; the answer is one, and whole."""
 
@@ -510,3 +530,8 @@ def test_a_payload_may_write_in_any_way_that_a_writer_knows() -> None:
             await writer.write_eof(b"three")
 
     assert b"one two three" == asyncio.run(gathered_payload(Own(b""), None, settings()))
+
+
+def test_bytes_are_not_copied() -> None:
+    """What is looked into and recorded are the very bytes that the app has."""
+    assert BODY is asyncio.run(held(aiohttp.BytesPayload(BODY), len(BODY)))

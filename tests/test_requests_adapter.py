@@ -31,6 +31,7 @@ from kwai_middleware.requests_adapter import KwaiAdapter, session
 from kwai_middleware.sandbox import Sandbox
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.examples import HOUSE_KEY, sandbox_process
+from tests.support.exposure import exposures
 from tests.support.raw_server import Connection, raw_server
 from tests.support.wired import RELAY
 
@@ -454,6 +455,7 @@ def test_each_attempt_of_urllib3_is_one_record(kind: Any) -> None:
             response = client.post(f"{server.url}/v1/chat/completions", data=BODY)
             client.post(f"{server.url}/v1/chat/completions", data=BODY)
         assert isinstance(response.raw.retries, kind)
+        assert repr(response.raw.retries).startswith(kind.__name__)
     assert [(True, 1), (True, 2), (True, 3), (False, 1)] == _attempts(calls)
     assert [503, None, 200, 200] == [call.status for call in calls]
     assert b"busy" in b"".join(calls[0].chunks)
@@ -483,8 +485,85 @@ def test_a_retried_answer_that_breaks_off_is_an_attempt_too() -> None:
         assert caught.value.request is not None
         assert BODY == caught.value.request.body
     assert [1, 2, 1, 2] == [call.attempt.number for call in calls]
-    assert [503, None] == [call.status for call in calls[:2]]
+    assert [503, 503] == [call.status for call in calls[:2]]
+    assert "RetryError" == calls[1].error[0]
     with pytest.raises(requests.ConnectionError), requests.Session() as plain:
         plain.mount("http://", adapter)  # and alone it tells nobody
         plain.post(f"{server.url}/v1/chat/completions", data=BODY)
     assert 4 == len(calls)
+
+
+@pytest.mark.parametrize("kind", ["gateway", "direct"])
+def test_the_errors_of_earlier_attempts_show_no_key(kind: Any) -> None:
+    """An answer remembers them, with type and text; the frames that held what went out are gone."""
+    arrived: list[bytes] = []
+
+    def answers(connection: Connection) -> None:
+        arrived.append(connection.request()[1])
+        if len(arrived) == 1:
+            connection.reset()
+        else:
+            connection.send(OK)
+
+    with raw_server(answers) as server:
+        listed = settings(routes=(Route(f"{server.url}/v1", kind=kind),))
+        retries = Retry(1, allowed_methods=None, backoff_factor=0)
+        with session(settings=listed, deliver=lambda call: None, max_retries=retries) as client, bind_caller(caller()):
+            response = client.post(f"{server.url}/v1/chat/completions", data=BODY)
+    [attempt] = response.raw.retries.history
+    assert isinstance(attempt.error, urllib3.exceptions.ProtocolError)
+    reset = attempt.error.args[1]
+    assert isinstance(reset, ConnectionResetError)
+    assert [] == exposures(attempt.error, KEY, below="urlopen") + exposures(reset, KEY, below="urlopen")
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_the_last_answer_that_is_not_retried(raises: bool) -> None:
+    """As an exception or as a response, it is recorded with what it said, and the app has all of it."""
+    busy = b'{"error":{"message":"busy"}}'
+
+    def answers(connection: Connection) -> None:
+        while True:
+            connection.request()
+            connection.send(b"HTTP/1.1 503 No\r\ncontent-length: %d\r\n\r\n" % len(busy) + busy)
+
+    calls: list[Any] = []
+    with raw_server(answers) as server:
+        listed = settings(routes=(Route(f"{server.url}/v1"),))
+        rules = Retry(1, status_forcelist=[503], allowed_methods=None, backoff_factor=0, raise_on_status=raises)
+        with session(settings=listed, deliver=calls.append, max_retries=rules) as client:
+            if raises:
+                with pytest.raises(requests.exceptions.RetryError):
+                    client.post(f"{server.url}/v1/chat/completions", data=BODY)
+            else:
+                assert busy == client.post(f"{server.url}/v1/chat/completions", data=BODY).content
+    assert [(503, busy)] * 2 == [(call.status, b"".join(call.chunks)) for call in calls]
+
+
+def test_a_call_within_a_body_keeps_its_retries_to_itself() -> None:
+    """A body that fetches something while it goes out, by the same session, is still one attempt."""
+    answers = [b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", OK, OK]
+    lines: list[bytes] = []
+
+    def handle(connection: Connection) -> None:
+        while True:
+            head, _ = connection.request()
+            if b"chunked" in head:
+                connection.chunks()
+            lines.append(head.split(b" HTTP")[0])
+            connection.send(answers.pop(0))
+
+    calls: list[Any] = []
+    with raw_server(handle) as server:
+        listed = settings(routes=(Route(f"{server.url}/v1", kind="direct"),))
+        rules = Retry(1, status_forcelist=[503], allowed_methods=None, backoff_factor=0)
+        with session(settings=listed, deliver=calls.append, max_retries=rules) as client, bind_caller(caller()):
+
+            def body() -> Iterator[bytes]:
+                yield BODY[:5]
+                assert 200 == client.get(f"{server.url}/more").status_code
+                yield BODY[5:]
+
+            client.post(f"{server.url}/v1/chat/completions", data=body())
+    assert [b"GET /more", b"GET /more", b"POST /v1/chat/completions"] == lines
+    assert [(1, 200)] == [(call.attempt.number, call.status) for call in calls]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from kwai_middleware import _notices
 from kwai_middleware._context import Slot, current_caller
@@ -25,7 +27,7 @@ Refuse = Literal["raise", "response"]
 """How a refused call looks to the app: our exception, or a local answer with status 401."""
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """What becomes of one request.
 
     Attributes:

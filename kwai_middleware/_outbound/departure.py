@@ -46,8 +46,11 @@ class Departure(ABC):
         Call it where its value is used, and keep the value in no variable: exceptions carry the
         variables of every frame they pass.
         """
-        _, changes_body, changes, key_headers, _ = self._decision
-        self._copies = bool(changes_body or changes.headers or changes.in_header is not None or key_headers)
+        decision = self._decision
+        changes = decision.changes
+        self._copies = bool(
+            decision.changes_body or changes.headers or changes.in_header is not None or decision.key_headers
+        )
         if not (self._copies or self._watches_body()):
             return self._request
         copy = self._copied()

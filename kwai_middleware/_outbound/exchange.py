@@ -77,9 +77,9 @@ class Exchange:
         self._status: int | None = None
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         self._decoded = False
-        # Whoever pops it finishes the exchange: a list's pop is atomic, also between threads, a
-        # finalizer and a signal handler.
-        self._open = [True]
+        # Whoever pops it finishes the exchange: a dict's pop is atomic, also between threads, a finalizer
+        # and a signal handler. Most exchanges are finished three times: read, closed and collected.
+        self._open = {"open": True}
         self._started_at = wall_clock()
         _open_calls.begin(self)
         self._started = clock()
@@ -131,9 +131,7 @@ class Exchange:
 
     def finished(self, ending: Ending, error: BaseException | None = None) -> None:
         """It is over, in whichever way. Only the first call counts."""
-        try:
-            self._open.pop()
-        except IndexError:
+        if not self._open.pop("open", False):
             return
         _open_calls.end(self)
         with _guard.never_raise:

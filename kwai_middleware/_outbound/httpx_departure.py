@@ -37,11 +37,12 @@ class HttpxDeparture(Departure):
 
     def _copied(self) -> Any:
         request = self._request
-        body, changes_body, changes, _, _ = self._decision
+        decision = self._decision
+        body = decision.body
         headers = request.headers.copy()
         stream = request.stream
-        if body is not None and changes_body:
-            parts = wire_parts(changes, body, whole=not self._inner_is_real)
+        if body is not None and decision.changes_body:
+            parts = wire_parts(decision.changes, body, whole=not self._inner_is_real)
             stream = self._library.wire_body(parts)
             # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
             if headers.get("content-length") == str(len(body)):
