@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import Failure, Request, chat
+from kwai_middleware._outbound.formats import Failure, Received, Request, chat
 from kwai_middleware._outbound.formats.beginnings import beginning_of
 from kwai_middleware._secret import Secret
 
@@ -106,7 +106,7 @@ def test_no_part_of_a_key_is_left_at_the_cut(size: int) -> None:
 def test_a_cut_answer_keeps_what_came_of_it() -> None:
     """The names, the text so far and the tool calls of an answer that never became whole are in the record."""
     body = json.dumps(ANSWER).encode()
-    answer = chat.answer((body[: body.index(b'{}"')],), Request(), streamed=False)
+    answer = chat.answer(Received((body[: body.index(b'{}"')],), streamed=False), Request())
 
     [message] = answer.completions
     assert ("gen-1", "P", "m", None) == (answer.generation_id, answer.provider, answer.model, answer.finished)
@@ -116,7 +116,10 @@ def test_a_cut_answer_keeps_what_came_of_it() -> None:
 def test_an_error_at_the_beginning_of_a_cut_answer_is_told() -> None:
     """What failed is known as soon as it was said."""
     body = b'{"error": {"code": 502, "message": "Provider returned er'
-    assert Failure("502", "Provider returned er [...] ") == chat.answer((body,), Request(), streamed=False).failure
+    assert (
+        Failure("502", "Provider returned er [...] ")
+        == chat.answer(Received((body,), streamed=False), Request()).failure
+    )
 
 
 class TestAGap:
@@ -125,7 +128,7 @@ class TestAGap:
         """Text and names come from the head, usage and the reason from the end; of several reasons none is guessed."""
         body = json.dumps(ANSWER).encode()
         place = body.index(b" two")
-        answer = chat.answer((body[:place], body[place + 3 :]), Request(choices=asked), streamed=False)
+        answer = chat.answer(Received((body[:place], body[place + 3 :]), streamed=False), Request(choices=asked))
 
         assert ("one [...] ", {"cost": 1}) == (answer.completions[0]["content"], answer.usage)
         assert ("stop" if asked == 1 else None, "m") == (answer.finish_reason, answer.model)
@@ -133,7 +136,7 @@ class TestAGap:
     def test_a_failure_at_the_end_is_told(self) -> None:
         """An answer that ends with the reason `error` has failed, however much came before."""
         end = b'...","finish_reason": "error"}]}'
-        answer = chat.answer((b'{"choices":[{"message":{"content":"a', end), Request(), streamed=False)
+        answer = chat.answer(Received((b'{"choices":[{"message":{"content":"a', end), streamed=False), Request())
 
         assert (Failure(None, "The provider failed while it answered."), "a [...] ") == (
             answer.failure, answer.completions[0]["content"],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, chat, tolerant
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, chat, tolerant
 from kwai_middleware._outbound.formats.interface import GAP
 from kwai_middleware._secret import Secret
 from tests.support.observations import stream_of
@@ -29,12 +29,12 @@ def tool_calls(*calls: dict[str, Any]) -> dict[str, Any]:
 
 
 def streamed(*chunks: dict[str, Any] | str, choices: int = 1) -> Answer:
-    return chat.answer((stream_of(*chunks),), Request(choices=choices), streamed=True)
+    return chat.answer(Received((stream_of(*chunks),), streamed=True), Request(choices=choices))
 
 
 def unary(answer: Any) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return chat.answer((body,), Request(), streamed=False)
+    return chat.answer(Received((body,), streamed=False), Request())
 
 
 def test_chat_is_a_format() -> None:
@@ -147,7 +147,7 @@ class TestStreams:
         chunk = {"choices": [delta(**members)]}
         body = b": OPENROUTER PROCESSING\n\n" + stream_of(chunk)
 
-        answer = chat.answer((body,), Request(), streamed=True)
+        answer = chat.answer(Received((body,), streamed=True), Request())
 
         assert (len(body) if counts else None) == answer.first_content
 
@@ -354,7 +354,7 @@ class TestStreams:
         """A chunk with bytes that are no UTF-8 is kept with the place marked."""
         body = b'data: {"choices":[{"index":0,"delta":{"content":"a\xffb"}}]}\n\n'
 
-        assert "a\ufffdb" == chat.answer((body,), Request(), streamed=True).completions[0]["content"]
+        assert "a\ufffdb" == chat.answer(Received((body,), streamed=True), Request()).completions[0]["content"]
 
     def test_a_model_that_says_what_stands_for_a_gap(self) -> None:
         """What is left of a key is masked on both sides of the gap, and not where a text only looks like one."""
@@ -362,7 +362,7 @@ class TestStreams:
         head = stream_of({"choices": [delta(content=GAP)]}, {"choices": [delta(content=f"a {key[:12]}")]})
         tail = stream_of({"choices": [delta(content=f"{key[12:]} b")]}, {"choices": [delta(content=GAP)]})
 
-        answer = chat.answer((head, tail), Request(), streamed=True, secrets=(Secret(key),))
+        answer = chat.answer(Received((head, tail), streamed=True, secrets=(Secret(key),)), Request())
 
         assert f"{GAP}a ****{GAP}**** b{GAP}" == answer.completions[0]["content"]
         assert (
@@ -379,7 +379,7 @@ class TestStreams:
             {"choices": [delta(content="z", finish_reason="stop")]}, {"usage": {"cost": 1}}, "[DONE]"
         )
 
-        answer = chat.answer((head, tail), Request(), streamed=True)
+        answer = chat.answer(Received((head, tail), streamed=True), Request())
 
         assert "a [...] z" == answer.completions[0]["content"]
         assert ("stop", {"cost": 1}) == (answer.finish_reason, answer.usage)
@@ -388,7 +388,7 @@ class TestStreams:
     @given(st.binary(max_size=300), st.booleans())
     def test_any_bytes_give_an_answer(self, body: bytes, is_stream: bool) -> None:
         """Whatever comes as an answer, reading it does not raise."""
-        assert isinstance(chat.answer((body,), Request(), streamed=is_stream), Answer)
+        assert isinstance(chat.answer(Received((body,), streamed=is_stream), Request()), Answer)
 
     @given(
         st.lists(
@@ -431,7 +431,7 @@ class TestStreams:
         """Each of many chunks adds to the usage; copied each time this would not end."""
         body = stream_of(*({"usage": {f"member{number}": 1}} for number in range(100_000)))
 
-        assert 100_000 == len(chat.answer((body,), Request(), streamed=True).usage or ())
+        assert 100_000 == len(chat.answer(Received((body,), streamed=True), Request()).usage or ())
 
     def test_choices_and_tool_calls_are_bounded(self) -> None:
         """A server that invents choices and calls without end cannot fill the memory."""
@@ -549,6 +549,6 @@ class TestUnaryAnswers:
     )
     def test_usage_is_found_at_the_end_of_a_shortened_answer(self, end: bytes, expected: Any) -> None:
         """Of an answer whose middle was not kept, the usage at its end is still read."""
-        answer = chat.answer((b'{"id":"gen-1","choices":[', end), Request(), streamed=False)
+        answer = chat.answer(Received((b'{"id":"gen-1","choices":[', end), streamed=False), Request())
 
         assert (expected, None) == (answer.usage, answer.finished)

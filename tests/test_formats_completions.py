@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, completions
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, completions
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
 from kwai_middleware._outbound.routes import Endpoint
@@ -49,11 +49,11 @@ CHUNKS: list[dict[str, Any] | str] = [
 
 def unary(answer: Any = ANSWER, request: Request | None = None, secrets: tuple[Secret, ...] = ()) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return completions.answer((body,), request or Request(), streamed=False, secrets=secrets)
+    return completions.answer(Received((body,), streamed=False, secrets=secrets), request or Request())
 
 
 def streamed(*chunks: dict[str, Any] | str, choices: int = 1) -> Answer:
-    return completions.answer((stream_of(*chunks),), Request(choices=choices), streamed=True)
+    return completions.answer(Received((stream_of(*chunks),), streamed=True), Request(choices=choices))
 
 
 def recorded(body: bytes | list[bytes], **members: Any) -> CompletedCall:
@@ -229,7 +229,7 @@ class TestShortenedAnswers:
         head = stream_of({"choices": [choice("one", 0, "stop"), choice("two", 1)]}) + b'data: {"choi'
         tail = b'ces": []}\n\n' + stream_of({"choices": [choice("three", 1), choice("four", 2)]}, "[DONE]")
 
-        answer = completions.answer((head, tail), Request(choices=3), streamed=True)
+        answer = completions.answer(Received((head, tail), streamed=True), Request(choices=3))
 
         assert ["one", "two [...] three", " [...] four"] == json.loads(answer.output or b"")
         assert len(head + tail) == answer.finished
@@ -240,7 +240,7 @@ class TestShortenedAnswers:
         body = json.dumps(ANSWER).encode()
         place = body.index(b"time")
 
-        answer = completions.answer((body[:place], body[place:]), Request(choices=asked), streamed=False)
+        answer = completions.answer(Received((body[:place], body[place:]), streamed=False), Request(choices=asked))
 
         assert (b'" a  [...] "', USAGE, "m-2") == (answer.output, answer.usage, answer.model)
         assert ("stop" if asked == 1 else None, None) == (answer.finish_reason, answer.finished)
@@ -251,7 +251,7 @@ class TestShortenedAnswers:
             parts = tuple(
                 stream_of({"choices": [choice(text)]}) for text in (f"Said {KEY[:place]}", f"{KEY[place:]} ok")
             )
-            said = completions.answer(parts, Request(), streamed=True, secrets=(Secret(KEY),)).output or b""
+            said = completions.answer(Received(parts, streamed=True, secrets=(Secret(KEY),)), Request()).output or b""
             assert [] == [KEY[at : at + 8] for at in range(len(KEY) - 7) if KEY[at : at + 8].encode() in said]
             assert b" ok" in said
         cut = json.dumps({"choices": [choice(f"Said {KEY}")]}).encode().partition(KEY[20:].encode())[0]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, embeddings
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, embeddings
 from kwai_middleware._outbound.formats.long_values import cut
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
@@ -40,7 +40,7 @@ ANSWER = with_vectors([0.1, -2e-3, 3], [0.4, 0.5, 6])
 
 def answered(answer: Any, **options: Any) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return embeddings.answer((body,), Request(), streamed=False, **options)
+    return embeddings.answer(Received((body,), streamed=False, **options), Request())
 
 
 def told(answer: Any) -> Any:
@@ -162,12 +162,12 @@ def test_what_no_vendor_streams_is_read_as_far_as_it_can_be() -> None:
     """Should an answer come as events, errors and usage in them count, and the end of the connection is its end."""
     call = recorded([stream_of({"usage": USAGE}), stream_of({"data": [{"embedding": [1, 2]}]})], headers=STREAM)
     broken = recorded([b": WAITING\n\n", stream_of({"error": {"code": 502}}, {"model": "m-3"})], headers=STREAM)
-    marked = embeddings.answer((stream_of("[DONE]"), b"data: {}\n\n"), Request(), streamed=True)
+    marked = embeddings.answer(Received((stream_of("[DONE]"), b"data: {}\n\n"), streamed=True), Request())
 
     assert ("complete", 0.25, None) == (call.outcome, call.reported_cost, call.output)
     assert ("error", "502", "m") == (broken.outcome, broken.error_code, broken.model)
     assert len(stream_of("[DONE]")) == marked.finished
-    assert isinstance(embeddings.answer((b"data: {}\n\n",) * 2, Request(), streamed=True), Answer)
+    assert isinstance(embeddings.answer(Received((b"data: {}\n\n",) * 2, streamed=True), Request()), Answer)
 
 
 class TestShortenedAnswers:
@@ -185,7 +185,7 @@ class TestShortenedAnswers:
     def test_what_came_is_told_of(self, mark: bytes, expected: str | None) -> None:
         """Of an answer that was cut, the vectors that came are counted; behind a gap its usage is found."""
         head, _, rest = self.BODY.partition(mark)
-        gapped = embeddings.answer((head, mark + rest), Request(), streamed=False)
+        gapped = embeddings.answer(Received((head, mark + rest), streamed=False), Request())
 
         assert expected == told(head) == json.loads(gapped.output or b"null")
         assert ("gen-1", None) == (answered(head).generation_id, answered(head).finished)
@@ -242,7 +242,7 @@ class TestCutting:
         body = b'{"data":[' + unit * (500_000 // len(unit))
 
         assert answered(body).finished is None
-        assert isinstance(embeddings.answer((body, body), Request(), streamed=False), Answer)
+        assert isinstance(embeddings.answer(Received((body, body), streamed=False), Request()), Answer)
 
 
 MEMBERS = st.sampled_from(["data", "embedding", "index", "usage", "prompt_tokens", "error", "model", "id", "input"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import Failure, Request, chat
+from kwai_middleware._outbound.formats import Failure, Received, Request, chat
 from kwai_middleware._outbound.formats.failures import failure_in, failure_of_status, provider_in
 
 
@@ -95,7 +95,9 @@ def test_error_answers_of_any_shape_are_described(body: bytes, expected: Failure
 def test_whose_failure_it_was(error: object, expected: str | None) -> None:
     """OpenRouter names the provider that failed; a record of the failure says who it was."""
     assert expected == provider_in(error)
-    assert expected == chat.answer((json.dumps({"error": error}).encode(),), Request(), streamed=False).provider
+    assert (
+        expected == chat.answer(Received((json.dumps({"error": error}).encode(),), streamed=False), Request()).provider
+    )
 
 
 @given(st.binary(max_size=200))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kwai_middleware._delivery.log_entry import encode
 from kwai_middleware._delivery.media import replaced
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, images
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, images
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
 from kwai_middleware._outbound.routes import Endpoint
@@ -54,11 +54,11 @@ EVENTS: list[dict[str, Any] | str] = [partial(0), partial(1), drawn(usage=USAGE)
 
 def unary(answer: Any = ANSWER) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return images.answer((body,), Request(), streamed=False)
+    return images.answer(Received((body,), streamed=False), Request())
 
 
 def streamed(*events: dict[str, Any] | str, asked: int = 1) -> Answer:
-    return images.answer((stream_of(*events),), Request(choices=asked), streamed=True)
+    return images.answer(Received((stream_of(*events),), streamed=True), Request(choices=asked))
 
 
 def recorded(body: bytes | list[bytes], **members: Any) -> CompletedCall:
@@ -158,7 +158,7 @@ class TestAnswers:
         """A part of a picture is the first to be seen, as text too."""
         body = b": OPENROUTER PROCESSING\n\n" + stream_of(event)
 
-        answer = images.answer((body, stream_of({"type": "x"})), Request(), streamed=True)
+        answer = images.answer(Received((body, stream_of({"type": "x"})), streamed=True), Request())
 
         assert (len(body) if counts else None, None) == (answer.first_content, answer.output)
 
@@ -289,7 +289,7 @@ class TestShortenedAnswers:
         place = body.rindex(B64.encode()) + 300
 
         head = unary(body[:place])
-        both = images.answer((body[:place], body[place + 300 :]), Request(), streamed=False)
+        both = images.answer(Received((body[:place], body[place + 300 :]), streamed=False), Request())
 
         assert [*ANSWER["data"], {"b64_json": " [...] "}] == json.loads(head.output or b"")
         assert (head.output, USAGE, None) == (both.output, both.usage, both.finished)
@@ -307,7 +307,7 @@ class TestShortenedAnswers:
         """What stands in an event counts; a text in the end is no better."""
         parts = (stream_of(drawn(usage={"cost": 1})), b'"usage":{"cost":2}')
 
-        assert {"cost": 1} == images.answer(parts, Request(), streamed=True).usage
+        assert {"cost": 1} == images.answer(Received(parts, streamed=True), Request()).usage
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"data": [{"b64_json": "AA'])
     def test_what_is_no_whole_object_is_an_error(self, body: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, messages
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, messages
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
 from kwai_middleware._outbound.routes import Endpoint
@@ -68,11 +68,11 @@ EVENTS = [STARTS, PING, begins(TEXT), says("Hel"), says("lo"), ends(), counts(ou
 
 def unary(answer: Any = ANSWER, *, secrets: tuple[Secret, ...] = ()) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return messages.answer((body,), Request(), streamed=False, secrets=secrets)
+    return messages.answer(Received((body,), streamed=False, secrets=secrets), Request())
 
 
 def streamed(*events: bytes) -> Answer:
-    return messages.answer((b"".join(events),), Request(), streamed=True)
+    return messages.answer(Received((b"".join(events),), streamed=True), Request())
 
 
 def with_blocks(*blocks: Any) -> Answer:
@@ -532,7 +532,7 @@ class TestShortenedAnswers:
             begins(TOOL, 6), piece("input_json_delta", 6, partial_json='{"six":1}'), ends(6),
             counts("tool_use", output_tokens=7), STOPS,
         ]  # fmt: skip
-        answer = messages.answer((b"".join(head), b"".join(tail)), Request(), streamed=True)
+        answer = messages.answer(Received((b"".join(head), b"".join(tail)), streamed=True), Request())
 
         [message] = answer.completions
         assert [
@@ -552,13 +552,13 @@ class TestShortenedAnswers:
         """Between two blocks nothing is open: the gap costs neither of them a word."""
         parts = (b"".join(EVENTS[:6]), b"".join([begins(TEXT, 9), says("end", 9), *EVENTS[5:]]))
 
-        assert "Helloend" == messages.answer(parts, Request(), streamed=True).completions[0]["content"]
+        assert "Helloend" == messages.answer(Received(parts, streamed=True), Request()).completions[0]["content"]
 
     def test_a_tool_whose_input_lies_in_the_gap_says_so(self) -> None:
         """Pieces behind the gap are the end of an input, not the whole of it."""
         parts = (STARTS + begins(TOOL), piece("input_json_delta", partial_json="1}") + ends())
 
-        [call] = messages.answer(parts, Request(), streamed=True).completions[0]["tool_calls"]
+        [call] = messages.answer(Received(parts, streamed=True), Request()).completions[0]["tool_calls"]
 
         assert " [...] 1}" == call["function"]["arguments"]
 
@@ -567,7 +567,7 @@ class TestShortenedAnswers:
         body = json.dumps(ANSWER).encode()
         place = body.index(b"llo")
 
-        answer = messages.answer((body[:place], body[place + 3 :]), Request(), streamed=False)
+        answer = messages.answer(Received((body[:place], body[place + 3 :]), streamed=False), Request())
 
         assert ("He [...] ", "end_turn") == (answer.completions[0]["content"], answer.finish_reason)
         assert (ANSWER["usage"], None, "msg-1") == (answer.usage, answer.finished, answer.generation_id)
@@ -577,9 +577,13 @@ class TestShortenedAnswers:
         head = b'{"stop_reason":"refusal","content":[{"type":"text","text":"a'
 
         assert ["refusal", None] == [
-            messages.answer((each, b"..."), Request(), streamed=False).finish_reason for each in (head, head[25:])
+            messages.answer(Received((each, b"..."), streamed=False), Request()).finish_reason
+            for each in (head, head[25:])
         ]
-        assert "refusal" == messages.answer((head, b'"stop_reason": "x"}'), Request(), streamed=False).finish_reason
+        assert (
+            "refusal"
+            == messages.answer(Received((head, b'"stop_reason": "x"}'), streamed=False), Request()).finish_reason
+        )
 
     @pytest.mark.parametrize(
         "pieces",
@@ -593,7 +597,7 @@ class TestShortenedAnswers:
         """A key that a gap has cut in two is masked on either side."""
         for place in range(len(KEY) + 1):
             parts = (pieces("Said ") + pieces(KEY[:place]), pieces(KEY[place:]) + pieces(" it was"))
-            answer = messages.answer(parts, Request(), streamed=True, secrets=(Secret(KEY),))
+            answer = messages.answer(Received(parts, streamed=True, secrets=(Secret(KEY),)), Request())
             said = json.dumps(answer.completions)
             assert [] == [KEY[at : at + 8] for at in range(len(KEY) - 7) if KEY[at : at + 8] in said]
             assert " [...] " in said
@@ -718,7 +722,7 @@ def test_any_message_makes_a_log(message: dict[str, Any], size: int) -> None:
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_give_an_answer(body: bytes, is_stream: bool) -> None:
     """Whatever comes as an answer, reading it does not raise, and the log is one."""
-    assert isinstance(messages.answer((body,), Request(), streamed=is_stream), Answer)
+    assert isinstance(messages.answer(Received((body,), streamed=is_stream), Request()), Answer)
     recorded(body, headers=STREAM if is_stream else JSON)
 
 

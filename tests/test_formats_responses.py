@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kwai_middleware._delivery.log_entry import encode
 from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.media import replaced
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Request, Tokens, responses
+from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Received, Request, Tokens, responses
 from kwai_middleware._outbound.formats.response_message import completion_of, encoded
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
@@ -87,16 +87,18 @@ def added(item: Any, index: Any = 0) -> dict[str, Any]:
 
 
 def streamed(*events: Any, secrets: tuple[Secret, ...] = ()) -> Answer:
-    return responses.answer((stream_of(*events),), Request(), streamed=True, secrets=secrets)
+    return responses.answer(Received((stream_of(*events),), streamed=True, secrets=secrets), Request())
 
 
 def with_gap(before: list[Any], after: list[Any], secrets: tuple[Secret, ...] = ()) -> Answer:
-    return responses.answer((stream_of(*before), stream_of(*after)), Request(), streamed=True, secrets=secrets)
+    return responses.answer(
+        Received((stream_of(*before), stream_of(*after)), streamed=True, secrets=secrets), Request()
+    )
 
 
 def unary(answer: Any) -> Answer:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return responses.answer((body,), Request(), streamed=False)
+    return responses.answer(Received((body,), streamed=False), Request())
 
 
 def asked(**members: Any) -> Request:
@@ -446,7 +448,7 @@ class TestWholeAnswers:
         """Of an answer whose middle was not kept, usage and reason at its end are still read."""
         head = json.dumps({"id": "resp_1", "status": status, "output": []}).encode()[:-3]
 
-        answer = responses.answer((head, end), Request(), streamed=False)
+        answer = responses.answer(Received((head, end), streamed=False), Request())
 
         assert expected == (answer.tokens.prompt, answer.finish_reason)
         assert ("resp_1", None) == (answer.generation_id, answer.finished)
@@ -613,7 +615,7 @@ class TestStreams:
         """Only what a reader would see starts the clock of the first token."""
         body = b": OPENROUTER PROCESSING\n\n" + stream_of(started(), told)
 
-        answer = responses.answer((body + stream_of(delta("output_text", "b")),), Request(), streamed=True)
+        answer = responses.answer(Received((body + stream_of(delta("output_text", "b")),), streamed=True), Request())
 
         assert counts is (len(body) == answer.first_content)
 
@@ -645,7 +647,7 @@ class TestStreams:
         """A failure ends the stream and keeps what was said before."""
         body = stream_of(started(), delta("output_text", "Hel"), told)
 
-        answer = responses.answer((body,), Request(), streamed=True)
+        answer = responses.answer(Received((body,), streamed=True), Request())
 
         assert (expected, (said("Hel"),), len(body)) == (answer.failure, answer.completions, answer.finished)
         call = recorded(body, headers=STREAM)
@@ -859,7 +861,7 @@ class TestGaps:
         final = stream_of(event("completed", response=response(message(HELLO), padding="x" * 100)))
         parts = stream_of(started(), delta("output_text", "Hello")), final[-400:]
 
-        answer = responses.answer(parts, Request(), streamed=True)
+        answer = responses.answer(Received(parts, streamed=True), Request())
 
         assert (USAGE, sum(map(len, parts)), None) == (answer.usage, answer.finished, answer.finish_reason)
         assert (said(),) == tuple(
@@ -897,7 +899,7 @@ class TestOddAnswers:
             ((whole,), False),
             ((whole[:cut],), False),
         ):
-            answer = responses.answer(parts, Request(), streamed=is_stream)
+            answer = responses.answer(Received(parts, streamed=is_stream), Request())
             msgspec.json.encode(answer.completions)
             call = recorded(b"".join(parts), headers=STREAM if is_stream else JSON)
             encode(replaced(call))
@@ -907,7 +909,7 @@ class TestOddAnswers:
         """Whatever is sent, reading it does not raise."""
         for is_stream in (False, True):
             for parts in ((first,), (first, second)):
-                assert isinstance(responses.answer(parts, Request(), streamed=is_stream), Answer)
+                assert isinstance(responses.answer(Received(parts, streamed=is_stream), Request()), Answer)
 
     def test_halves_of_characters_are_joined(self) -> None:
         """An emoji whose halves came in two deltas is whole; a half that is left alone is replaced."""
@@ -931,7 +933,7 @@ class TestOddAnswers:
         """Each of many pieces adds to its text; joined each time this would not end."""
         body = stream_of(*[delta("output_text", "word ")] * 100_000)
 
-        answer = responses.answer((body,), Request(), streamed=True)
+        answer = responses.answer(Received((body,), streamed=True), Request())
 
         assert 500_000 == len(answer.completions[0]["content"])
 

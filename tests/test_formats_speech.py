@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwai_middleware._outbound.formats import Request, speech
+from kwai_middleware._outbound.formats import Received, Request, speech
 from kwai_middleware._outbound.formats.sound import Sound
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
@@ -230,4 +230,6 @@ def test_much_sound_takes_linear_time() -> None:
 @given(st.lists(st.binary(max_size=200), max_size=2), st.booleans(), st.sampled_from(("", "audio/wav", "text/x")))
 def test_any_bytes_are_an_answer(parts: list[bytes], is_stream: bool, media_type: str) -> None:
     """Nothing that a server sends raises."""
-    speech.answer((*parts, b""), speech.request(parts[0] if parts else b""), streamed=is_stream, media_type=media_type)
+    speech.answer(
+        Received((*parts, b""), streamed=is_stream, media_type=media_type), speech.request(parts[0] if parts else b"")
+    )

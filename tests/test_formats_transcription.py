@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._delivery.media import replaced
-from kwai_middleware._outbound.formats import Request, transcription
+from kwai_middleware._outbound.formats import Received, Request, transcription
 from kwai_middleware._outbound.formats.multipart import form_parts
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.records import completed
@@ -398,4 +398,4 @@ def test_any_bytes_are_a_request(noise: bytes, head: int, end: int, at: int) -> 
 @given(st.lists(st.binary(max_size=200), max_size=2), st.booleans(), st.sampled_from(("", "text/plain", "a/json")))
 def test_any_bytes_are_an_answer(parts: list[bytes], is_stream: bool, media_type: str) -> None:
     """Nothing that a server sends raises."""
-    transcription.answer((*parts, b"")[:2], Request(), streamed=is_stream, media_type=media_type)
+    transcription.answer(Received((*parts, b"")[:2], streamed=is_stream, media_type=media_type), Request())

@@ -8,7 +8,17 @@ from typing import Any, Final
 
 from kwai_middleware._outbound import decoding
 from kwai_middleware._outbound.cut_ends import without_cut_keys
-from kwai_middleware._outbound.formats import FORMATS, Answer, Failure, Format, FormFormat, Request, tolerant, unread
+from kwai_middleware._outbound.formats import (
+    FORMATS,
+    Answer,
+    Failure,
+    Format,
+    FormFormat,
+    Received,
+    Request,
+    tolerant,
+    unread,
+)
 from kwai_middleware._outbound.formats.failures import failure_of_status
 from kwai_middleware._outbound.formats.sound import described_whole
 from kwai_middleware._outbound.observation import Ending, Observation
@@ -41,13 +51,13 @@ def completed(observation: Observation) -> CompletedCall:
     body = _Body(observation)
     breathe()
     streamed = _is_stream(observation, request, body.parts)
-    answer = format_.answer(
+    received = Received(
         body.parts,
-        request,
         streamed=streamed,
         media_type=(_header(observation, b"content-type") or "").lower().partition(";")[0].strip(),
         secrets=observation.secrets,
     )
+    answer = format_.answer(received, request)
     breathe()
     outcome, failure = _judged(observation, answer, body, streamed=streamed)
     answer = without_cut_keys(answer, outcome, observation.secrets)

@@ -14,9 +14,9 @@ from kwai_middleware._outbound.formats import (
     speech,
     transcription,
 )
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, FormFormat, Request, Tokens
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Format, FormFormat, Received, Request, Tokens
 
-__all__ = ["FORMATS", "Answer", "Failure", "FormFormat", "Format", "Request", "Tokens"]
+__all__ = ["FORMATS", "Answer", "Failure", "FormFormat", "Format", "Received", "Request", "Tokens"]
 
 FORMATS: Final[dict[str, Format]] = {
     "chat": chat,

@@ -9,20 +9,19 @@ import msgspec
 
 from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import count, request_members, request_of
 from kwai_middleware._outbound.formats.beginnings import beginning_of
 from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, loose_chunk
 from kwai_middleware._outbound.formats.chat_message import Message
 from kwai_middleware._outbound.formats.failures import failure_in, provider_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
-from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import mended, request_members, words
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request
+from kwai_middleware._outbound.formats.reading import mended
 from kwai_middleware._pace import WINDOW, breathe
 from kwai_middleware._pieces import decoded_json
 from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MOST_CHOICES: Final = 128
 _FINISH_REASON: Final = re.compile(rb'"finish_reason" ?: ?"([a-z_]{1,40})"')
 
@@ -30,30 +29,14 @@ _FINISH_REASON: Final = re.compile(rb'"finish_reason" ?: ?"([a-z_]{1,40})"')
 def request(body: bytes) -> Request:
     """Read a request's body; see `Format`."""
     members = request_members(body)
-    messages = members.pop("messages", None)
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    model = words(members.pop("model", None))
-    choices = tolerant.loads(bytes(members.get("n", b"")))
-    return Request(
-        model=model,
-        stream=stream,
-        choices=choices if type(choices) is int else 1,
-        messages=None if messages is None else bytes(messages),
-        parameters=without_keys(members),
-    )
+    return request_of(members, messages=members.pop("messages", None), choices=count(members.get("n")))
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`."""
     assembly = _Assembly(request.choices)
-    if streamed:
+    parts, secrets = received.parts, received.secrets
+    if received.streamed:
         _read_stream(parts, assembly)
     elif len(parts) == 1:
         assembly.add(_chunk(parts[0], assembly), None)
@@ -94,7 +77,7 @@ def _chunk(data: bytes, assembly: _Assembly) -> Chunk:
     try:
         # A long text in it would make one long call of it.
         chunk = _chunk_decoder.decode(data) if len(data) <= WINDOW else msgspec.convert(decoded_json(data), Chunk)
-    except _UNREADABLE:
+    except tolerant.UNREADABLE:
         value = tolerant.loads(data)
         assembly.is_answer = isinstance(value, dict)
         assembly.is_loose = assembly.is_loose or assembly.is_answer

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import count, request_members, request_of
 from kwai_middleware._outbound.formats.facts import Facts
 from kwai_middleware._outbound.formats.growing import joined_text
-from kwai_middleware._outbound.formats.interface import GAP, Answer, Request
-from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._outbound.formats.interface import GAP, Answer, Received, Request
+from kwai_middleware._outbound.formats.reading import Reading, Told
 from kwai_middleware._pace import breathe
 from kwai_middleware._pieces import as_text
 from kwai_middleware._secret import Secret
@@ -33,15 +33,7 @@ def request(body: bytes) -> Request:
     """
     members = request_members(body)
     prompt = members.pop("prompt", None)
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    choices = tolerant.loads(bytes(members.get("n", b"")))
-    return Request(
-        model=words(members.pop("model", None)),
-        stream=stream,
-        choices=(choices if type(choices) is int else 1) * _prompts_in(prompt),
-        input=None if prompt is None else bytes(prompt),
-        parameters=without_keys(members),
-    )
+    return request_of(members, prompt=prompt, choices=count(members.get("n")) * _prompts_in(prompt))
 
 
 def _prompts_in(prompt: msgspec.Raw | None) -> int:
@@ -55,35 +47,16 @@ def _prompts_in(prompt: msgspec.Raw | None) -> int:
     return count
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`.
 
     There are no chat messages in it: `output` is what the vendor's log shows for a log of any type, while
     its members for messages would make a conversation of it that there was not.
     """
-    reading = Reading(parts, secrets)
+    reading = Reading(received)
     assembly = _Assembly(request.choices)
-    if streamed:
-        for told in reading.events(assembly.skip):
-            assembly.add(told.members, told.end)
-            if told.is_done:
-                assembly.finish(told.end)
-                break
-    elif (whole := reading.whole()) is not None:
-        assembly.add(whole, None)
-        assembly.finish(len(parts[0]))
-    else:
-        assembly.add(reading.beginning(), None)
-        assembly.add_end(reading.end)
-    answer = assembly.answer(secrets)
-    return mended(answer) if reading.is_loose else answer
+    reading.fill(assembly)
+    return reading.mended(assembly.answer(received.secrets))
 
 
 class _Choice:
@@ -107,19 +80,20 @@ class _Assembly:
         self._first_content: int | None = None
         self._finished: int | None = None
 
-    def add(self, members: dict[str, Any], end: int | None) -> None:
-        """Add a chunk that was complete at the offset `end`; None for an answer that came at once."""
-        self._facts.add(members)
-        for choice in tolerant.items_of(members.get("choices")):
-            if self._add_choice(tolerant.members_of(choice)) and self._first_content is None:
-                self._first_content = end
-        if end is not None and (self._facts.failure or self._is_over()):
-            self.finish(end)
+    def add(self, told: Told) -> bool:
+        """Add a chunk; see `Assembly`. Behind a failure and the last text, usage may follow."""
+        has_content = self._add(told.members)
+        if has_content and self._first_content is None:
+            self._first_content = told.end
+        is_over = told.is_done or self._facts.failure or self._is_over()
+        if is_over and self._finished is None:
+            self._finished = told.end
+        return told.is_done
 
-    def finish(self, end: int) -> None:
-        """Note that the answer is over, by its own word, at the offset `end`; the first word counts."""
-        if self._finished is None:
-            self._finished = end
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add an answer that came at once; see `Assembly`."""
+        self._add(members)
+        self._finished = size
 
     def skip(self) -> None:
         """Note that chunks are missing from here on."""
@@ -145,6 +119,14 @@ class _Assembly:
             first_content=self._first_content,
             finished=self._finished,
         )
+
+    def _add(self, members: dict[str, Any]) -> bool:
+        """Add what a chunk or a whole answer says; say whether there is content in it."""
+        self._facts.add(members)
+        has_content = False
+        for choice in tolerant.items_of(members.get("choices")):
+            has_content = self._add_choice(tolerant.members_of(choice)) or has_content
+        return has_content
 
     def _add_choice(self, members: dict[str, Any]) -> bool:
         index, text, reason = (members.get(name) for name in ("index", "text", "finish_reason"))

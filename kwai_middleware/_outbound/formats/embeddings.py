@@ -7,13 +7,12 @@ from typing import Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import request_members, words, written
 from kwai_middleware._outbound.formats.facts import Facts
-from kwai_middleware._outbound.formats.interface import Answer, Request
+from kwai_middleware._outbound.formats.interface import Answer, Received, Request
 from kwai_middleware._outbound.formats.long_values import ReadingWithout
 from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import mended, request_members, words
 from kwai_middleware._pace import breathe, windows
-from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
 
@@ -23,43 +22,32 @@ _BYTES_OF_A_NUMBER: Final = 4
 def request(body: bytes) -> Request:
     """Read a request's body; see `Format`."""
     members = request_members(body)
-    given = members.pop("input", None)
+    given = written(members.pop("input", None))
     return Request(
         model=words(members.pop("model", None)),
-        input=None if given is None else bytes(given),
+        input=given,
         parameters=without_keys(members),
     )
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`. No vendor streams embeddings: of events only errors and usage are read."""
-    reading = ReadingWithout(parts, secrets, "embedding")
+    reading = ReadingWithout(received, "embedding")
     facts = Facts()
     output = finished = None
-    if streamed:
+    if received.streamed:
         for told in reading.events(_nothing):
             facts.add(told.members)
             if told.is_done or facts.failure:
                 finished = told.end
                 break
     else:
-        whole = reading.whole()
-        members = reading.beginning() if whole is None else whole
+        members, finished = reading.at_once()
         facts.add(members)
         facts.add_usage(usage.last_in(reading.end))
         if isinstance(members.get("data"), list):
-            output = _told_of(tolerant.items_of(members["data"]), reading.values, is_whole=whole is not None)
-        if whole is not None:
-            finished = len(parts[0])
-    answer = facts.answer(output=output, finished=finished, ends_with_body=streamed)
-    return mended(answer) if reading.is_loose else answer
+            output = _told_of(tolerant.items_of(members["data"]), reading.values, is_whole=finished is not None)
+    return reading.mended(facts.answer(output=output, finished=finished, ends_with_body=received.streamed))
 
 
 def _nothing() -> None:

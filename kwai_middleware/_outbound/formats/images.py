@@ -9,15 +9,15 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import count, request_members, request_of, words
 from kwai_middleware._outbound.formats.facts import Facts
-from kwai_middleware._outbound.formats.interface import Answer, Request
+from kwai_middleware._outbound.formats.interface import Answer, Received, Request
 from kwai_middleware._outbound.formats.long_values import ReadingWithout
 from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import mended, request_members, words
+from kwai_middleware._outbound.formats.reading import Told
 from kwai_middleware._outbound.formats.sent_form import sent_form
 from kwai_middleware._pace import windows
 from kwai_middleware._pieces import encoded_members
-from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "form", "request"]
 
@@ -35,19 +35,8 @@ def request(body: bytes) -> Request:
     members = request_members(body)
     prompt = members.pop("prompt", None)
     references = {name: members.pop(name) for name in _REFERENCES if name in members}
-    if references:
-        given: bytes | None = msgspec.json.encode(({} if prompt is None else {"prompt": prompt}) | references)
-    else:
-        given = None if prompt is None else bytes(prompt)
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    pictures = tolerant.loads(bytes(members.get("n", b"")))
-    return Request(
-        model=words(members.pop("model", None)),
-        stream=stream,
-        choices=pictures if type(pictures) is int else 1,
-        input=given,
-        parameters=without_keys(members),
-    )
+    given = msgspec.json.encode(({} if prompt is None else {"prompt": prompt}) | references) if references else prompt
+    return request_of(members, prompt=given, choices=count(members.get("n")))
 
 
 def form(head: bytes, end: bytes, size: int) -> Request:
@@ -58,69 +47,52 @@ def form(head: bytes, end: bytes, size: int) -> Request:
     members = dict(sent.members)
     prompt = members.pop("prompt", None)
     given = ({} if prompt is None else {"prompt": prompt}) | ({"images": sent.files} if sent.files else {})
-    pictures = tolerant.loads(sent.first("n"))
     return Request(
         model=words(sent.first("model")),
         stream=sent.first("stream").lower() == b'"true"',
-        choices=pictures if type(pictures) is int else 1,
+        choices=count(sent.first("n")),
         input=msgspec.json.encode(given) if given else None,
         parameters=without_keys({name: raw for name, raw in members.items() if name not in ("model", "stream")}),
     )
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`. What is not yet a picture is not kept."""
-    reading = ReadingWithout(parts, secrets, "b64_json")
-    assembly = _Assembly(request.choices)
-    if streamed:
-        for told in reading.events(_nothing):
-            assembly.add(told.members, reading.values, told.end)
-            if told.is_done:
-                assembly.finish(told.end)
-            if told.is_done or assembly.facts.failure:
-                break
-    else:
-        whole = reading.whole()
-        assembly.add_whole(reading.beginning() if whole is None else whole, reading.values)
-        if whole is not None:
-            assembly.finish(len(parts[0]))
-    assembly.add_end(reading.end)
-    answer = assembly.answer()
-    return mended(answer) if reading.is_loose else answer
-
-
-def _nothing() -> None:
-    """A picture is in one event: between events nothing is torn."""
+    reading = ReadingWithout(received, "b64_json")
+    assembly = _Assembly(reading, request.choices)
+    reading.fill(assembly)
+    if received.streamed:
+        assembly.add_end(reading.end)
+    return reading.mended(assembly.answer())
 
 
 class _Assembly:
     """The pictures of an answer."""
 
-    def __init__(self, asked: int) -> None:
-        self.facts = Facts()
+    def __init__(self, reading: ReadingWithout, asked: int) -> None:
+        self._reading = reading
+        self._facts = Facts()
         self._asked = asked
         self._pictures: list[list[bytes]] | None = None
         self._first_content: int | None = None
         self._finished: int | None = None
         self._ends_with_body = False
 
-    def add_whole(self, members: dict[str, Any], values: list[memoryview]) -> None:
-        """Add an answer that came at once, or what came of it."""
-        self.facts.add(members)
+    def skip(self) -> None:
+        """Note nothing: a picture is in one event, and between events nothing is torn."""
+
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add an answer that came at once; see `Assembly`."""
+        self._facts.add(members)
+        self._finished = size
         if isinstance(members.get("data"), list):
             items = tolerant.items_of(members["data"])[:_MOST_PICTURES]
-            self._pictures = [_picture(tolerant.members_of(item), values) for item in items]
+            self._pictures = [_picture(tolerant.members_of(item), self._reading.values) for item in items]
 
-    def add(self, event: dict[str, Any], values: list[memoryview], end: int) -> None:
-        """Add an event that was complete at the offset `end`."""
-        self.facts.add(event)
+    def add(self, told: Told) -> bool:
+        """Add an event; see `Assembly`."""
+        event, end = told.members, told.end
+        self._facts.add(event)
         kind = str(event.get("type"))
         is_picture = kind.endswith(".completed")
         if self._first_content is None and (is_picture or kind.endswith(".partial_image") or event.get("text")):
@@ -128,26 +100,23 @@ class _Assembly:
         if is_picture:
             self._pictures = self._pictures or []
             if len(self._pictures) < _MOST_PICTURES:
-                self._pictures.append(_picture(event, values))
+                self._pictures.append(_picture(event, self._reading.values))
             # Fewer may come than were asked for: then the answer is over when nothing follows.
             self._ends_with_body = True
             if len(self._pictures) >= self._asked:
                 self._finished = end
-        if self.facts.failure:
-            self.finish(end)
-
-    def finish(self, end: int) -> None:
-        """Note that the answer is over, by its own word, at the offset `end`."""
-        if self._finished is None:
+        is_over = told.is_done or self._facts.failure is not None
+        if is_over and self._finished is None:
             self._finished = end
+        return is_over
 
     def add_end(self, end: bytes) -> None:
         """Add the end of an answer whose middle is missing: a picture may be too large to be kept."""
-        if not self.facts.has_usage:
-            self.facts.add_usage(usage.last_in(end))
+        if not self._facts.has_usage:
+            self._facts.add_usage(usage.last_in(end))
 
     def answer(self) -> Answer:
-        return self.facts.answer(
+        return self._facts.answer(
             output=None if self._pictures is None else _joined(self._pictures),
             first_content=self._first_content,
             finished=self._finished,

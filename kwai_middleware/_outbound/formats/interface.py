@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from kwai_middleware._secret import Secret
 
-__all__ = ["GAP", "Answer", "Failure", "FormFormat", "Format", "Request", "Tokens"]
+__all__ = ["GAP", "Answer", "Failure", "FormFormat", "Format", "Received", "Request", "Tokens"]
 
 GAP: Final = " [...] "
 """Stands in a text of an answer where a part may be missing that was not kept. ASCII: one other character
@@ -60,6 +60,22 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: int | None = None
 
 
+class Received(NamedTuple):
+    """What came for an answer, before anything of it is read.
+
+    Attributes:
+        parts: The body, decoded; two parts when something between them was not kept.
+        streamed: Whether it is a stream of events.
+        media_type: The answer's `Content-Type` in lower case, without parameters; empty when it has none.
+        secrets: The caller's keys: what is left of one that a gap has cut in two is masked.
+    """
+
+    parts: tuple[bytes, ...]
+    streamed: bool
+    media_type: str = ""
+    secrets: tuple[Secret, ...] = ()
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, whole or not, streamed or not, as one.
 
@@ -104,24 +120,8 @@ class Format(Protocol):
         """Read a request's body."""
         ...
 
-    def answer(
-        self,
-        parts: tuple[bytes, ...],
-        request: Request,
-        *,
-        streamed: bool,
-        media_type: str = "",
-        secrets: tuple[Secret, ...] = (),
-    ) -> Answer:
-        """Read an answer's body.
-
-        Args:
-            parts: The body, decoded; two parts when something between them was not kept.
-            request: What it answers.
-            streamed: Whether it is a stream of events.
-            media_type: The answer's `Content-Type` in lower case, without parameters; empty when it has none.
-            secrets: The caller's keys: what is left of one that a gap has cut in two is masked.
-        """
+    def answer(self, received: Received, request: Request) -> Answer:
+        """Read the answer to a request."""
         ...
 
 

@@ -7,10 +7,9 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from kwai_middleware._outbound.formats.beginnings import beginning_of
-from kwai_middleware._outbound.formats.interface import GAP
+from kwai_middleware._outbound.formats.interface import GAP, Received
 from kwai_middleware._outbound.formats.reading import Reading
 from kwai_middleware._pace import windows
-from kwai_middleware._secret import Secret
 
 __all__ = ["ReadingWithout", "cut"]
 
@@ -29,20 +28,19 @@ class ReadingWithout(Reading):
     Passing over them takes a parser one long call, reading them takes several.
 
     Args:
-        parts: See `Format.answer`.
-        secrets: The caller's keys.
+        received: What came.
         name: The member.
 
     Attributes:
         values: What was cut out of the document that was read last; in their places stand their numbers.
     """
 
-    def __init__(self, parts: tuple[bytes, ...], secrets: tuple[Secret, ...], name: str) -> None:
-        super().__init__(parts, secrets)
+    def __init__(self, received: Received, name: str) -> None:
+        super().__init__(received)
         self.values: list[memoryview] = []
         self._name = name
 
-    def beginning(self) -> dict[str, Any]:
+    def _beginning(self) -> dict[str, Any]:
         """Return the members of an answer that is not whole; a value that was cut is a mark."""
         self.is_loose = True
         rest, self.values = cut(self._parts[0], self._name)

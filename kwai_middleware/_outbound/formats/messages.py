@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import request_members, request_of
 from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Request, Tokens
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request, Tokens
 from kwai_middleware._outbound.formats.message_blocks import Block, completion_of, is_whole_as_completion
-from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._outbound.formats.reading import Reading, Told
 from kwai_middleware._pieces import encoded_members
 from kwai_middleware._secret import Secret
 
@@ -26,13 +26,7 @@ def request(body: bytes) -> Request:
     """Read a request's body; see `Format`. The system's prompt becomes the first message."""
     members = request_members(body)
     messages, system = members.pop("messages", None), members.pop("system", None)
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    return Request(
-        model=words(members.pop("model", None)),
-        stream=stream,
-        messages=None if messages is None else _with_system(bytes(messages), system),
-        parameters=without_keys(members),
-    )
+    return request_of(members, messages=None if messages is None else _with_system(bytes(messages), system))
 
 
 def _with_system(messages: bytes, system: msgspec.Raw | None) -> bytes:
@@ -43,39 +37,19 @@ def _with_system(messages: bytes, system: msgspec.Raw | None) -> bytes:
     return b'[{"role":"system","content":%b}%b%b' % (bytes(system), b"" if others.startswith(b"]") else b",", others)
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`."""
-    reading = Reading(parts, secrets)
+    reading = Reading(received)
     assembly = _Assembly()
-    if streamed:
-        for told in reading.events(assembly.skip):
-            assembly.add(told.members, told.end)
-            if told.is_done:
-                # Anthropic's own streams have none; OpenRouter's end with it, behind the last event.
-                assembly.finished = told.end
-            if assembly.finished is not None:
-                break
-    elif (whole := reading.whole()) is not None:
-        assembly.add_message(whole)
-        assembly.finished = len(parts[0])
-    else:
-        assembly.add_message(reading.beginning())
-        assembly.add_end(reading.end)
-    return assembly.answer(secrets, is_loose=reading.is_loose)
+    reading.fill(assembly)
+    return reading.mended(assembly.answer(received.secrets))
 
 
 class _Assembly:
     """A message, put together of its events."""
 
     def __init__(self) -> None:
-        self.finished: int | None = None
+        self._finished: int | None = None
         self._model: str | None = None
         self._generation_id: str | None = None
         self._provider: str | None = None
@@ -94,14 +68,14 @@ class _Assembly:
         if self._growing is not None:
             self._growing.skip()
 
-    def add(self, event: dict[str, Any], end: int) -> None:
-        """Add an event that was complete at the offset `end`."""
-        kind = event.get("type")
+    def add(self, told: Told) -> bool:
+        """Add an event; see `Assembly`."""
+        event, kind = told.members, told.members.get("type")
         if kind == "message_start":
-            self.add_message(tolerant.members_of(event.get("message")))
+            self._add_message(tolerant.members_of(event.get("message")))
         elif kind in ("content_block_start", "content_block_delta"):
             if self._add_to_block(event) and self._first_content is None:
-                self._first_content = end
+                self._first_content = told.end
         elif kind == "content_block_stop":
             self._growing = None
         elif kind == "message_delta":
@@ -109,10 +83,40 @@ class _Assembly:
             self._add_usage(event.get("usage"))
         elif kind == "error" or (kind is None and event.get("error")):
             self._fail(error_of(event))
-        if kind == "message_stop" or self._failure is not None:
-            self.finished = end
+        # Anthropic's own streams have no mark of their end; OpenRouter's end with it, behind the last event.
+        if told.is_done or kind == "message_stop" or self._failure is not None:
+            self._finished = told.end
+        return self._finished is not None
 
-    def add_message(self, message: dict[str, Any]) -> None:
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add a message that came at once; see `Assembly`."""
+        self._add_message(members)
+        self._finished = size
+
+    def add_end(self, end: bytes) -> None:
+        """Add the end of a message that came at once, and whose middle is missing."""
+        self._add_usage(usage.last_in(end))
+        if self._stop_reason is None and (reasons := _STOP_REASON.findall(end)):
+            self._stop_reason = reasons[-1].decode()
+
+    def answer(self, secrets: tuple[Secret, ...]) -> Answer:
+        blocks = [self._blocks[index].joined(secrets) for index in sorted(self._blocks)]
+        is_message = self._is_message or bool(blocks)
+        return Answer(
+            model=self._model,
+            generation_id=self._generation_id,
+            provider=self._provider,
+            completions=(completion_of(blocks),) if is_message else (),
+            output=None if is_whole_as_completion(blocks) else msgspec.json.encode(list(map(_encoded, blocks))),
+            finish_reason=self._stop_reason,
+            usage=self._usage,
+            tokens=_tokens_in(self._usage or {}),
+            failure=self._failure,
+            first_content=self._first_content,
+            finished=self._finished,
+        )
+
+    def _add_message(self, message: dict[str, Any]) -> None:
         """Add a message, whole or as a stream begins it."""
         if message.get("type") == "error" or message.get("error"):
             self._fail(error_of(message))
@@ -125,30 +129,6 @@ class _Assembly:
         self._add_usage(message.get("usage"))
         for index, block in enumerate(tolerant.items_of(message.get("content"))[:_MOST_BLOCKS]):
             self._blocks[index] = Block(tolerant.members_of(block))
-
-    def add_end(self, end: bytes) -> None:
-        """Add the end of a message that came at once, and whose middle is missing."""
-        self._add_usage(usage.last_in(end))
-        if self._stop_reason is None and (reasons := _STOP_REASON.findall(end)):
-            self._stop_reason = reasons[-1].decode()
-
-    def answer(self, secrets: tuple[Secret, ...], *, is_loose: bool) -> Answer:
-        blocks = [self._blocks[index].joined(secrets) for index in sorted(self._blocks)]
-        is_message = self._is_message or bool(blocks)
-        answer = Answer(
-            model=self._model,
-            generation_id=self._generation_id,
-            provider=self._provider,
-            completions=(completion_of(blocks),) if is_message else (),
-            output=None if is_whole_as_completion(blocks) else msgspec.json.encode(list(map(_encoded, blocks))),
-            finish_reason=self._stop_reason,
-            usage=self._usage,
-            tokens=_tokens_in(self._usage or {}),
-            failure=self._failure,
-            first_content=self._first_content,
-            finished=self.finished,
-        )
-        return mended(answer) if is_loose else answer
 
     def _take(self, members: dict[str, Any]) -> None:
         self._stop_reason = _text(members.get("stop_reason")) or self._stop_reason

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
 
 from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.beginnings import beginning_of
-from kwai_middleware._outbound.formats.interface import Answer
+from kwai_middleware._outbound.formats.interface import Answer, Received
 from kwai_middleware._pace import WINDOW, breathe
-from kwai_middleware._pieces import decoded_json, is_utf8
-from kwai_middleware._secret import Secret
+from kwai_middleware._pieces import decoded_json
 
-__all__ = ["Reading", "Told", "mended", "request_members", "words"]
+__all__ = ["Assembly", "Reading", "Told", "mended"]
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DONE: Final = b"[DONE]"
 _decoder: Final = msgspec.json.Decoder()
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Told(NamedTuple):
@@ -37,30 +34,62 @@ class Told(NamedTuple):
     is_done: bool = False
 
 
+class Assembly(Protocol):
+    """What an answer is put together in."""
+
+    def skip(self) -> None:
+        """Note that events are missing from here on, which were not kept."""
+        ...
+
+    def add(self, told: Told) -> bool:
+        """Add an event; say whether nothing counts that follows it."""
+        ...
+
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add an answer that came at once, of `size` bytes; None for what came of one that is not whole."""
+        ...
+
+    def add_end(self, end: bytes) -> object:
+        """Add the end of an answer that came at once and is not whole; nothing when its end is missing too."""
+        ...
+
+
 class Reading:
     """An answer's body, to be read once.
 
     Args:
-        parts: See `Format.answer`.
-        secrets: The caller's keys.
+        received: What came.
 
     Attributes:
         is_loose: Something in it was not whole, or no Unicode: what is made of it has to be mended.
     """
 
-    def __init__(self, parts: tuple[bytes, ...], secrets: tuple[Secret, ...]) -> None:
+    def __init__(self, received: Received) -> None:
         self.is_loose = False
-        self._parts = parts
-        self._secrets = secrets
+        self._parts = received.parts
+        self._streamed = received.streamed
+        self._secrets = received.secrets
+
+    def fill(self, assembly: Assembly) -> None:
+        """Add all that counts of the answer."""
+        if self._streamed:
+            for told in self.events(assembly.skip):
+                if assembly.add(told):
+                    break
+            return
+        members, size = self.at_once()
+        assembly.add_at_once(members, size)
+        if size is None:
+            assembly.add_end(self.end)
+
+    def at_once(self) -> tuple[dict[str, Any], int | None]:
+        """Return what an answer says that should have come at once, and its size; None when it is not whole."""
+        whole = self.whole()
+        return (self._beginning(), None) if whole is None else (whole, len(self._parts[0]))
 
     def whole(self) -> dict[str, Any] | None:
         """Return the members of an answer that came at once; None when it is not one whole object."""
         return self._decoded(self._parts[0]) if len(self._parts) == 1 else None
-
-    def beginning(self) -> dict[str, Any]:
-        """Return the members of an answer that should have come at once and is not whole, as far as they came."""
-        self.is_loose = True
-        return beginning_of(self._parts[0], self._secrets)
 
     @property
     def end(self) -> bytes:
@@ -85,38 +114,25 @@ class Reading:
                 breathe()
             start += len(part)
 
+    def mended(self, answer: Answer) -> Answer:
+        """Return what was made of the body, mended where that is needed."""
+        return mended(answer) if self.is_loose else answer
+
+    def _beginning(self) -> dict[str, Any]:
+        """Return the members of an answer that should have come at once and is not whole, as far as they came."""
+        self.is_loose = True
+        return beginning_of(self._parts[0], self._secrets)
+
     def _decoded(self, data: bytes) -> dict[str, Any] | None:
         if not data.lstrip().startswith(b"{"):
             return None
         try:
             # A long text in it would make one long call of it.
             value = _decoder.decode(data) if len(data) <= WINDOW else decoded_json(data)
-        except _UNREADABLE:
+        except tolerant.UNREADABLE:
             self.is_loose = True
             value = tolerant.loads(data)
         return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def request_members(body: bytes) -> dict[str, msgspec.Raw]:
-    """Return the members of a request's body as they are written, valid UTF-8; none of what is no JSON object."""
-    try:
-        # Members are kept as they are written, and msgspec does not look into what it only skips.
-        members = _members_decoder.decode(body) if is_utf8(body) else None
-    except _UNREADABLE:
-        members = None
-    if members is None:
-        try:
-            members = _members_decoder.decode(tolerant.repaired(body) or b"")
-        except _UNREADABLE:
-            members = {}
-    breathe()
-    return members
-
-
-def words(raw: bytes | msgspec.Raw | None) -> str | None:
-    """Return a member of a request that should be a text, decoded; None for no text and for an empty one."""
-    value = tolerant.loads(bytes(raw)) if raw is not None else None
-    return value if isinstance(value, str) and value else None
 
 
 _TEXTS: Final = ("model", "generation_id", "provider", "finish_reason", "usage")

@@ -8,10 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import request_members, request_of
 from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
-from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request
+from kwai_middleware._outbound.formats.reading import Reading, Told
 from kwai_middleware._outbound.formats.response_input import prompt_of
 from kwai_middleware._outbound.formats.response_items import Item, kind_of_item
 from kwai_middleware._outbound.formats.response_message import (
@@ -37,43 +37,18 @@ def request(body: bytes) -> Request:
     """Read a request's body; see `Format`. Instructions become the first message."""
     members = request_members(body)
     prompt = prompt_of(members.pop("instructions", None), members.pop("input", None))
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    return Request(
-        model=words(members.pop("model", None)),
-        stream=stream,
-        messages=prompt.messages,
-        input=prompt.written,
-        parameters=without_keys(members),
-    )
+    return request_of(members, messages=prompt.messages, prompt=prompt.written)
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`."""
-    reading = Reading(parts, secrets)
+    reading = Reading(received)
     assembly = _Assembly()
-    if streamed:
-        for told in reading.events(assembly.skip):
-            if told.is_done:
-                assembly.finish(told.end)
-            else:
-                assembly.add(told.members, told.end)
-        if assembly.add_end(reading.end):
-            # The event that ended the stream was so long that only its own end was kept.
-            assembly.finish(sum(map(len, parts)))
-    elif (whole := reading.whole()) is not None:
-        assembly.add_response(whole)
-        assembly.finish(len(parts[0]))
-    else:
-        assembly.add_response(reading.beginning(), is_whole=False)
-        assembly.add_end(reading.end)
-    return assembly.answer(secrets, is_loose=reading.is_loose)
+    reading.fill(assembly)
+    if received.streamed and assembly.add_end(reading.end):
+        # The event that ended the stream was so long that only its own end was kept.
+        assembly.finish(sum(map(len, received.parts)))
+    return reading.mended(assembly.answer(received.secrets))
 
 
 class _Assembly:
@@ -107,8 +82,47 @@ class _Assembly:
         if self._finished is None:
             self._finished = end
 
-    def add(self, event: dict[str, Any], end: int) -> None:
-        """Add an event that was complete at the offset `end`."""
+    def add(self, told: Told) -> bool:
+        """Add an event; see `Assembly`. All are read: behind an early mark of the end the response may follow."""
+        if told.is_done:
+            self.finish(told.end)
+        else:
+            self._add(told.members, told.end)
+        return False
+
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add a response that came at once; see `Assembly`."""
+        self._add_response(members, is_whole=size is not None)
+        self._finished = size
+
+    def add_end(self, end: bytes) -> bool:
+        """Add the end of an answer whose middle is missing; say whether it ends a response."""
+        if self._is_whole or not (found := usage.last_in(end)):
+            return False
+        self._usage = found
+        if reasons := _REASON.findall(end):
+            self._reason = reasons[-1].decode()
+        return True
+
+    def answer(self, secrets: tuple[Secret, ...]) -> Answer:
+        items = self._output or [self._items[place].joined(secrets) for place in sorted(self._items)]
+        breathe()
+        completions = (completion_of(items),) if items else ()
+        return Answer(
+            model=self._model,
+            generation_id=self._generation_id,
+            provider=self._provider,
+            completions=completions,
+            output=None if is_whole_as_completion(items) else encoded(items),
+            finish_reason=self._finish_reason(has_calls=any("tool_calls" in each for each in completions)),
+            usage=self._usage,
+            tokens=usage.tokens_in(self._usage or {}),
+            failure=self._failure,
+            first_content=self._first_content,
+            finished=self._finished,
+        )
+
+    def _add(self, event: dict[str, Any], end: int) -> None:
         stem, _, verb = (_text(event.get("type")) or "").rpartition(".")
         response = tolerant.members_of(event.get("response"))
         is_content = False
@@ -116,7 +130,7 @@ class _Assembly:
             self._fail(error_of(event), event.get("error_type"))
             self.finish(end)
         elif (stem == "response" and verb in _LAST) or _text(response.get("status")) in _LAST:
-            self.add_response({"status": verb, "error_type": event.get("error_type")} | response)
+            self._add_response({"status": verb, "error_type": event.get("error_type")} | response)
             self.finish(end)
             is_content = any(map(has_content, self._output))
         elif response:
@@ -131,7 +145,7 @@ class _Assembly:
         if is_content and self._first_content is None:
             self._first_content = end
 
-    def add_response(self, response: dict[str, Any], *, is_whole: bool = True) -> None:
+    def _add_response(self, response: dict[str, Any], *, is_whole: bool = True) -> None:
         """Add a response, or what came of one that is not whole."""
         self._is_whole = is_whole
         self._take(response)
@@ -144,34 +158,6 @@ class _Assembly:
             self._fail(response["error"], response.get("error_type"))
         elif self._status == "failed":
             self._fail(_FAILED, response.get("error_type"))
-
-    def add_end(self, end: bytes) -> bool:
-        """Add the end of an answer whose middle is missing; say whether it ends a response."""
-        if self._is_whole or not (found := usage.last_in(end)):
-            return False
-        self._usage = found
-        if reasons := _REASON.findall(end):
-            self._reason = reasons[-1].decode()
-        return True
-
-    def answer(self, secrets: tuple[Secret, ...], *, is_loose: bool) -> Answer:
-        items = self._output or [self._items[place].joined(secrets) for place in sorted(self._items)]
-        breathe()
-        completions = (completion_of(items),) if items else ()
-        answer = Answer(
-            model=self._model,
-            generation_id=self._generation_id,
-            provider=self._provider,
-            completions=completions,
-            output=None if is_whole_as_completion(items) else encoded(items),
-            finish_reason=self._finish_reason(has_calls=any("tool_calls" in each for each in completions)),
-            usage=self._usage,
-            tokens=usage.tokens_in(self._usage or {}),
-            failure=self._failure,
-            first_content=self._first_content,
-            finished=self._finished,
-        )
-        return mended(answer) if is_loose else answer
 
     def _take(self, response: dict[str, Any]) -> None:
         self._model = _text(response.get("model")) or self._model

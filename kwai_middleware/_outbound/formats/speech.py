@@ -6,12 +6,12 @@ import re
 from typing import Any, Final
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import request_members, words, written
 from kwai_middleware._outbound.formats.failures import failure_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Request
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import Reading, mended, request_members, words
+from kwai_middleware._outbound.formats.reading import Reading
 from kwai_middleware._outbound.formats.sound import Sound
-from kwai_middleware._secret import Secret
 
 __all__ = ["answer", "request"]
 
@@ -25,33 +25,27 @@ def request(body: bytes) -> Request:
     """Read a request's body; see `Format`. The text is the input, as the app wrote it."""
     members = request_members(body)
     members.pop(_SAMPLES, None)
-    text = members.pop("input", None)
+    text = written(members.pop("input", None))
     return Request(
         model=words(members.pop("model", None)),
         stream=words(members.get("stream_format")) == "sse",
-        input=None if text is None else bytes(text),
+        input=text,
         parameters=without_keys(members),
     )
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`."""
+    media_type = received.media_type
     kind = _kind(request, media_type)
-    reading = Reading(parts, secrets)
-    if streamed:
+    reading = Reading(received)
+    if received.streamed:
         return _of_events(reading, kind)
     if "json" in media_type or media_type.startswith("text/"):
         return _of_words(reading, media_type)
     if not _SOUND.fullmatch(media_type) and tolerant.members_of(reading.whole()).get("error"):
         return _of_words(reading, media_type)
-    return Answer(media=kind, first_content=1 if any(parts) else None, ends_with_body=True)
+    return Answer(media=kind, first_content=1 if any(received.parts) else None, ends_with_body=True)
 
 
 def _kind(request: Request, media_type: str) -> str:
@@ -63,11 +57,10 @@ def _kind(request: Request, media_type: str) -> str:
 
 def _of_words(reading: Reading, media_type: str) -> Answer:
     """Read what should have been sound: an error, or an object that nobody documents."""
-    whole = reading.whole()
-    members = reading.beginning() if whole is None else whole
+    members, size = reading.at_once()
     if error := members.get("error"):
         return Answer(failure=failure_in(error))
-    return Answer() if whole is None else Answer(media=media_type, ends_with_body=True)
+    return Answer() if size is None else Answer(media=media_type, ends_with_body=True)
 
 
 def _of_events(reading: Reading, kind: str) -> Answer:
@@ -97,4 +90,4 @@ def _of_events(reading: Reading, kind: str) -> Answer:
         first_content=first_content,
         finished=finished,
     )
-    return mended(answer) if reading.is_loose else answer
+    return reading.mended(answer)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from kwai_middleware._pace import breathe
 
-__all__ = ["fitting", "items_of", "loads", "members_of", "paired", "repaired"]
+__all__ = ["UNREADABLE", "fitting", "items_of", "loads", "members_of", "paired", "repaired"]
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the strict and fast way raises."""
 
 
 def loads(data: bytes) -> Any:

@@ -7,11 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
+from kwai_middleware._outbound.formats.asking import request_members, request_of, words
 from kwai_middleware._outbound.formats.failures import failure_in
 from kwai_middleware._outbound.formats.growing import joined_text
-from kwai_middleware._outbound.formats.interface import GAP, Answer, Failure, Request
+from kwai_middleware._outbound.formats.interface import GAP, Answer, Failure, Received, Request
 from kwai_middleware._outbound.formats.parameters import without_keys
-from kwai_middleware._outbound.formats.reading import Reading, Told, mended, request_members, words
+from kwai_middleware._outbound.formats.reading import Reading, Told
 from kwai_middleware._outbound.formats.sent_form import sent_form
 from kwai_middleware._pieces import as_text
 from kwai_middleware._secret import Secret
@@ -32,13 +33,7 @@ def request(body: bytes) -> Request:
     members = request_members(body)
     sound = bytes(members.pop("input_audio", b""))
     members.pop("file", None)
-    stream = bytes(members.pop("stream", b"")) == b"true"
-    return Request(
-        model=words(members.pop("model", None)),
-        stream=stream,
-        input=sound if sound.startswith(b"{") else None,
-        parameters=without_keys(members),
-    )
+    return request_of(members, prompt=sound if sound.startswith(b"{") else None)
 
 
 def form(head: bytes, end: bytes, size: int) -> Request:
@@ -54,32 +49,15 @@ def form(head: bytes, end: bytes, size: int) -> Request:
     )
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read an answer's body; see `Format`."""
-    reading = Reading(parts, secrets)
+    reading = Reading(received)
+    may_be_plain = not received.streamed and _is_plain(request, received.media_type)
+    if may_be_plain and not _TELLING & (reading.whole() or {}).keys():
+        return Answer(output=_plain(received), ends_with_body=True)
     transcript = _Transcript()
-    if streamed:
-        for told in reading.events(transcript.skip):
-            transcript.add(told)
-            if transcript.finished is not None:
-                break
-        return transcript.answer(secrets, is_loose=reading.is_loose)
-    whole = reading.whole()
-    if _is_plain(request, media_type) and not _TELLING & (whole or {}).keys():
-        return Answer(output=_plain(parts, secrets), ends_with_body=True)
-    transcript.add_whole(reading.beginning() if whole is None else whole)
-    if whole is None:
-        transcript.add_usage(usage.last_in(reading.end))
-    else:
-        transcript.finished = len(parts[0])
-    return transcript.answer(secrets, is_loose=reading.is_loose)
+    reading.fill(transcript)
+    return reading.mended(transcript.answer(received.secrets))
 
 
 def _is_plain(request: Request, media_type: str) -> bool:
@@ -90,18 +68,18 @@ def _is_plain(request: Request, media_type: str) -> bool:
     return not is_other and request.parameters.get("response_format") in _PLAIN_FORMATS
 
 
-def _plain(parts: tuple[bytes, ...], secrets: tuple[Secret, ...]) -> bytes:
-    if len(parts) == 1:
-        return bytes(as_text(parts[0]))
-    head, end = (part.decode(errors="replace") for part in parts)
-    return bytes(as_text(joined_text([head, GAP, end], secrets).encode()))
+def _plain(received: Received) -> bytes:
+    if len(received.parts) == 1:
+        return bytes(as_text(received.parts[0]))
+    head, end = (part.decode(errors="replace") for part in received.parts)
+    return bytes(as_text(joined_text([head, GAP, end], received.secrets).encode()))
 
 
 class _Transcript:
     """A transcript, put together of its events."""
 
     def __init__(self) -> None:
-        self.finished: int | None = None
+        self._finished: int | None = None
         self._pieces: list[str] = []
         self._whole: str | None = None
         self._beside: dict[str, Any] = {}
@@ -113,8 +91,8 @@ class _Transcript:
         """Note that events are missing from here on."""
         self._pieces.append(GAP)
 
-    def add(self, told: Told) -> None:
-        """Add an event."""
+    def add(self, told: Told) -> bool:
+        """Add an event; see `Assembly`."""
         members, kind = told.members, told.members.get("type")
         if kind == "transcript.text.delta" and isinstance(piece := members.get("delta"), str) and piece:
             self._pieces.append(piece)
@@ -123,38 +101,46 @@ class _Transcript:
             # Who speaks is told in segments, and their text again in deltas or at the end.
             self._first_content = self._first_content or told.end
         elif kind == "transcript.text.done" or kind == "error" or members.get("error"):
-            self.add_whole(members if kind != "error" else {"error": members.get("error") or members})
+            self._add_whole(members if kind != "error" else {"error": members.get("error") or members})
             if self._whole:
                 self._first_content = self._first_content or told.end
-            self.finished = told.end
+            self._finished = told.end
         if told.is_done:
-            self.finished = told.end
+            self._finished = told.end
+        return self._finished is not None
 
-    def add_whole(self, members: dict[str, Any]) -> None:
+    def add_at_once(self, members: dict[str, Any], size: int | None) -> None:
+        """Add an answer that came at once; see `Assembly`."""
+        self._add_whole(members)
+        self._finished = size
+
+    def add_end(self, end: bytes) -> None:
+        """Add the end of an answer whose middle is missing: token counts, or how many seconds of sound there were."""
+        self._add_usage(usage.last_in(end))
+
+    def answer(self, secrets: tuple[Secret, ...]) -> Answer:
+        text = joined_text(self._pieces, secrets) if self._whole is None else self._whole
+        return Answer(
+            output=self._output(text) if self._pieces or self._whole is not None else None,
+            usage=self._usage,
+            tokens=usage.tokens_in(self._usage or {}),
+            failure=self._failure,
+            first_content=self._first_content,
+            finished=self._finished,
+        )
+
+    def _add_whole(self, members: dict[str, Any]) -> None:
         """Add an answer that came at once, as far as it came; or the event that says all of it again."""
         if error := members.get("error"):
             self._failure = failure_in(error)
         text = members.get("text")
         self._whole = text if isinstance(text, str) else None
         self._beside = {name: members[name] for name in _BESIDE if members.get(name)}
-        self.add_usage(tolerant.members_of(members.get("usage")))
+        self._add_usage(tolerant.members_of(members.get("usage")))
 
-    def add_usage(self, used: dict[str, Any] | None) -> None:
-        """Add token counts, or how many seconds of sound there were."""
+    def _add_usage(self, used: dict[str, Any] | None) -> None:
         if used:
             self._usage = usage.merged(self._usage, used)
-
-    def answer(self, secrets: tuple[Secret, ...], *, is_loose: bool) -> Answer:
-        text = joined_text(self._pieces, secrets) if self._whole is None else self._whole
-        answer = Answer(
-            output=self._output(text) if self._pieces or self._whole is not None else None,
-            usage=self._usage,
-            tokens=usage.tokens_in(self._usage or {}),
-            failure=self._failure,
-            first_content=self._first_content,
-            finished=self.finished,
-        )
-        return mended(answer) if is_loose else answer
 
     def _output(self, text: str) -> bytes:
         """Return the text, with what was said beside it about the recording."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kwai_middleware._outbound.formats import chat
-from kwai_middleware._outbound.formats.interface import Answer, Request
-from kwai_middleware._secret import Secret
+from kwai_middleware._outbound.formats.interface import Answer, Received, Request
 
 __all__ = ["answer", "request"]
 
@@ -15,13 +14,6 @@ def request(body: bytes) -> Request:
     return Request(model=read.model, stream=read.stream)
 
 
-def answer(
-    parts: tuple[bytes, ...],
-    request: Request,
-    *,
-    streamed: bool,
-    media_type: str = "",
-    secrets: tuple[Secret, ...] = (),
-) -> Answer:
+def answer(received: Received, request: Request) -> Answer:
     """Read nothing; see `Format`."""
     return Answer(ends_with_body=True)
