@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ class ObservedContent(StreamReader):
         if n >= 0:
             return self._noted(await self._told(self._inner.read(n)))
         # Piece by piece, so that what had come is known if the rest does not come.
-        self.set_read_chunk_size(2**62)
+        self.set_read_chunk_size(sys.maxsize)
         pieces: list[bytes] = []
         while piece := await self.readany():
             pieces.append(piece)

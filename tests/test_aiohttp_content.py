@@ -212,6 +212,18 @@ def test_what_a_reader_knows_and_does_it_knows_and_does_here(server: _Server, ca
     assert [Ending.END] == [call.ending for call in calls]
 
 
+def test_reading_all_moves_the_bound_as_far_as_without_us(server: _Server, calls: list[Any]) -> None:
+    """The reader shows it, and it decides how much is decoded at once."""
+    server.go_on.set()
+
+    async def act(client: Any, post: Any) -> None:
+        plain, ours = await client.get(server.url), await post()
+        assert await plain.content.read() == await ours.content.read()
+        assert plain.content.get_read_buffer_limits() == ours.content.get_read_buffer_limits()
+
+    _run(server, calls, act)
+
+
 @pytest.mark.parametrize("decodes", [True, False])
 def test_an_answer_that_is_coded(server: _Server, calls: list[Any], decodes: bool) -> None:
     """What aiohttp decoded is noted as that."""
