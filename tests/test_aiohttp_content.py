@@ -24,60 +24,15 @@ from kwai_middleware.aiohttp_middleware import _is_decoded, session
 from tests.support.callers import caller, key_of, settings
 from tests.support.exposure import exposures
 from tests.support.raw_server import Connection, raw_server
+from tests.support.three_parts import PARTS, WHOLE, ThreeParts
 
 KEY = key_of("acme")
 BODY = b'{"model":"m"}'
-PARTS = [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]
-WHOLE = b"".join(PARTS)
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nX-Id: 1\r\nX-Id: 2\r\n\r\n"
-)
-
-
-def _chunked(parts: list[bytes]) -> bytes:
-    return b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in parts)
-
-
-class _Server:
-    """Answers with three parts, in one framing or another, and then does what the test wants."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.head = CHUNKED
-        self.parts = PARTS
-        self.last_words = b"0\r\n\r\n"
-        self.ending = "end"
-        self.go_on = threading.Event()
-        self.asked = threading.Event()
-
-    def with_length(self, length: int | None = None, coding: str = "") -> None:
-        coded = f"content-encoding: {coding}\r\n" if coding else ""
-        length = sum(map(len, self.parts)) if length is None else length
-        self.head = f"HTTP/1.1 200 OK\r\n{coded}content-length: {length}\r\n\r\n".encode()
-        self.last_words = b""
-
-    def __call__(self, connection: Connection) -> None:
-        while True:
-            connection.request()
-            self.asked.set()
-            connection.send(self.head + (_chunked(self.parts) if self.head is CHUNKED else b"".join(self.parts)))
-            if self.ending == "close":
-                return
-            self.go_on.wait(30)
-            if self.ending == "reset":
-                connection.reset()
-                return
-            if self.ending == "cut short":
-                return
-            if self.ending == "stall":
-                connection.wait_until_closed()
-                return
-            connection.send(self.last_words)
 
 
 @pytest.fixture
-def server() -> Iterator[_Server]:
-    served = _Server()
+def server() -> Iterator[ThreeParts]:
+    served = ThreeParts()
     with raw_server(served) as raw:
         served.url = raw.url
         yield served
@@ -162,7 +117,7 @@ WAYS: dict[str, Callable[[Any], Awaitable[bytes]]] = {
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("framing", ["chunked", "length", "until closed"])
-def test_an_answer_read_to_its_end(server: _Server, calls: list[Any], way: Any, framing: str) -> None:
+def test_an_answer_read_to_its_end(server: ThreeParts, calls: list[Any], way: Any, framing: str) -> None:
     """The app gets the server's bytes, and the observation holds them, with their times."""
     server.go_on.set()
     if framing == "length":
@@ -188,7 +143,7 @@ def test_an_answer_read_to_its_end(server: _Server, calls: list[Any], way: Any, 
         assert [b"1", b"2"] == [value for name, value in call.response_headers if name == b"X-Id"]
 
 
-def test_what_a_reader_knows_and_does_it_knows_and_does_here(server: _Server, calls: list[Any]) -> None:
+def test_what_a_reader_knows_and_does_it_knows_and_does_here(server: ThreeParts, calls: list[Any]) -> None:
     """It is aiohttp's own reader in all but the reading; what is put back and read again is the app's affair."""
     server.go_on.set()
     server.with_length()
@@ -212,7 +167,7 @@ def test_what_a_reader_knows_and_does_it_knows_and_does_here(server: _Server, ca
     assert [Ending.END] == [call.ending for call in calls]
 
 
-def test_reading_all_moves_the_bound_as_far_as_without_us(server: _Server, calls: list[Any]) -> None:
+def test_reading_all_moves_the_bound_as_far_as_without_us(server: ThreeParts, calls: list[Any]) -> None:
     """The reader shows it, and it decides how much is decoded at once."""
     server.go_on.set()
 
@@ -225,7 +180,7 @@ def test_reading_all_moves_the_bound_as_far_as_without_us(server: _Server, calls
 
 
 @pytest.mark.parametrize("decodes", [True, False])
-def test_an_answer_that_is_coded(server: _Server, calls: list[Any], decodes: bool) -> None:
+def test_an_answer_that_is_coded(server: ThreeParts, calls: list[Any], decodes: bool) -> None:
     """What aiohttp decoded is noted as that."""
     server.go_on.set()
     packed = gzip.compress(WHOLE)
@@ -242,7 +197,7 @@ def test_an_answer_that_is_coded(server: _Server, calls: list[Any], decodes: boo
     assert (Ending.END, decodes) == (call.ending, call.decoded)
 
 
-def test_an_answer_without_a_body(server: _Server, calls: list[Any]) -> None:
+def test_an_answer_without_a_body(server: ThreeParts, calls: list[Any]) -> None:
     """There is nothing to wait for."""
     server.go_on.set()
     server.parts = []
@@ -259,7 +214,7 @@ def test_an_answer_without_a_body(server: _Server, calls: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("way", ["close", "release", "context", "left", "failed"])
-def test_an_answer_that_is_not_read_to_its_end(server: _Server, calls: list[Any], way: str) -> None:
+def test_an_answer_that_is_not_read_to_its_end(server: ThreeParts, calls: list[Any], way: str) -> None:
     """Leaving and closing is the app's own decision, not an error; what had come until then is there."""
 
     class Own(Exception):
@@ -284,7 +239,7 @@ def test_an_answer_that_is_not_read_to_its_end(server: _Server, calls: list[Any]
     ]
 
 
-def test_an_answer_that_nobody_closes(server: _Server, calls: list[Any]) -> None:
+def test_an_answer_that_nobody_closes(server: ThreeParts, calls: list[Any]) -> None:
     """When nothing holds it any more the garbage collector finds it, once."""
     server.go_on.set()
 
@@ -305,7 +260,7 @@ async def _collected(calls: list[Any]) -> None:
             await asyncio.sleep(0)
 
 
-def test_an_answer_that_breaks_off_while_nobody_reads(server: _Server, calls: list[Any]) -> None:
+def test_an_answer_that_breaks_off_while_nobody_reads(server: ThreeParts, calls: list[Any]) -> None:
     """It broke off all the same, and that is what is recorded."""
     server.ending = "reset"
 
@@ -325,7 +280,7 @@ def test_an_answer_that_breaks_off_while_nobody_reads(server: _Server, calls: li
 @pytest.mark.parametrize("way", ["read", "content.readany", "content.readexactly", "iter_chunks", "async for"])
 @pytest.mark.parametrize("ending", ["reset", "stall", "cut short"])
 @pytest.mark.parametrize("kind", ["gateway", "direct"])
-def test_an_answer_that_ends_badly(server: _Server, calls: list[Any], way: str, ending: str, kind: str) -> None:
+def test_an_answer_that_ends_badly(server: ThreeParts, calls: list[Any], way: str, ending: str, kind: str) -> None:
     """The exception is the library's own and shows no key; the observation names it and has what had come."""
     server.ending = ending
     own_error = ValueError("the app was handling this")
@@ -352,7 +307,7 @@ def test_an_answer_that_ends_badly(server: _Server, calls: list[Any], way: str, 
     assert PARTS[0] in b"".join(call.chunks)
 
 
-def test_fewer_bytes_than_wanted(server: _Server, calls: list[Any]) -> None:
+def test_fewer_bytes_than_wanted(server: ThreeParts, calls: list[Any]) -> None:
     """The answer is whole; that the app wanted more of it is between the app and aiohttp."""
     server.go_on.set()
 
@@ -367,7 +322,7 @@ def test_fewer_bytes_than_wanted(server: _Server, calls: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["waiting for the head", "in the body", "and dropped"])
-def test_a_cancelled_task(server: _Server, calls: list[Any], moment: str) -> None:
+def test_a_cancelled_task(server: ThreeParts, calls: list[Any], moment: str) -> None:
     """Cancellation passes, at once, and is one observation."""
     if moment == "waiting for the head":
         server.head, server.parts = b"HTTP/1.1 100 Continue\r\n\r\n", []
@@ -408,7 +363,7 @@ def test_a_cancelled_task(server: _Server, calls: list[Any], moment: str) -> Non
 
 
 @pytest.mark.parametrize("whose", ["the call's", "the app's"])
-def test_a_time_limit_while_there_is_no_connection_yet(server: _Server, calls: list[Any], whose: str) -> None:
+def test_a_time_limit_while_there_is_no_connection_yet(server: ThreeParts, calls: list[Any], whose: str) -> None:
     """The one that aiohttp was given is a time-out, the app's own around the call is a cancellation."""
     limit = aiohttp.ClientTimeout(total=0.05 if whose == "the call's" else None)
 
@@ -427,7 +382,7 @@ def test_a_time_limit_while_there_is_no_connection_yet(server: _Server, calls: l
     assert [expected, Ending.CLOSED] == [call.ending for call in calls]
 
 
-def test_a_wait_that_is_given_up_is_not_the_end(server: _Server, calls: list[Any]) -> None:
+def test_a_wait_that_is_given_up_is_not_the_end(server: ThreeParts, calls: list[Any]) -> None:
     """Aiohttp lets one read on after it; the answer is one, and whole."""
 
     async def act(client: Any, post: Any) -> bytes:
@@ -485,7 +440,7 @@ def test_no_exception_shows_the_key(calls: list[Any], moment: str, kind: str) ->
     assert call.status is None
 
 
-def test_an_error_that_names_the_request_names_the_apps(server: _Server, calls: list[Any]) -> None:
+def test_an_error_that_names_the_request_names_the_apps(server: ThreeParts, calls: list[Any]) -> None:
     """Aiohttp's errors show a live view of the headers that went out; it shows what the app wrote."""
     server.go_on.set()
 

@@ -21,53 +21,15 @@ from kwai_middleware.requests_adapter import KwaiAdapter, session
 from tests.support.callers import GATEWAY, caller, key_of, settings
 from tests.support.exposure import exposures
 from tests.support.raw_server import Connection, raw_server
+from tests.support.three_parts import PARTS, WHOLE, ThreeParts
 
 KEY = key_of("acme")
 BODY = b'{"model":"m"}'
-PARTS = [b"data: 1\n\n", b"data: 2\n\n", b"data: [DONE]\n\n"]
-WHOLE = b"".join(PARTS)
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nX-Id: 1\r\nX-Id: 2\r\n\r\n"
-)
-
-
-def _chunked(parts: list[bytes]) -> bytes:
-    return b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in parts)
-
-
-class _Server:
-    """Answers with three parts, in one framing or another, and then does what the test wants."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.head = CHUNKED
-        self.parts = PARTS
-        self.last_words = b"0\r\n\r\n"
-        self.ending = "end"
-        self.go_on = threading.Event()
-
-    def with_length(self, length: int | None = None) -> None:
-        self.head = f"HTTP/1.1 200 OK\r\ncontent-length: {length or len(WHOLE)}\r\n\r\n".encode()
-        self.last_words = b""
-
-    def __call__(self, connection: Connection) -> None:
-        while True:
-            connection.request()
-            body = _chunked(self.parts) if self.head is CHUNKED else b"".join(self.parts)
-            connection.send(self.head + body)
-            self.go_on.wait(30)
-            if self.ending == "reset":
-                connection.reset()
-                return
-            if self.ending == "stall":
-                connection.wait_until_closed()
-                return
-            connection.send(self.last_words)
 
 
 @pytest.fixture
-def server() -> Iterator[_Server]:
-    served = _Server()
+def server() -> Iterator[ThreeParts]:
+    served = ThreeParts()
     with raw_server(served) as raw:
         served.url = f"{raw.url}/v1"
         yield served
@@ -80,13 +42,13 @@ def calls() -> list[Any]:
 
 
 @pytest.fixture(params=["gateway", "direct"])
-def client(request: pytest.FixtureRequest, server: _Server, calls: list[Any]) -> Iterator[requests.Session]:
+def client(request: pytest.FixtureRequest, server: ThreeParts, calls: list[Any]) -> Iterator[requests.Session]:
     listed = settings(routes=(Route(server.url, kind=request.param),))
     with session(settings=listed, deliver=calls.append) as made:
         yield made
 
 
-def _open(client: requests.Session, server: _Server, **options: Any) -> requests.Response:
+def _open(client: requests.Session, server: ThreeParts, **options: Any) -> requests.Response:
     with bind_caller(caller()):
         return client.post(f"{server.url}/chat/completions", data=BODY, **{"stream": True, **options})
 
@@ -118,7 +80,7 @@ WAYS: dict[str, Callable[[Any], bytes]] = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("framing", ["chunked", "length", "until closed"])
 def test_an_answer_read_to_its_end(
-    client: requests.Session, server: _Server, calls: list[Any], way: Any, framing: str
+    client: requests.Session, server: ThreeParts, calls: list[Any], way: Any, framing: str
 ) -> None:
     """The app gets the server's bytes, and the observation holds them, with their times."""
     server.go_on.set()
@@ -126,8 +88,6 @@ def test_an_answer_read_to_its_end(
         server.with_length()
     elif framing == "until closed":
         server.head, server.ending = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", "close"
-        server.last_words = b""
-        server.__class__ = _Closing
     response = _open(client, server)
     assert isinstance(response.raw, urllib3.HTTPResponse)
     assert WHOLE == way(response)
@@ -143,15 +103,7 @@ def test_an_answer_read_to_its_end(
     assert 1 == len(calls)
 
 
-class _Closing(_Server):
-    """Ends an answer by ending the connection."""
-
-    def __call__(self, connection: Connection) -> None:
-        connection.request()
-        connection.send(self.head + b"".join(self.parts))
-
-
-def test_chunks_of_urllib3(client: requests.Session, server: _Server, calls: list[Any]) -> None:
+def test_chunks_of_urllib3(client: requests.Session, server: ThreeParts, calls: list[Any]) -> None:
     """Who reads chunk by chunk gets them as the server cut them; asking for nothing ends nothing."""
     server.go_on.set()
     response = _open(client, server)
@@ -166,7 +118,7 @@ def test_chunks_of_urllib3(client: requests.Session, server: _Server, calls: lis
 @pytest.mark.parametrize("decodes", [True, False])
 @pytest.mark.parametrize("size", [None, 3])
 def test_an_answer_that_is_coded(
-    client: requests.Session, server: _Server, calls: list[Any], decodes: bool, size: int | None
+    client: requests.Session, server: ThreeParts, calls: list[Any], decodes: bool, size: int | None
 ) -> None:
     """What was decoded above us is noted as that, piece by piece to its very end."""
     server.go_on.set()
@@ -183,7 +135,7 @@ def test_an_answer_that_is_coded(
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("way", ["close", "with", "left and closed"])
 def test_an_answer_that_is_not_read_to_its_end(
-    client: requests.Session, server: _Server, calls: list[Any], framing: str, way: str
+    client: requests.Session, server: ThreeParts, calls: list[Any], framing: str, way: str
 ) -> None:
     """Leaving and closing is the app's own decision, not an error; what had come until then is there."""
     if framing == "length":
@@ -204,7 +156,7 @@ def test_an_answer_that_is_not_read_to_its_end(
 
 
 def test_an_iteration_that_is_left_can_be_gone_on_with(
-    client: requests.Session, server: _Server, calls: list[Any]
+    client: requests.Session, server: ThreeParts, calls: list[Any]
 ) -> None:
     """As without us; it is one call, and whole."""
     server.go_on.set()
@@ -217,7 +169,7 @@ def test_an_iteration_that_is_left_can_be_gone_on_with(
     assert [(Ending.END, WHOLE)] == [(call.ending, b"".join(call.chunks)) for call in calls]
 
 
-def test_an_answer_that_nobody_closes(client: requests.Session, server: _Server, calls: list[Any]) -> None:
+def test_an_answer_that_nobody_closes(client: requests.Session, server: ThreeParts, calls: list[Any]) -> None:
     """The garbage collector finds it, once."""
     response = _open(client, server)
     assert [] == calls
@@ -229,7 +181,7 @@ def test_an_answer_that_nobody_closes(client: requests.Session, server: _Server,
 @pytest.mark.parametrize("way", ["content", "iter_lines", "raw.read in pieces", "raw.read1", "lines of raw"])
 @pytest.mark.parametrize("ending", ["reset", "stall", "junk"])
 def test_an_answer_that_ends_badly(
-    client: requests.Session, server: _Server, calls: list[Any], way: str, ending: str
+    client: requests.Session, server: ThreeParts, calls: list[Any], way: str, ending: str
 ) -> None:
     """The exception is the library's own and shows no key; the observation names it and has what had come."""
     server.ending, server.last_words = ending, b"not a chunk\r\n"
@@ -251,7 +203,7 @@ def test_an_answer_that_ends_badly(
         assert PARTS[0] in b"".join(call.chunks)
 
 
-def test_an_interrupt_in_the_middle_of_an_answer(server: _Server, calls: list[Any]) -> None:
+def test_an_interrupt_in_the_middle_of_an_answer(server: ThreeParts, calls: list[Any]) -> None:
     """A worker's time-out or Ctrl-C passes, and the call counts as cancelled."""
 
     class Interrupted(io.BytesIO):
