@@ -120,6 +120,14 @@ class Bill:
         """Prompt and completion."""
         return self.prompt_tokens + self.completion_tokens
 
+    def counts(self) -> dict[str, object]:
+        """Return the members with which a usage in the style of chat completions begins."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+
     @property
     def prompt_cost(self) -> float:
         """What the prompt cost."""

@@ -118,9 +118,7 @@ class GatewayCompletion(ChatCompletion):
     def _usage(self) -> dict[str, object]:
         bill = self.bill
         return {
-            "prompt_tokens": bill.prompt_tokens,
-            "completion_tokens": bill.completion_tokens,
-            "total_tokens": bill.total_tokens,
+            **bill.counts(),
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens, "audio_tokens": 0},
         }

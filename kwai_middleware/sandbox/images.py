@@ -40,9 +40,7 @@ class Images(AtOpenRouter, OneObject):
         """Return what it used and cost."""
         bill = self.bill
         return {
-            "prompt_tokens": bill.prompt_tokens,
-            "completion_tokens": bill.completion_tokens,
-            "total_tokens": bill.total_tokens,
+            **bill.counts(),
             "completion_tokens_details": {"image_tokens": bill.completion_tokens},
             **self.costs(),
         }

@@ -222,9 +222,7 @@ class OpenRouterCompletion(ChatCompletion):
         money = costs(bill, is_byok=self.answer.is_byok)
         written = {"cache_write_tokens": bill.cache_write_tokens} if bill.cache_write_tokens else {}
         return {
-            "prompt_tokens": bill.prompt_tokens,
-            "completion_tokens": bill.completion_tokens,
-            "total_tokens": bill.total_tokens,
+            **bill.counts(),
             "cost": money["cost"],
             "is_byok": money["is_byok"],
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens, **written, "audio_tokens": 0},

@@ -83,9 +83,7 @@ class TextCompletion(AtOpenRouter, OneObject):
     def _usage(self) -> dict[str, object]:
         bill = self.bill
         return {
-            "prompt_tokens": bill.prompt_tokens,
-            "completion_tokens": bill.completion_tokens,
-            "total_tokens": bill.total_tokens,
+            **bill.counts(),
             **self.costs(),
             "prompt_tokens_details": {"cached_tokens": bill.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens},
