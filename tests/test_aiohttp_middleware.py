@@ -21,35 +21,34 @@ from kwai_middleware import (
     ConfigurationError,
     MissingCredential,
     Route,
-    Secret,
     bind_caller,
     carry_caller,
 )
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware.aiohttp_middleware import KwaiMiddleware, session
 from kwai_middleware.sandbox import Sandbox
-from tests.support.callers import GATEWAY, caller, key_of, settings
+from tests.support.callers import GATEWAY, caller, settings
+from tests.support.door_calls import (
+    APP,
+    BODY,
+    KEY,
+    OK,
+    QUESTION,
+    assert_all_are_their_own,
+    assert_is_the_callers,
+    chat_url,
+)
 from tests.support.examples import HOUSE_KEY, sandbox_process
 from tests.support.processes import PROJECT
 from tests.support.raw_server import Connection, raw_server
 
-KEY = key_of("acme")
-BODY = b'{"model":"m"}'
 TEXT = BODY.decode()
-APP = {"authorization": "Bearer app"}
-QUESTION = [{"role": "user", "content": "one two three"}]
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Sandbox]:
     with sandbox_process() as sandbox:
         yield sandbox
-
-
-def _base(vendors: Sandbox, route: str) -> str:
-    urls = {"gateway": vendors.gateway_url, "relay": vendors.relay_url, "direct": vendors.openrouter_url}
-    return urls[route].rstrip("/") + "/chat/completions"
 
 
 # --- against the vendors
@@ -66,21 +65,16 @@ def test_a_call_on_every_route(vendors: Sandbox, route: str, streamed: bool) -> 
     async def ask() -> bytes:
         async with session(settings=vendors.settings(), deliver=calls.append) as client:
             with bind_caller(caller()):
-                answer = client.post(_base(vendors, route), json=body, headers={"authorization": f"Bearer {HOUSE_KEY}"})
+                answer = client.post(
+                    chat_url(vendors, route), json=body, headers={"authorization": f"Bearer {HOUSE_KEY}"}
+                )
                 async with answer as response:
                     if not streamed:
                         return json.dumps(await response.json()).encode()
                     return b"".join([line async for line in response.content])
 
     assert b"three" in asyncio.run(ask())
-    [call] = vendors.calls(wait=1)
-    assert Secret(KEY).fingerprint == call["paid_by"]["fingerprint"]
-    assert ("acme" if route != "direct" else None) == call["customer"]
-    assert ([], []) == (call["doors_disagree"], call["forwarded"])
-    [record] = [call.build() for call in calls]
-    assert ("complete", 200, streamed, route) == (record.outcome, record.status_code, record.stream, record.route)
-    assert "one two three" == record.completions[0]["content"]
-    assert (record.time_to_first_token is not None) == streamed
+    assert_is_the_callers(vendors, calls, route, streamed=streamed)
 
 
 @pytest.mark.parametrize("model", ["sandbox/gzip", "sandbox/zstd"])
@@ -95,7 +89,7 @@ def test_a_compressed_answer(vendors: Sandbox, model: str, decodes: bool) -> Non
             headers = {**APP, "accept-encoding": "gzip, zstd"}
             with bind_caller(caller()):
                 response = await client.post(
-                    _base(vendors, "direct"), json=body, headers=headers, auto_decompress=decodes
+                    chat_url(vendors, "direct"), json=body, headers=headers, auto_decompress=decodes
                 )
             return response.headers["Content-Encoding"], await response.read()
 
@@ -115,7 +109,7 @@ def test_sixteen_customers_share_one_session(vendors: Sandbox) -> None:
     async def ask(client: Any, customer: str) -> None:
         with bind_caller(caller(customer)):
             body = {"model": "openai/gpt-4o", "messages": QUESTION, "stream": True}
-            async with client.post(_base(vendors, "gateway"), json=body, headers=APP) as response:
+            async with client.post(chat_url(vendors, "gateway"), json=body, headers=APP) as response:
                 assert b"[DONE]" in await response.read()
 
     async def all_of_them() -> None:
@@ -123,11 +117,7 @@ def test_sixteen_customers_share_one_session(vendors: Sandbox) -> None:
             await asyncio.gather(*(ask(client, customer) for customer in customers))
 
     asyncio.run(all_of_them())
-    expected = {(customer, Secret(key_of(customer)).fingerprint) for customer in customers}
-    assert expected == {(call["customer"], call["paid_by"]["fingerprint"]) for call in vendors.calls(wait=16)}
-    records = [call.build() for call in calls]
-    assert expected == {(record.caller.identifier, record.key_fingerprint) for record in records}
-    assert 16 == len(records)
+    assert_all_are_their_own(vendors, calls, customers)
 
 
 def test_a_thread_with_a_loop_of_its_own(vendors: Sandbox) -> None:
@@ -137,7 +127,7 @@ def test_a_thread_with_a_loop_of_its_own(vendors: Sandbox) -> None:
     async def ask() -> int:
         async with session(settings=vendors.settings(), deliver=calls.append) as client:
             body = {"model": "sandbox/echo", "messages": QUESTION}
-            async with client.post(_base(vendors, "direct"), json=body, headers=APP) as response:
+            async with client.post(chat_url(vendors, "direct"), json=body, headers=APP) as response:
                 await response.read()
                 return response.status
 
@@ -164,7 +154,7 @@ def test_the_plain_middleware_reads_its_settings_from_the_environment(
         async with aiohttp.ClientSession(middlewares=(KwaiMiddleware(),), raise_for_status=True) as client:
             with bind_caller(caller()):
                 body = {"model": "sandbox/echo", "messages": QUESTION}
-                async with client.post(_base(vendors, "direct"), json=body) as response:
+                async with client.post(chat_url(vendors, "direct"), json=body) as response:
                     await response.read()
 
     asyncio.run(ask())

@@ -22,35 +22,33 @@ from kwai_middleware import (
     ConfigurationError,
     MissingCredential,
     Route,
-    Secret,
     bind_caller,
     carry_caller,
 )
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware.requests_adapter import KwaiAdapter, session
 from kwai_middleware.sandbox import Sandbox
-from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
+from tests.support.callers import GATEWAY, OPENROUTER, caller, settings
+from tests.support.door_calls import (
+    APP,
+    BODY,
+    KEY,
+    OK,
+    QUESTION,
+    assert_all_are_their_own,
+    assert_is_the_callers,
+    chat_url,
+)
 from tests.support.examples import HOUSE_KEY, sandbox_process
 from tests.support.exposure import exposures
 from tests.support.raw_server import Connection, raw_server
 from tests.support.wired import RELAY
-
-KEY = key_of("acme")
-BODY = b'{"model":"m"}'
-APP = {"authorization": "Bearer app"}
-QUESTION = [{"role": "user", "content": "one two three"}]
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
 @pytest.fixture(scope="module")
 def vendors() -> Iterator[Sandbox]:
     with sandbox_process() as sandbox:
         yield sandbox
-
-
-def _base(vendors: Sandbox, route: str) -> str:
-    urls = {"gateway": vendors.gateway_url, "relay": vendors.relay_url, "direct": vendors.openrouter_url}
-    return urls[route].rstrip("/") + "/chat/completions"
 
 
 # --- against the vendors
@@ -65,18 +63,11 @@ def test_a_call_on_every_route(vendors: Sandbox, route: str, streamed: bool) -> 
     body = {"model": "openai/gpt-4o", "messages": QUESTION, "stream": streamed}
     with session(settings=vendors.settings(), deliver=calls.append) as client, bind_caller(caller()):
         response = client.post(
-            _base(vendors, route), json=body, headers={"authorization": f"Bearer {HOUSE_KEY}"}, stream=streamed
+            chat_url(vendors, route), json=body, headers={"authorization": f"Bearer {HOUSE_KEY}"}, stream=streamed
         )
         lines = list(response.iter_lines()) if streamed else [response.content]
     assert b"three" in b"".join(lines)
-    [call] = vendors.calls(wait=1)
-    assert Secret(KEY).fingerprint == call["paid_by"]["fingerprint"]
-    assert ("acme" if route != "direct" else None) == call["customer"]
-    assert ([], []) == (call["doors_disagree"], call["forwarded"])
-    [record] = [call.build() for call in calls]
-    assert ("complete", 200, streamed, route) == (record.outcome, record.status_code, record.stream, record.route)
-    assert "one two three" == record.completions[0]["content"]
-    assert (record.time_to_first_token is not None) == streamed
+    assert_is_the_callers(vendors, calls, route, streamed=streamed)
 
 
 @pytest.mark.parametrize("model", ["sandbox/gzip", "sandbox/zstd"])
@@ -87,7 +78,7 @@ def test_a_compressed_answer(vendors: Sandbox, model: str, way: str) -> None:
     with session(settings=vendors.settings(), deliver=calls.append) as client, bind_caller(caller()):
         body = {"model": model, "messages": QUESTION, "stream": True}
         response = client.post(
-            _base(vendors, "direct"), json=body, headers={**APP, "accept-encoding": "gzip, zstd"}, stream=True
+            chat_url(vendors, "direct"), json=body, headers={**APP, "accept-encoding": "gzip, zstd"}, stream=True
         )
         coding = response.headers["content-encoding"]
         if way == "decoding raw":
@@ -109,7 +100,7 @@ def test_sixteen_customers_share_one_session(vendors: Sandbox) -> None:
         def ask() -> bytes:
             together.wait(30)
             body = {"model": "openai/gpt-4o", "messages": QUESTION, "stream": True}
-            response = client.post(_base(vendors, "gateway"), json=body, headers=APP, stream=True)
+            response = client.post(chat_url(vendors, "gateway"), json=body, headers=APP, stream=True)
             return b"".join(response.iter_content(None))
 
         asked = []
@@ -117,11 +108,7 @@ def test_sixteen_customers_share_one_session(vendors: Sandbox) -> None:
             with bind_caller(caller(customer)):
                 asked.append(executor.submit(carry_caller(ask)))
         assert all(b"[DONE]" in each.result(30) for each in asked)
-    expected = {(customer, Secret(key_of(customer)).fingerprint) for customer in customers}
-    assert expected == {(call["customer"], call["paid_by"]["fingerprint"]) for call in vendors.calls(wait=16)}
-    records = [call.build() for call in calls]
-    assert expected == {(record.caller.identifier, record.key_fingerprint) for record in records}
-    assert 16 == len(records)
+    assert_all_are_their_own(vendors, calls, customers)
 
 
 # --- what goes to the wire
@@ -340,7 +327,9 @@ def test_a_plain_adapter_reads_its_settings_from_the_environment(
     client = requests.Session()
     client.mount("http://", KwaiAdapter())
     with client, bind_caller(caller()):
-        client.post(_base(vendors, "direct"), json={"model": "sandbox/echo", "messages": QUESTION}).raise_for_status()
+        client.post(
+            chat_url(vendors, "direct"), json={"model": "sandbox/echo", "messages": QUESTION}
+        ).raise_for_status()
     assert "acme" == vendors.logs(wait=1)[0]["log"]["customer_params"]["customer_identifier"]
 
 
