@@ -1,4 +1,4 @@
-"""What goes out through aiohttp: bodies that may hold a key, and what the app's traces are told instead."""
+"""What goes out through aiohttp: bodies that may hold a key, and what traces are told: the app's, and one of ours."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 from aiohttp import BytesPayload, ClientRequest, Payload
 from aiohttp.abc import AbstractStreamWriter
 
+from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.gathering import Held
 from kwai_middleware._outbound.wire import WireBody
 from kwai_middleware._settings import Settings
 
-__all__ = ["AppsTrace", "WirePayload", "gathered_payload", "held"]
+__all__ = ["AppsTrace", "SentTrace", "WirePayload", "gathered_payload", "held"]
 
 
 class WirePayload(Payload):
@@ -126,3 +127,24 @@ class AppsTrace:
         elif not self._is_told:
             self._is_told = True
             await self._trace.send_request_chunk_sent(method, url, self._body)
+
+
+class SentTrace:
+    """A trace of ours, for bodies that are watched: aiohttp tells it of each part as the app's payload writes it.
+
+    So the payload stays the app's very own, and nothing stands between it and the wire.
+    """
+
+    def __init__(self, departure: Departure) -> None:
+        self._departure = departure
+
+    async def send_request_headers(self, method: str, url: Any, headers: Any) -> None:
+        """The head goes out, and the body after it: for the first time, or again."""
+        self._departure.sending()
+
+    async def send_request_chunk_sent(self, method: str, url: Any, chunk: bytes) -> None:
+        """A part of the body goes out, which is not compressed yet."""
+        self._departure.sent(chunk)
+
+    async def send_response_chunk_received(self, method: str, url: Any, chunk: bytes) -> None:
+        """Answers are watched where they are read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -9,7 +10,9 @@ from weakref import ref
 
 from requests import PreparedRequest
 
-__all__ = ["Destination", "SentRequests", "destination", "held", "pieces", "raw_headers"]
+from kwai_middleware._outbound.departure import Departure
+
+__all__ = ["Destination", "SentRequests", "destination", "held", "pieces", "raw_headers", "watched"]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PIECE: Final = 64 * 1024
@@ -55,7 +58,12 @@ def held(body: Any) -> bytes | None:
         return b""
     if isinstance(body, str):
         return body.encode()
-    return memoryview(cast("bytes", body)).tobytes() if isinstance(body, bytes | bytearray | memoryview) else None
+    if hasattr(body, "read"):
+        return None
+    try:
+        return memoryview(cast("bytes", body)).tobytes()
+    except TypeError:
+        return None
 
 
 def pieces(body: Any) -> Iterator[bytes]:
@@ -66,6 +74,50 @@ def pieces(body: Any) -> Iterator[bytes]:
     else:
         for piece in body:
             yield piece.encode() if isinstance(piece, str) else piece
+
+
+def watched(body: Any, departure: Departure) -> Any:
+    """Return what stands in for a body that has to be read, and tells what is read of it."""
+    if isinstance(body, io.TextIOBase):
+        return body  # urllib3 encodes those, and knows them by their type; a form with a file is none
+    return _SentFile(body, departure) if hasattr(body, "read") else _SentPieces(body, departure)
+
+
+class _SentPieces:
+    """A body that can be iterated."""
+
+    def __init__(self, body: Any, departure: Departure) -> None:
+        self._body = body
+        self._departure = departure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._departure.sending()
+        for piece in self._body:
+            self._note(piece)
+            yield piece
+
+    def _note(self, piece: Any) -> None:
+        self._departure.sent(piece.encode(errors="replace") if isinstance(piece, str) else piece)
+
+
+class _SentFile(_SentPieces):
+    """A body that can be read."""
+
+    def read(self, *arguments: Any) -> Any:
+        """Read as the file does."""
+        piece = self._body.read(*arguments)
+        if piece:
+            self._note(piece)
+        return piece
+
+    @property
+    def seek(self) -> Any:
+        """Whoever asks for it is about to send from the beginning again; a file may have none."""
+        self._departure.sending()
+        return self._body.seek
 
 
 class _Mark:

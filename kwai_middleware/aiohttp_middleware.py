@@ -17,7 +17,7 @@ from aiohttp.hdrs import ACCEPT_ENCODING
 from kwai_middleware import _guard
 from kwai_middleware._aiohttp_answers import answer
 from kwai_middleware._aiohttp_content import ObservedContent
-from kwai_middleware._aiohttp_requests import AppsTrace, WirePayload, gathered_payload, held
+from kwai_middleware._aiohttp_requests import AppsTrace, SentTrace, WirePayload, gathered_payload, held
 from kwai_middleware._context import current_slot
 from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.departure import Departure
@@ -45,11 +45,19 @@ class _Departure(Departure):
         self._headers: Any = None
 
     def _copied(self) -> Any:
-        decision = self._decision
-        body = decision.body
         copy = self._twin()
         attributes = cast("dict[str, Any]", vars(copy))
-        self._headers = headers = attributes["headers"] = copy.headers.copy()
+        if self._copies:
+            self._change(attributes)
+        if self._watches_body():
+            attributes["_traces"] = [*attributes["_traces"], SentTrace(self)]
+        return copy
+
+    def _change(self, attributes: dict[str, Any]) -> None:
+        """Write what was decided into a copy, of which nothing may be the app's any more that shows it."""
+        decision = self._decision
+        body = decision.body
+        self._headers = headers = attributes["headers"] = attributes["headers"].copy()
         if body is not None and decision.changes_body:
             wire_body = WireBody(wire_parts(decision.changes, body, whole=False))
             # Not by update_body(), which closes the body that was there: it is the app's.
@@ -59,7 +67,6 @@ class _Departure(Departure):
         self._write_headers(headers)
         told = body if decision.changes_body else None
         attributes["_traces"] = [AppsTrace(trace, self._request, told) for trace in attributes["_traces"]]
-        return copy
 
     def arrived(self, response: aiohttp.ClientResponse) -> None:
         """The response's head is there: watch its body from now on."""

@@ -26,7 +26,7 @@ from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
 from kwai_middleware._outbound.wire import WireBody, wire_parts
-from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers
+from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers, watched
 from kwai_middleware._requests_responses import answer, observed, retries_are_told_to, with_attempts_told
 from kwai_middleware._settings import Settings
 from kwai_middleware._submit import default_submit
@@ -65,6 +65,10 @@ class _Departure(Departure):
         self._inner = inner
         self._watch_again = watch_again
 
+    def _watches_body(self) -> bool:
+        # Nobody knows what adapters that are no connection want of a body.
+        return isinstance(self._inner, HTTPAdapter) and super()._watches_body()
+
     def _copied(self) -> Any:
         decision = self._decision
         body = decision.body
@@ -77,6 +81,8 @@ class _Departure(Departure):
             copy.body = WireBody(parts) if is_real else parts[0]
             if headers.get("Content-Length") in (str(len(body)), b"%d" % len(body)):
                 headers["Content-Length"] = str(sum(map(len, parts)))
+        elif self._watches_body():
+            copy.body = watched(copy.body, self)
         self._write_headers(headers)
         return copy
 

@@ -58,8 +58,8 @@ class Departure(ABC):
         return copy
 
     def _watches_body(self) -> bool:
-        """Say whether the body that goes out has to be another one, to be watched."""
-        return False
+        """Say whether the body is watched while it goes out."""
+        return self._decision.body is None and self._exchange.watches_body
 
     @abstractmethod
     def _copied(self) -> Any:
@@ -85,6 +85,14 @@ class Departure(ABC):
         for name in self._decision.key_headers:
             key = changes.attribution.credentials[0].api_key
             headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
+
+    def sending(self) -> None:
+        """The request's body goes out, from its beginning."""
+        self._exchange.sending()
+
+    def sent(self, chunk: bytes) -> None:
+        """A part of the request's body goes out."""
+        self._exchange.sent(chunk)
 
     def arrives_decoded(self) -> None:
         """What is received is not as on the wire any more."""

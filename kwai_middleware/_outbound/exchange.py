@@ -173,6 +173,12 @@ class Unwatched:
     __slots__ = ()
     watches_body = False
 
+    def sending(self) -> None:
+        """Nothing is forgotten."""
+
+    def sent(self, chunk: bytes) -> None:
+        """Nothing is noted."""
+
     def answered(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Nothing is noted."""
 

@@ -32,9 +32,6 @@ class HttpxDeparture(Departure):
         self._library = library
         self._inner_is_real = inner_is_real
 
-    def _watches_body(self) -> bool:
-        return self._decision.body is None and self._exchange.watches_body
-
     def _copied(self) -> Any:
         request = self._request
         decision = self._decision

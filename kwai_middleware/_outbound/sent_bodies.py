@@ -58,10 +58,12 @@ class SentBody:
         self._end = b""
         self._size = 0
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | bytearray | memoryview) -> None:
         """Note what goes out, a view of memory too that will hold something else next."""
         if self._is_kept is None:
             self._is_kept = self._reservation.grow(HEAD + END)
+        if isinstance(chunk, memoryview):
+            chunk = chunk.cast("B")  # of items that are no bytes, it would count the items
         self._size += len(chunk)
         if self._is_kept:
             self._head += chunk[: HEAD - len(self._head)]
