@@ -18,7 +18,6 @@ class Anthropic(Client):
     """`messages.create`, to OpenRouter and to the gateway's endpoint in Anthropic's format."""
 
     name = "anthropic"
-    records_content = False
 
     @classmethod
     def base_url(cls, vendors: Sandbox, route: str) -> str:

@@ -59,7 +59,6 @@ class AnthropicAgent(OpenAIAgent):
     """The same over the Anthropic provider."""
 
     name = "pydantic-ai-anthropic"
-    records_content = False
     base_url = Anthropic.base_url
 
     def make(self, http_client: Any, base_url: str, retries: int, timeout: dict[str, float]) -> None:
