@@ -39,10 +39,12 @@ class Route:
     """A further host whose model calls are attributed: what you give an SDK as `base_url`.
 
     Args:
-        url: The base URL, such as `https://llm.example/v1`. Its `POST {url}/chat/completions` and
-            `POST {url}/messages` are touched, with and without a trailing slash, and nothing else of
-            the host. On a gateway the paths with and without `/api` are the same, and its relay and
-            its Anthropic endpoint come along. A URL that names an endpoint stands for that one only.
+        url: The base URL, such as `https://llm.example/v1`. Of the host only the `POST` endpoints of
+            models below it are touched, with and without a trailing slash: `/chat/completions`,
+            `/messages`, `/responses`, `/completions`, `/embeddings`, `/rerank`, `/images...`,
+            `/videos` and `/audio/...` on a direct route. On a gateway the paths with and without
+            `/api` are the same, and its relay and its Anthropic endpoint come along. A URL that
+            names an endpoint stands for that one only.
         kind: `gateway` for a Keywords AI (Respan) gateway: key and identity travel in the body, and
             the gateway logs the call. `relay` for its relay to OpenRouter (`.../api/openrouter/v1`):
             the key travels in a header, the identity in the body. `direct` for OpenRouter or another
