@@ -26,6 +26,15 @@ __all__ = ["api", "flavour", "path"]
 # These need packages that cannot be installed beside the rest: noxfile.py runs them, by name.
 collect_ignore = ["apart"]
 
+LONG = ("test_isolation", "test_kill", "test_canary_demo", "test_invisibility", "test_invisibility_http2")
+"""Files whose tests take many seconds each: begun last, one of them would keep the others waiting at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 # A slow machine is no failed test: nothing here is measured by the clock.
 settings.register_profile("kwai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kwai")

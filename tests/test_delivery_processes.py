@@ -403,7 +403,9 @@ if __name__ == "__main__":
 def test_gunicorn_with_preload(api: LogsAPI, worker: list[str]) -> None:
     """Records of the master and of every worker arrive once, those of the last requests before SIGTERM too."""
     port = free_port()
-    argv = ["-m", "gunicorn", "--preload", "-w", "3", *worker, "-b", f"127.0.0.1:{port}", "tests.apps.preloaded:app"]
+    # A worker that is told to end while it begins does not hear it: gunicorn waits for it in vain.
+    argv = ["-m", "gunicorn", "--preload", "-w", "3", "--graceful-timeout", "5", *worker]
+    argv += ["-b", f"127.0.0.1:{port}", "tests.apps.preloaded:app"]
     answers: list[str] = []
     with running(argv, ready=f"http://127.0.0.1:{port}/ready", env=api.environment()) as server:
         for number in range(60):
