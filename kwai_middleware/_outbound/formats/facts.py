@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kwai_middleware._outbound.formats import tolerant, usage
 from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure
+from kwai_middleware._outbound.formats.interface import Answer, Failure, Tokens
 
 __all__ = ["Facts"]
 
@@ -49,21 +50,24 @@ class Facts:
     def answer(
         self,
         *,
+        completions: tuple[dict[str, Any], ...] = (),
         output: bytes | None = None,
         finish_reason: str | None = None,
         first_content: int | None = None,
         finished: int | None = None,
+        count: Callable[[dict[str, Any]], Tokens] = usage.tokens_in,
         ends_with_body: bool = False,
     ) -> Answer:
-        """Return the answer, with what is the format's own."""
+        """Return the answer, with what is the format's own; `count` reads its usage."""
         return Answer(
             model=self._model,
             generation_id=self._generation_id,
             provider=self._provider,
+            completions=completions,
             output=output,
             finish_reason=finish_reason,
             usage=self._usage,
-            tokens=usage.tokens_in(self._usage or {}),
+            tokens=count(self._usage or {}),
             failure=self.failure,
             first_content=first_content,
             finished=finished,

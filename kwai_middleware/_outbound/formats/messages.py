@@ -9,8 +9,8 @@ import msgspec
 
 from kwai_middleware._outbound.formats import tolerant, usage
 from kwai_middleware._outbound.formats.asking import request_members, request_of
-from kwai_middleware._outbound.formats.failures import error_of, failure_in, provider_in
-from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request, Tokens
+from kwai_middleware._outbound.formats.facts import Facts
+from kwai_middleware._outbound.formats.interface import Answer, Received, Request, Tokens
 from kwai_middleware._outbound.formats.message_blocks import Block, completion_of, is_whole_as_completion
 from kwai_middleware._outbound.formats.reading import Reading, Told
 from kwai_middleware._pieces import encoded_members
@@ -50,12 +50,8 @@ class _Assembly:
 
     def __init__(self) -> None:
         self._finished: int | None = None
-        self._model: str | None = None
-        self._generation_id: str | None = None
-        self._provider: str | None = None
+        self._facts = Facts()
         self._stop_reason: str | None = None
-        self._usage: dict[str, Any] | None = None
-        self._failure: Failure | None = None
         self._first_content: int | None = None
         self._blocks: dict[int, Block] = {}
         self._growing: Block | None = None
@@ -80,11 +76,11 @@ class _Assembly:
             self._growing = None
         elif kind == "message_delta":
             self._take(tolerant.members_of(event.get("delta")))
-            self._add_usage(event.get("usage"))
+            self._facts.add_usage(event.get("usage"))
         elif kind == "error" or (kind is None and event.get("error")):
-            self._fail(error_of(event))
+            self._facts.add(event)
         # Anthropic's own streams have no mark of their end; OpenRouter's end with it, behind the last event.
-        if told.is_done or kind == "message_stop" or self._failure is not None:
+        if told.is_done or kind == "message_stop" or self._facts.failure is not None:
             self._finished = told.end
         return self._finished is not None
 
@@ -95,48 +91,35 @@ class _Assembly:
 
     def add_end(self, end: bytes) -> None:
         """Add the end of a message that came at once, and whose middle is missing."""
-        self._add_usage(usage.last_in(end))
+        self._facts.add_usage(usage.last_in(end))
         if self._stop_reason is None and (reasons := _STOP_REASON.findall(end)):
             self._stop_reason = reasons[-1].decode()
 
     def answer(self, secrets: tuple[Secret, ...]) -> Answer:
         blocks = [self._blocks[index].joined(secrets) for index in sorted(self._blocks)]
         is_message = self._is_message or bool(blocks)
-        return Answer(
-            model=self._model,
-            generation_id=self._generation_id,
-            provider=self._provider,
+        return self._facts.answer(
             completions=(completion_of(blocks),) if is_message else (),
             output=None if is_whole_as_completion(blocks) else msgspec.json.encode(list(map(_encoded, blocks))),
             finish_reason=self._stop_reason,
-            usage=self._usage,
-            tokens=_tokens_in(self._usage or {}),
-            failure=self._failure,
             first_content=self._first_content,
             finished=self._finished,
+            count=_tokens_in,
         )
 
     def _add_message(self, message: dict[str, Any]) -> None:
         """Add a message, whole or as a stream begins it."""
-        if message.get("type") == "error" or message.get("error"):
-            self._fail(error_of(message))
+        # Anthropic's counts grow: the last one holds all before it.
+        self._facts.add(message)
+        if self._facts.failure is not None:
             return
         self._is_message = self._is_message or bool(message)
-        self._model = self._model or _text(message.get("model"))
-        self._generation_id = self._generation_id or _text(message.get("id"))
-        self._provider = self._provider or _text(message.get("provider"))
         self._take(message)
-        self._add_usage(message.get("usage"))
         for index, block in enumerate(tolerant.items_of(message.get("content"))[:_MOST_BLOCKS]):
             self._blocks[index] = Block(tolerant.members_of(block))
 
     def _take(self, members: dict[str, Any]) -> None:
         self._stop_reason = _text(members.get("stop_reason")) or self._stop_reason
-
-    def _add_usage(self, given: object) -> None:
-        # Anthropic's counts grow: the last one holds all before it.
-        if members := tolerant.members_of(given):
-            self._usage = usage.merged(self._usage, members)
 
     def _add_to_block(self, event: dict[str, Any]) -> bool:
         place = event.get("index")
@@ -156,10 +139,6 @@ class _Assembly:
             self._blocks[place] = Block({"type": _KINDS.get(str(delta.get("type")))}, is_skipped=self._is_skipped)
         self._growing = self._blocks[place]
         return self._growing.add(delta)
-
-    def _fail(self, error: object) -> None:
-        self._failure = self._failure or failure_in(error)
-        self._provider = self._provider or provider_in(error)
 
 
 _EMPTY_AT_FIRST: Final = ("text", "thinking")
