@@ -38,7 +38,14 @@ MAX_IDENTIFIER: Final = 120
 (keywordsai_sdk 0.5.2); the newer one cuts at 254."""
 
 TEXT_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
-    {"identifier": MAX_IDENTIFIER, "name": 4096, "email": 4096, "group": MAX_IDENTIFIER, "thread": 254}
+    {
+        "identifier": MAX_IDENTIFIER,
+        "name": 4096,
+        "email": 4096,
+        "group": MAX_IDENTIFIER,
+        "thread": 254,
+        "issuer": 2048,
+    }  # fmt: skip
 )
 """Longest text of each field of a `Caller`, in characters."""
 
@@ -91,6 +98,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         email: Shown by the vendor beside the identifier.
         group: The customer's organisation.
         thread: The conversation this request belongs to.
+        issuer: Who vouches for the identifier, such as the issuer of a token; never sent. Two issuers may each have
+            a customer 42, and the keys of one are not the other's.
         metadata: Plain values that go into each record of this caller.
         credentials: The caller's keys, of one or several providers.
         byok: Overrides the setting of the same name where that is `prefer`: `only` lets no other key
@@ -107,6 +116,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     email: str | None = None
     group: str | None = None
     thread: str | None = None
+    issuer: str | None = None
     metadata: Mapping[str, MetadataValue] = _NO_METADATA
     credentials: tuple[Credential, ...] = ()
     byok: Byok | None = None
@@ -123,6 +133,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             _check_text(self, "group", self.group)
         if self.thread is not None:
             _check_text(self, "thread", self.thread)
+        if self.issuer is not None:
+            _check_text(self, "issuer", self.issuer)
         if self.metadata is not _NO_METADATA:
             _set_field(self, "metadata", _frozen_metadata(self.metadata))
         if self.credentials != ():

@@ -4,10 +4,14 @@
     ├─ ConfigurationError (ValueError) a setting is wrong; raised at start, never during a request
     ├─ RequestRefused                  an inbound request is answered by the middleware itself
     │  ├─ InvalidHeader                400: a header of ours is malformed
-    │  └─ Unauthenticated              401: an identity or a key is required and missing
+    │  ├─ Unauthenticated              401: an identity or a key is required and missing, or does not hold
+    │  └─ IdentityUnavailable          503: who vouches for the identity cannot be asked now
     ├─ OutboundRefused                 a model call is refused before a byte is sent
     │  ├─ MissingCredential            only the caller's own key may pay, and there is none
+    │  ├─ KeysUnavailable              the caller's keys could not be looked up
+    │  ├─ CallerExpired                what the caller was identified by is no longer valid
     │  └─ CannotAttribute              the request cannot carry whose call it is
+    ├─ InvalidReference (ValueError)   a caller's reference is forged, damaged or too old
     └─ BlockingCall (RuntimeError)     a blocking method was called on an event loop
 
 No message ever holds the value that was refused: it may be a key.
@@ -19,9 +23,13 @@ from typing import ClassVar
 
 __all__ = [
     "BlockingCall",
+    "CallerExpired",
     "CannotAttribute",
     "ConfigurationError",
+    "IdentityUnavailable",
     "InvalidHeader",
+    "InvalidReference",
+    "KeysUnavailable",
     "KwaiError",
     "MissingCredential",
     "OutboundRefused",
@@ -68,10 +76,17 @@ class InvalidHeader(RequestRefused):
 
 
 class Unauthenticated(RequestRefused):
-    """The app requires an identity or a key, and the request has none that is believed (HTTP 401)."""
+    """An identity or a key is required and missing, or the one that was sent does not hold (HTTP 401)."""
 
     status = 401
     title = "Authentication required"
+
+
+class IdentityUnavailable(RequestRefused):
+    """Whoever vouches for the request's identity cannot be asked now, so nobody can say whose it is (HTTP 503)."""
+
+    status = 503
+    title = "Identity unavailable"
 
 
 class OutboundRefused(KwaiError):
@@ -91,10 +106,26 @@ class MissingCredential(OutboundRefused):
     code = "missing_credential"
 
 
+class KeysUnavailable(OutboundRefused):
+    """The caller's keys could not be looked up, and no other key may take their place."""
+
+    code = "keys_unavailable"
+
+
+class CallerExpired(OutboundRefused):
+    """What the caller was identified by is no longer valid, as in a websocket that outlives its token."""
+
+    code = "caller_expired"
+
+
 class CannotAttribute(OutboundRefused):
     """The request cannot carry the caller's key or identity, so it would go out on another's bill."""
 
     code = "cannot_attribute"
+
+
+class InvalidReference(KwaiError, ValueError):
+    """A caller's reference is forged, damaged or too old. The message does not hold it."""
 
 
 class BlockingCall(KwaiError, RuntimeError):

@@ -42,9 +42,11 @@ class InboundRequest(ABC):
     Attributes:
         caller: What `identify` has answered: None while it runs, and for nobody. A `credentials`
             callable that looks keys up goes by this, never by a header that anyone may send.
+        valid_until: Until when the answer of `identify` holds, in seconds since 1970, where it is known: of a token,
+            say. A websocket's caller ends then.
     """
 
-    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "caller")
+    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "caller", "valid_until")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class InboundRequest(ABC):
             outer: The slot of an outer middleware, with the keys that it has taken out.
         """
         self.caller: Caller | None = None
+        self.valid_until: float | None = None
         self._source = source
         self._sent = sent
         self._interest = interest
