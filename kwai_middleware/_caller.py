@@ -45,7 +45,7 @@ TEXT_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
         "group": MAX_IDENTIFIER,
         "thread": 254,
         "issuer": 2048,
-    }  # fmt: skip
+    }
 )
 """Longest text of each field of a `Caller`, in characters."""
 
