@@ -11,6 +11,7 @@ from kwai_middleware._context import bind_caller, carry_caller, current_caller
 from kwai_middleware._delivery.delivery import Delivery, default_delivery
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._outbound.key_rest import KeyState, key_state
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
@@ -51,6 +52,7 @@ __all__ = [
     "InboundRequest",
     "InvalidHeader",
     "InvalidReference",
+    "KeyState",
     "KeysUnavailable",
     "KwaiError",
     "MissingCredential",
@@ -66,4 +68,5 @@ __all__ = [
     "carry_caller",
     "current_caller",
     "default_delivery",
+    "key_state",
 ]

@@ -48,7 +48,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         format: The shape of request and answer: `chat` (chat completions), `messages`, `responses`, `embeddings`, ...
         caller: Who it was for when it started, without keys; None for nobody.
         billed_to: Whose key paid.
-        key_fingerprint: Which of the caller's keys was sent (`Secret.fingerprint`).
+        key_fingerprint: Which key of the caller's, or of `Settings.credentials`, was sent (`Secret.fingerprint`); None
+            for the client's own, and for a list of keys of which the gateway takes one.
         outcome: How it ended.
         capture: How much of it may be logged.
         started_at: Seconds since 1970.

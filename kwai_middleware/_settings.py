@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast, get_args
 
-from kwai_middleware._caller import Byok, Capture
+from kwai_middleware._app_keys import checked_credentials, credentials_from
+from kwai_middleware._caller import Byok, Capture, Credential
 from kwai_middleware._redaction.mask_function import MaskFunction, checked_mask, imported_mask
 from kwai_middleware._route import Route, RouteKind, checked_base_url
 from kwai_middleware._secret import Secret
 from kwai_middleware._spool_place import AUTO, checked_place
 from kwai_middleware.errors import ConfigurationError
 
-__all__ = ["BodyCredentials", "Media", "OnConflict", "Settings"]
+__all__ = ["BodyCredentials", "GatewayKeyLists", "Media", "OnConflict", "Settings"]
 
 OnConflict = Literal["context", "body", "error"]
 """Who wins when a request body brings an identity or key of its own."""
 
 BodyCredentials = Literal["remove", "allow"]
 """What happens to a key in a request body when the caller has none."""
+
+GatewayKeyLists = Literal["off", "top-level", "by-provider"]
+"""In which form several keys of one provider go to the gateway; `off`: one of them goes."""
 
 Media = Literal["digest", "keep"]
 """What stands in a record for a picture, a sound or a file that a message holds in base64."""
@@ -53,6 +57,13 @@ class Settings:
         openrouter_base_url: A direct route beside OpenRouter's own [OPENROUTER_BASE_URL].
         routes: Further destinations [KWAI_ROUTES:
             `gateway=https://... relay=https://... direct=https://...`].
+        credentials: The app's own keys of providers, for calls that no key of the caller's pays: at the
+            provider's own API or the relay one takes the place of what the client sends, at the gateway
+            they go along where the caller has none at all. Of several of one provider each is chosen by
+            its weight [KWAI_CREDENTIALS: `openrouter=sk-or-1;w=3 openrouter=sk-or-2`].
+        gateway_key_lists: How several keys of one provider go to the gateway: `off` one of them, chosen
+            here; or all with their weights, in a form that the vendor shows: `top-level` in its
+            guides, `by-provider` in the types of its SDK [KWAI_GATEWAY_KEY_LISTS].
         byok: Whose key pays: `prefer` the caller's, else the app's own; `only` the caller's, and no
             call without one; `off` the app's own, attribution only [KWAI_BYOK].
         on_conflict: Who wins when a request brings a key or an identity of its own, in whichever of
@@ -102,6 +113,8 @@ class Settings:
     base_url: str = _env(KEYWORDSAI_BASE_URL, "KEYWORDSAI_BASE_URL", "RESPAN_BASE_URL")
     openrouter_base_url: str = _env(OPENROUTER_BASE_URL, "OPENROUTER_BASE_URL")
     routes: tuple[Route, ...] = _env((), "KWAI_ROUTES")
+    credentials: tuple[Credential, ...] = _env((), "KWAI_CREDENTIALS")
+    gateway_key_lists: GatewayKeyLists = _env("off", "KWAI_GATEWAY_KEY_LISTS")
     byok: Byok = _env("prefer", "KWAI_BYOK")
     on_conflict: OnConflict = _env("context", "KWAI_ON_CONFLICT")
     body_credentials: BodyCredentials = _env("remove", "KWAI_BODY_CREDENTIALS")
@@ -179,7 +192,9 @@ def _check(settings: Any, label: Callable[[str], str]) -> None:
     if not all(isinstance(route, Route) for route in routes):
         raise ConfigurationError(f"{label('routes')}: expected a tuple of kwai_middleware.Route objects")
     object.__setattr__(settings, "routes", routes)
+    object.__setattr__(settings, "credentials", checked_credentials(label("credentials"), settings.credentials))
     for name, kind in (
+        ("gateway_key_lists", GatewayKeyLists),
         ("byok", Byok),
         ("on_conflict", OnConflict),
         ("body_credentials", BodyCredentials),
@@ -230,6 +245,8 @@ def _secret(label: str, text: str) -> Secret:
 def _parse(name: str, variable: str, text: str) -> Any:
     if name == "api_key":
         return _secret(variable, text)
+    if name == "credentials":
+        return credentials_from(variable, text)
     if name == "mask":
         return imported_mask(variable, text)
     if name == "routes":

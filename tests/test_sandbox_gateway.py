@@ -132,6 +132,7 @@ def test_without_a_good_key_of_the_app_there_is_no_answer(kwai_sandbox: Sandbox,
     [
         ("sk-or-v1-acme-dead", 401, "authentication_error"),
         ("sk-or-v1-acme-broke", 402, "insufficient_quota"),
+        ("sk-or-v1-acme-spent", 403, "permission_error"),
         ("sk-or-v1-acme-slow", 429, "rate_limit_error"),
     ],
 )

@@ -138,6 +138,7 @@ def test_numbers_follow_from_the_texts(kwai_sandbox: Sandbox) -> None:
         (None, 401, "authentication", False),
         ("sk-or-v1-dead", 401, "authentication", False),
         ("sk-or-v1-broke", 402, "payment_required", True),
+        ("sk-or-v1-spent", 403, "permission_denied", True),
         ("sk-or-v1-slow", 429, "rate_limit_exceeded", True),
     ],
 )

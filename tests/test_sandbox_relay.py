@@ -109,7 +109,13 @@ def test_both_keys_are_needed(
 
 
 @pytest.mark.parametrize(
-    ("user_key", "status"), [("sk-or-v1-acme-dead", 401), ("sk-or-v1-acme-broke", 402), ("sk-or-v1-acme-slow", 429)]
+    ("user_key", "status"),
+    [
+        ("sk-or-v1-acme-dead", 401),
+        ("sk-or-v1-acme-broke", 402),
+        ("sk-or-v1-acme-spent", 403),
+        ("sk-or-v1-acme-slow", 429),
+    ],
 )
 def test_a_users_bad_key_is_openrouters_error(kwai_sandbox: Sandbox, user_key: str, status: int) -> None:
     """What OpenRouter says about the user's key comes back unchanged, headers too, and is logged."""

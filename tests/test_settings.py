@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from kwai_middleware._caller import Credential
+from kwai_middleware._delivery.delivery import default_delivery
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import KEYWORDSAI_BASE_URL, OPENROUTER_BASE_URL, RESPAN_BASE_URL, Settings
@@ -31,6 +33,16 @@ VALID = {
         "routes",
         (Route("https://a.example/api", kind="gateway"), Route("https://b.example/v1", kind="direct")),
     ),
+    "KWAI_CREDENTIALS": (
+        f" openrouter={KEY};w=3\topenrouter=sk-or-2  openai=sk=with=signs;w=0.5 ",
+        "credentials",
+        (
+            Credential(api_key=Secret(KEY), weight=3.0),
+            Credential(api_key=Secret("sk-or-2")),
+            Credential(provider="openai", api_key=Secret("sk=with=signs"), weight=0.5),
+        ),
+    ),
+    "KWAI_GATEWAY_KEY_LISTS": ("by-provider", "gateway_key_lists", "by-provider"),
     "KWAI_BYOK": ("only", "byok", "only"),
     "KWAI_ON_CONFLICT": ("error", "on_conflict", "error"),
     "KWAI_BODY_CREDENTIALS": ("allow", "body_credentials", "allow"),
@@ -59,6 +71,14 @@ INVALID = [
     ("KWAI_ROUTES", f"other=https://host.example/{KEY}"),
     ("KWAI_ROUTES", f"https://host.example/{KEY}"),
     ("KWAI_ROUTES", f"direct=http://far.example/{KEY}"),
+    ("KWAI_CREDENTIALS", KEY),
+    ("KWAI_CREDENTIALS", f"openrouter={KEY} openai="),
+    ("KWAI_CREDENTIALS", f"Open Router={KEY}"),
+    ("KWAI_CREDENTIALS", f"openrouter={KEY};2"),
+    ("KWAI_CREDENTIALS", f"openrouter={KEY};w=0"),
+    ("KWAI_CREDENTIALS", f"openrouter={KEY};w=nan"),
+    ("KWAI_CREDENTIALS", f"openrouter={KEY};w={KEY}"),
+    ("KWAI_GATEWAY_KEY_LISTS", "on"),
     ("KWAI_BYOK", KEY),
     ("KWAI_MEDIA", KEY),
     ("KWAI_SPOOL", f"sqlite:{KEY}"),
@@ -160,6 +180,11 @@ def test_a_bad_variable_is_refused_by_its_name(variable: str, text: str) -> None
         ("routes", "https://host.example"),
         ("routes", ["https://host.example"]),
         ("routes", Route("https://host.example")),
+        ("credentials", None),
+        ("credentials", Credential(api_key=Secret(KEY))),
+        ("credentials", [Secret(KEY)]),
+        ("credentials", {"openrouter": KEY}),
+        ("gateway_key_lists", True),
         ("byok", "always"),
         ("byok", ["prefer"]),
         ("capture", None),
@@ -210,6 +235,26 @@ def test_equal_settings_are_interchangeable() -> None:
     assert one == two
     assert {one: "found"}[copy.copy(two)] == "found"
     assert one != Settings(api_key=Secret(KEY + "x"), base_url="https://proxy.example", routes=one.routes)
+
+
+def test_settings_show_none_of_the_apps_keys() -> None:
+    """The keys are part of what makes settings equal, and are in no text of them."""
+    one, two = (Settings(credentials=[Credential(api_key=Secret(KEY), weight=2)]) for _ in range(2))  # type: ignore[arg-type]  # a list will do
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != Settings()
+    assert Secret(KEY).fingerprint in repr(one)
+    for text in (repr(one), str(one), str(dataclasses.astuple(one)), str(dataclasses.asdict(one))):
+        assert KEY not in text
+
+
+def test_settings_that_differ_in_the_apps_keys_share_a_delivery() -> None:
+    """Keys that are changed at run time leave no threads behind: nothing of a delivery hangs on them."""
+    spool = {"spool": "memory:"}
+    first = default_delivery(Settings(credentials=(Credential(api_key=Secret(KEY)),), **spool))
+    assert first is default_delivery(Settings(credentials=(Credential(api_key=Secret("sk-or-2")),), **spool))
+    assert first is default_delivery(Settings(**spool))
+    assert first is not default_delivery(Settings(byok="off", **spool))
 
 
 def test_settings_are_frozen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from types import TracebackType
@@ -175,6 +176,8 @@ class _Defaults:
         self._deliveries: dict[Settings, Delivery] = {}
 
     def get(self, settings: Settings) -> Delivery:
+        # Nothing of a delivery hangs on the app's keys: who changes them goes on with the one there is.
+        settings = dataclasses.replace(settings, credentials=())
         with self._lock:
             delivery = self._deliveries.get(settings)
             if delivery is None or delivery.is_closed:

@@ -8,16 +8,15 @@ from typing import Final
 import msgspec
 
 from kwai_middleware._caller import Byok, Caller, Capture, Credential
+from kwai_middleware._outbound.draws import drawn
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import BilledTo
-from kwai_middleware._settings import Settings
+from kwai_middleware._settings import GatewayKeyLists, Settings
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 
-__all__ = ["Attribution", "attribute", "credentials_member", "with_one_key_each"]
+__all__ = ["Attribution", "attribute", "credentials_member", "paid_by", "with_one_key_each"]
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
-_DIGITS: Final = 13
-"""Hexadecimal digits that a float holds exactly."""
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -25,13 +24,15 @@ class Attribution(msgspec.Struct, frozen=True):
 
     Attributes:
         caller: Who it is for; None for nobody.
-        credential: The caller's key that pays, of the route's own provider first; None when the
-            app's own key pays.
-        credentials: All of the caller's keys that may be sent; once the call is known, one for each
-            provider.
+        credential: The key that pays, of the route's own provider first; None for the one that the app
+            itself sends, or has stored at the gateway.
+        credentials: All keys that may be sent, of one payer; once the call is known, one for each
+            provider, or lists of them.
         billed_to: Whose bill it goes on, as far as this side can know.
         capture: How much of it may be logged.
         pinned: The gateway may use the caller's key and nothing else.
+        of_app: The keys are the app's own, since no key of the caller's may be sent.
+        key_lists: In which form several keys of one provider travel.
     """
 
     caller: Caller | None
@@ -40,6 +41,16 @@ class Attribution(msgspec.Struct, frozen=True):
     billed_to: BilledTo
     capture: Capture
     pinned: bool
+    of_app: bool = False
+    key_lists: GatewayKeyLists = "off"
+
+    @property
+    def known_credential(self) -> Credential | None:
+        """The key that pays, if it is known here: of a list, the gateway takes one and does not say which."""
+        credential = self.credential
+        if self.key_lists == "off" or credential is None or len(_of_provider(self.credentials, credential)) == 1:
+            return credential
+        return None
 
 
 def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> Attribution:
@@ -56,6 +67,9 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         credential = credential or next(iter(credentials), None)
     else:
         credentials = _of_provider(credentials, credential)
+    of_app = credential is None and policy != "only" and bool(settings.credentials)
+    if of_app:
+        credential, credentials = _of_the_app(endpoint, settings)
     if policy == "only" and credential is None:
         raise MissingCredential(
             f"no key of the caller for {endpoint.host}, and byok='only' lets no other key pay;"
@@ -73,26 +87,27 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         caller=caller,
         credential=credential,
         credentials=credentials,
-        billed_to=_billed_to(endpoint, credential, pinned=pinned),
+        billed_to=_billed_to(endpoint, None if of_app else credential, pinned=pinned),
         capture=_capture(caller, settings),
         pinned=pinned,
+        of_app=of_app,
+        key_lists=settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
     )
 
 
-def with_one_key_each(attribution: Attribution, call_id: str) -> Attribution:
-    """Choose one key of each provider, by weight.
+def with_one_key_each(attribution: Attribution, draw: float) -> Attribution:
+    """Choose one key of each provider, by weight; none is chosen where lists are sent.
 
     Args:
         attribution: With all keys that may be sent.
-        call_id: What the choice is drawn from, so that each attempt at one call is paid by the same key.
+        draw: What the choice is drawn from: the same for each attempt at one call, so that the same key pays.
     """
-    if len(attribution.credentials) < 2:
+    if attribution.key_lists != "off":
         return attribution
-    draw = int(call_id[:_DIGITS], 16) / 16**_DIGITS
-    by_provider: dict[str, list[Credential]] = {}
-    for each in attribution.credentials:
-        by_provider.setdefault(each.provider, []).append(each)
-    credentials = {provider: _drawn(several, draw) for provider, several in by_provider.items()}
+    credentials = {
+        provider: drawn(several, draw) or several[0]
+        for provider, several in _by_provider(attribution.credentials).items()
+    }
     credential = attribution.credential
     return msgspec.structs.replace(
         attribution,
@@ -101,9 +116,46 @@ def with_one_key_each(attribution: Attribution, call_id: str) -> Attribution:
     )
 
 
+def paid_by(attribution: Attribution, credential: Credential) -> Attribution:
+    """Return the same with this key, and no other."""
+    return msgspec.structs.replace(attribution, credential=credential, credentials=(credential,))
+
+
 def credentials_member(attribution: Attribution) -> bytes:
-    """Return the caller's keys as the vendor's `customer_credentials`. Holds them in clear."""
-    return msgspec.json.encode({each.provider: {"api_key": each.api_key.reveal()} for each in attribution.credentials})
+    """Return the keys as the vendor's `customer_credentials`. Holds them in clear."""
+    by_provider = _by_provider(attribution.credentials)
+    if attribution.key_lists == "top-level" and len(by_provider) < len(attribution.credentials):
+        return msgspec.json.encode(
+            [{"credentials": {each.provider: _object(each)}, "weight": each.weight} for each in attribution.credentials]
+        )
+    return msgspec.json.encode(
+        {
+            provider: _object(several[0])
+            if len(several) == 1
+            else [{"weight": each.weight, "credentials": _object(each)} for each in several]
+            for provider, several in by_provider.items()
+        }
+    )
+
+
+def _object(credential: Credential) -> dict[str, str]:
+    return {"api_key": credential.api_key.reveal()}
+
+
+def _by_provider(credentials: tuple[Credential, ...]) -> dict[str, list[Credential]]:
+    by_provider: dict[str, list[Credential]] = {}
+    for each in credentials:
+        by_provider.setdefault(each.provider, []).append(each)
+    return by_provider
+
+
+def _of_the_app(endpoint: Endpoint, settings: Settings) -> tuple[Credential | None, tuple[Credential, ...]]:
+    """Return the app's own key for a call, and all of its keys that may be sent."""
+    credentials = settings.credentials
+    credential = next((each for each in credentials if each.provider == endpoint.provider), None)
+    if endpoint.kind == "gateway":
+        return credential or credentials[0], credentials
+    return credential, _of_provider(credentials, credential)
 
 
 def _policy(caller: Caller | None, settings: Settings) -> Byok:
@@ -128,12 +180,3 @@ def _billed_to(endpoint: Endpoint, credential: Credential | None, *, pinned: boo
 
 def _of_provider(credentials: tuple[Credential, ...], credential: Credential | None) -> tuple[Credential, ...]:
     return tuple(each for each in credentials if credential is not None and each.provider == credential.provider)
-
-
-def _drawn(several: list[Credential], draw: float) -> Credential:
-    left = draw * sum(each.weight for each in several)
-    for each in several[:-1]:
-        left -= each.weight
-        if left < 0:
-            return each
-    return several[-1]

@@ -134,7 +134,8 @@ def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind
     closed: set[DoorKind] = set()
     if settings.on_conflict != "body":
         closed.add("identity")
-        if attribution.credentials or settings.body_credentials != "allow":
+        of_caller = attribution.credentials and not attribution.of_app
+        if of_caller or settings.body_credentials != "allow":
             closed.add("key")
     if attribution.pinned:
         closed.update(("key", "payer"))
@@ -259,7 +260,11 @@ def _beside_any_body(changes: Changes, endpoint: Endpoint, kept: Members) -> Cha
         others: Mapping[str, str | None] = dict.fromkeys(PARAMETER_HEADERS, None)
         return msgspec.structs.replace(changes, headers={**changes.headers, **others}, in_header=kept)
     is_named = PARAMS in changes.added
-    if changes.attribution.credential is not None and (is_named or changes.sends_key):
+    if changes.attribution.of_app:
+        # On another bill of the app's it goes all the same: the gateway has a key of its own.
+        attribution = msgspec.structs.replace(changes.attribution, credential=None, credentials=())
+        changes = msgspec.structs.replace(changes, attribution=attribution, sends_key=False)
+    elif changes.attribution.credential is not None and (is_named or changes.sends_key):
         raise CannotAttribute(
             "the request's body is not one JSON object, so the call cannot carry whose it is, and the vendor takes it"
             " from nowhere else at this endpoint; send it as json= or as bytes"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from kwai_middleware import _notices
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_caller
 from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
-from kwai_middleware._outbound.attribution import Attribution, attribute, with_one_key_each
+from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, with_one_key_each
 from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body
+from kwai_middleware._outbound.draws import draw_for
 from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
+from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
 from kwai_middleware._outbound.notes import note_anonymous, note_unconfirmed_payer, note_unrouted
@@ -22,6 +25,9 @@ from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError, OutboundRefused
 
 __all__ = ["Decider", "Decision", "Refuse"]
+
+_REPEATED: Final = b"1"
+"""As an SDK counts: what is repeated below a door belongs to the latest call, whatever is known of its body."""
 
 Refuse = Literal["raise", "response"]
 """How a refused call looks to the app: our exception, or a local answer with status 401."""
@@ -35,8 +41,9 @@ class Decision(msgspec.Struct, frozen=True):
         changes_body: Another body has to go out than the app's: changed, or because these bytes are all
             that is left of it.
         changes: What is written into the copy that goes out.
-        key_headers: Headers in which the caller's key takes the place of what is there.
+        key_headers: Headers in which the key that pays takes the place of what is there.
         exchange: Is told what happens.
+        failover: Tries one key after the other; None where there is but one, or where it is not ours to try.
     """
 
     body: bytes | None
@@ -44,6 +51,7 @@ class Decision(msgspec.Struct, frozen=True):
     changes: Changes
     key_headers: tuple[str, ...]
     exchange: Exchange | Unwatched
+    failover: Failover | None = None
 
 
 class Decider:
@@ -128,11 +136,19 @@ class Decider:
         """
         size = None if body is None else len(body)
         attempt = attempt_at(endpoint, sent_with, size, headers.get(RETRY_COUNT, b""), slot)
-        attribution = with_one_key_each(attribution, attempt.call_id)
+        failover: Failover | None = None
+        if len(attribution.credentials) > 1:
+            draw = draw_for(attempt.call_id)
+            if endpoint.kind == "gateway":
+                attribution = with_one_key_each(attribution, draw)
+            else:
+                is_relay, is_held = endpoint.kind == "relay", body is not None
+                failover = Failover(attribution.credentials, draw, relayed=is_relay, can_resend=is_held)
+                attribution = paid_by(attribution, failover.credential)
         changes = changes_to(endpoint, attribution, self.settings, body, headers)
         if changes.is_anonymous:
             note_anonymous(endpoint)
-        if changes.sends_key and endpoint.place == "metadata":
+        if changes.sends_key and endpoint.place == "metadata" and not attribution.of_app:
             note_unconfirmed_payer(endpoint)
         exchange = watching(endpoint, changes.attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
         return Decision(
@@ -141,6 +157,7 @@ class Decider:
             changes,
             key_headers(endpoint, changes.attribution, headers),
             exchange,
+            failover,
         )
 
     def watch_again(
@@ -155,9 +172,26 @@ class Decider:
             sent_with: What it was decided with.
         """
         body = decision.body
-        attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), b"", slot)
+        attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), _REPEATED, slot)
         attribution = decision.changes.attribution
         return watching(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+
+    def decide_again(
+        self, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object, credential: Credential
+    ) -> Decision:
+        """Decide what goes to the wire when another key is to pay, and begin to watch that.
+
+        Args:
+            endpoint: Where the request goes.
+            slot: The unit of work that it is part of.
+            decision: What became of it at first.
+            sent_with: What it was decided with.
+            credential: The other key.
+        """
+        changes = decision.changes
+        attribution = paid_by(changes.attribution, credential)
+        again = msgspec.structs.replace(decision, changes=msgspec.structs.replace(changes, attribution=attribution))
+        return msgspec.structs.replace(again, exchange=self.watch_again(endpoint, slot, again, sent_with))
 
     def refused(self, refusal: OutboundRefused, endpoint: Endpoint) -> dict[str, Any]:
         """Return what a local answer says: `status_code`, `headers` and `content`.

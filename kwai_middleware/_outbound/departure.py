@@ -8,7 +8,9 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar, cast
 
 from kwai_middleware import _guard
+from kwai_middleware._caller import Credential
 from kwai_middleware._outbound.deciding import Decision
+from kwai_middleware._outbound.failover import Seen
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADER
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
@@ -85,6 +87,35 @@ class Departure(ABC):
         for name in self._decision.key_headers:
             key = changes.attribution.credentials[0].api_key
             headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
+
+    @property
+    def decision(self) -> Decision:
+        """What becomes of the request."""
+        return self._decision
+
+    def may_give_way(self, status: int) -> bool:
+        """Say whether an answer may be about the key, and has to be looked into before it is handed on."""
+        failover = self._decision.failover
+        return failover is not None and failover.is_in_doubt(status)
+
+    def next_key(self, status: int, headers: tuple[tuple[bytes, bytes], ...], seen: Seen) -> Credential | None:
+        """Return with which key the request goes out again; then this attempt is over, and the app gets nothing of it.
+
+        Args:
+            status: Of the answer.
+            headers: Of the answer.
+            seen: Of the answer's body.
+        """
+        failover = self._decision.failover
+        credential = None if failover is None else failover.next_key(status, headers, seen)
+        if credential is not None:
+            with _guard.never_raise:
+                self._exchange.answered(status, headers)
+                if seen.is_decoded:
+                    self._exchange.arrives_decoded()
+                self._exchange.received(seen.body)
+                self._exchange.finished(Ending.END if seen.is_whole else Ending.CLOSED)
+        return credential
 
     def sending(self) -> None:
         """The request's body goes out, from its beginning."""

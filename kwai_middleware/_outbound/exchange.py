@@ -41,8 +41,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answered", "_attempt", "_attribution", "_body", "_clock", "_decoded", "_deliver", "_endpoint", "_headers",
-        "_kept", "_open", "_reservation", "_sent", "_started", "_started_at", "_status", "_trace_id", "_whole_body",
+        "_answered", "_app_credentials", "_attempt", "_attribution", "_body", "_clock", "_decoded", "_deliver",
+        "_endpoint", "_headers", "_kept", "_open", "_reservation", "_sent", "_started", "_started_at", "_status",
+        "_trace_id", "_whole_body",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Exchange:
         wall_clock: Callable[[], float] = time,
     ) -> None:
         self._endpoint = endpoint
+        self._app_credentials = settings.credentials
         self._attribution = attribution
         self._deliver = deliver
         self._attempt = attempt
@@ -142,7 +144,8 @@ class Exchange:
                 Observation(
                     endpoint=self._endpoint,
                     caller=self._attribution.caller,
-                    credential=self._attribution.credential,
+                    credential=self._attribution.known_credential,
+                    app_credentials=self._app_credentials,
                     billed_to=self._attribution.billed_to,
                     capture=self._attribution.capture,
                     trace_id=self._trace_id,

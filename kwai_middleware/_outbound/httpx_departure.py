@@ -10,6 +10,7 @@ from kwai_middleware._outbound.deciding import Decision
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.observation import Ending
+from kwai_middleware._outbound.replays import Replay
 from kwai_middleware._outbound.wire import wire_parts
 
 __all__ = ["HttpxDeparture"]
@@ -67,6 +68,13 @@ class HttpxDeparture(Departure):
                 self._exchange.read_already(_content(response))
             else:
                 response.stream = make_stream(response.stream, self)
+
+    def replay(self, response: ResponseLike) -> Replay:
+        """Return what stands for an answer's stream from now on, and can be looked into."""
+        if response.is_closed or response.is_stream_consumed:
+            return Replay(response.stream, _content(response))
+        response.stream = replay = Replay(response.stream)
+        return replay
 
     def _ending(self, error: BaseException) -> Ending:
         return Ending.TIMEOUT if isinstance(error, self._library.timeout) else super()._ending(error)

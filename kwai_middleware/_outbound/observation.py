@@ -43,7 +43,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         endpoint: Where it went.
         caller: Who it was for when it started.
-        credential: The caller's key that was sent; None when the app's own paid.
+        credential: The key that was sent, the caller's or the app's; None when the client's own paid, or
+            one of a list.
         billed_to: Whose key paid.
         capture: How much of it may be logged.
         trace_id: Of the unit of work that it was part of.
@@ -65,6 +66,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         ending: The way it ended.
         error: Name and text of the exception, when one ended it.
         reservation: Memory held in the budget of open calls.
+        app_credentials: The app's own keys, of which no record may show one.
     """
 
     endpoint: Endpoint
@@ -90,6 +92,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     error: tuple[str, str] | None
     reservation: Reservation
     request_sent: Sent | None = None
+    app_credentials: tuple[Credential, ...] = ()
 
     @property
     def logged_by_vendor(self) -> bool:
@@ -98,10 +101,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """The caller's keys, for masking."""
-        if self.caller is None:
-            return ()
-        return tuple(credential.api_key for credential in self.caller.credentials)
+        """The caller's keys and the app's own, for masking."""
+        credentials = self.app_credentials if self.caller is None else self.caller.credentials + self.app_credentials
+        return tuple(credential.api_key for credential in credentials)
 
     @property
     def size(self) -> int:

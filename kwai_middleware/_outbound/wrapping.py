@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.deciding import Decider, Refuse
+from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.gathering import gathered, gathered_async
 from kwai_middleware._outbound.headers import headers_of
@@ -92,6 +94,13 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         )
         return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
 
+    def _depart_again(
+        self, request: RequestT, endpoint: Endpoint, slot: Slot, decision: Decision, credential: Credential
+    ) -> HttpxDeparture:
+        """The same for a request that has gone out already, with another key."""
+        decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
+        return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
+
     def _body(self, request: RequestT) -> bytes | None:
         # Not `request.content`: on a redirect's second hop it says "not read" although the stream
         # is the same bytes.
@@ -126,11 +135,38 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             departure = self._depart(request, endpoint, slot, attribution, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
+        response = self._sent(departure)
+        if departure.may_give_way(response.status_code):
+            return self._sent_again(request, endpoint, slot, departure, response)
+        departure.arrived(response, self.library.stream)
+        return response
+
+    def _sent(self, departure: HttpxDeparture) -> ResponseT:
         try:
             response: ResponseT = self._inner.handle_request(departure.wire())
         except BaseException as error:
             departure.failed(error)
             raise
+        return response
+
+    def _sent_again(
+        self, request: RequestT, endpoint: Endpoint, slot: Slot, departure: HttpxDeparture, response: ResponseT
+    ) -> ResponseT:
+        """Try one key after the other, until an answer is not about the key."""
+        while departure.may_give_way(response.status_code):
+            try:
+                replay = departure.replay(response)
+                seen = replay.look()
+                credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
+                if credential is None:
+                    break
+                with contextlib.suppress(Exception):
+                    replay.close()
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
+            response = self._sent(departure)
         departure.arrived(response, self.library.stream)
         return response
 
@@ -170,11 +206,38 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             departure = self._depart(request, endpoint, slot, attribution, body)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
+        response = await self._sent(departure)
+        if departure.may_give_way(response.status_code):
+            return await self._sent_again(request, endpoint, slot, departure, response)
+        departure.arrived(response, self.library.async_stream)
+        return response
+
+    async def _sent(self, departure: HttpxDeparture) -> ResponseT:
         try:
             response: ResponseT = await self._inner.handle_async_request(departure.wire())
         except BaseException as error:
             departure.failed(error)
             raise
+        return response
+
+    async def _sent_again(
+        self, request: RequestT, endpoint: Endpoint, slot: Slot, departure: HttpxDeparture, response: ResponseT
+    ) -> ResponseT:
+        """Try one key after the other, until an answer is not about the key."""
+        while departure.may_give_way(response.status_code):
+            try:
+                replay = departure.replay(response)
+                seen = await replay.look_async()
+                credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
+                if credential is None:
+                    break
+                with contextlib.suppress(Exception):
+                    await replay.aclose()
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
+            response = await self._sent(departure)
         departure.arrived(response, self.library.async_stream)
         return response
 

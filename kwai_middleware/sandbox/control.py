@@ -65,7 +65,13 @@ def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) 
                     "logs": LogEntry.filters,
                     "log_requests": LogRequestEntry.filters,
                 },
-                "keys": {"...-dead": 401, "...-broke": 402, "...-slow": "429 with Retry-After", "any other": "good"},
+                "keys": {
+                    "...-dead": 401,
+                    "...-broke": 402,
+                    "...-spent": "403 for the key's limit",
+                    "...-slow": "429 with Retry-After",
+                    "any other": "good",
+                },
                 "models": {scenario.model: scenario.description for scenario in scenarios()},
             }
         )

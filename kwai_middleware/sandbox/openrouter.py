@@ -65,6 +65,8 @@ def refused_key(key: str) -> Refusal | None:
         return Refusal(401, "User not found.")
     if key.endswith("-broke"):
         return Refusal(402, "Insufficient credits. Add more using https://openrouter.ai/settings/credits")
+    if key.endswith("-spent"):
+        return Refusal(403, "Key limit exceeded (monthly limit). Manage it using https://openrouter.ai/settings/keys")
     if key.endswith("-slow"):
         return Refusal(429, "Rate limit exceeded: free-models-per-min.", retry_after=1)
     return None
