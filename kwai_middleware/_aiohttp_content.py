@@ -11,8 +11,9 @@ from aiohttp import StreamReader
 
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.observation import Ending
+from kwai_middleware._outbound.replays import MOST_BYTES
 
-__all__ = ["ObservedContent"]
+__all__ = ["ObservedContent", "beginning"]
 
 ReadT = TypeVar("ReadT")
 
@@ -146,3 +147,22 @@ class ObservedContent(StreamReader):
         make_room = getattr(self._inner, "set_read_chunk_size", None)
         if make_room is not None:
             make_room(n)
+
+
+async def beginning(content: StreamReader) -> bytes:
+    """Return the beginning of an answer, as soon as it is there; it stays there for who reads.
+
+    What goes wrong meanwhile does so again for who reads.
+
+    Raises:
+        TimeoutError: The time for the whole call is over.
+    """
+    reader: Any = content
+    try:
+        while not (content.is_eof() or reader.total_bytes >= MOST_BYTES or reader._protocol._reading_paused):
+            await reader._wait("look")
+    except Exception as error:
+        if isinstance(error, TimeoutError) and content.exception() is None:
+            raise
+        return b""
+    return b"".join(getattr(reader, "_buffer", ()))

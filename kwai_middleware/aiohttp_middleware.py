@@ -10,18 +10,21 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp.hdrs import ACCEPT_ENCODING
 
 from kwai_middleware import _guard
 from kwai_middleware._aiohttp_answers import answer
-from kwai_middleware._aiohttp_content import ObservedContent
+from kwai_middleware._aiohttp_content import ObservedContent, beginning
 from kwai_middleware._aiohttp_requests import AppsTrace, SentTrace, WirePayload, gathered_payload, held
-from kwai_middleware._context import current_slot
+from kwai_middleware._caller import Credential
+from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver
+from kwai_middleware._outbound.failover import Seen
 from kwai_middleware._outbound.headers import headers_of
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
@@ -34,15 +37,24 @@ __all__ = ["KwaiMiddleware", "session"]
 
 
 class _Departure(Departure):
-    """One request of aiohttp."""
+    """One request of aiohttp.
+
+    Args:
+        request: The app's own request; it is never changed.
+        decision: What becomes of it.
+        with_key: Departs for it again, with another key.
+    """
 
     timeouts = (TimeoutError,)
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_headers", "with_key")
 
-    def __init__(self, request: aiohttp.ClientRequest, decision: Decision) -> None:
+    def __init__(
+        self, request: aiohttp.ClientRequest, decision: Decision, with_key: Callable[[Credential], _Departure]
+    ) -> None:
         super().__init__(request, decision)
         self._headers: Any = None
+        self.with_key = with_key
 
     def _copied(self) -> Any:
         copy = self._twin()
@@ -81,6 +93,14 @@ class _Departure(Departure):
             if _is_decoded(response, self._request.session):
                 self.arrives_decoded()
             response.content = ObservedContent(response.content, self)
+
+    async def look(self, response: aiohttp.ClientResponse) -> Seen:
+        """Look into an answer that nobody has read yet, and leave it as it is."""
+        body = cast("bytes | None", getattr(response, "_body", None))
+        if body is not None:
+            return Seen(body, is_whole=True, is_decoded=True)
+        is_decoded = _is_decoded(response, self._request.session)
+        return Seen(await beginning(response.content), response.content.is_eof(), is_decoded)
 
     def _ending(self, error: BaseException) -> Ending:
         # The time limit for the whole call cancels, and is told from a cancellation further out only.
@@ -131,11 +151,20 @@ class KwaiMiddleware:
             departure = await self._depart(request, endpoint)
         except OutboundRefused as refusal:
             return await answer(request, self._decider.refused(refusal, endpoint))
-        try:
-            response = await handler(departure.wire())
-        except BaseException as error:
-            departure.failed(error)
-            raise
+        response = await _sent(departure, handler)
+        while departure.may_give_way(response.status):
+            try:
+                seen = await departure.look(response)
+                credential = departure.next_key(response.status, tuple(response.raw_headers), seen)
+                if credential is None:
+                    break
+                response.release()
+            except BaseException as error:
+                response.close()
+                departure.failed(error)
+                raise
+            departure = departure.with_key(credential)
+            response = await _sent(departure, handler)
         departure.arrived(response)
         return response
 
@@ -162,7 +191,24 @@ class KwaiMiddleware:
         if request.compress:
             headers.pop("content-encoding", None)  # it is done on the way out: what is seen here is plain
         decision = decider.decide(endpoint, slot, attribution, body, headers, request.body, is_gathered=is_gathered)
-        return _Departure(request, decision)
+        return self._departure(request, endpoint, slot, decision)
+
+    def _departure(
+        self, request: aiohttp.ClientRequest, endpoint: Endpoint, slot: Slot, decision: Decision
+    ) -> _Departure:
+        def with_key(credential: Credential) -> _Departure:
+            again = self._decider.decide_again(endpoint, slot, decision, request.body, credential)
+            return self._departure(request, endpoint, slot, again)
+
+        return _Departure(request, decision, with_key)
+
+
+async def _sent(departure: _Departure, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await handler(departure.wire())
+    except BaseException as error:
+        departure.failed(error)
+        raise
 
 
 def session(

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from requests.adapters import BaseAdapter, HTTPAdapter
 
 from kwai_middleware import _guard
-from kwai_middleware._context import current_slot
+from kwai_middleware._caller import Credential
+from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.departure import Departure
 from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched
@@ -26,6 +27,7 @@ from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
 from kwai_middleware._outbound.wire import WireBody, wire_parts
+from kwai_middleware._requests_replays import dismiss, look
 from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers, watched
 from kwai_middleware._requests_responses import answer, observed, retries_are_told_to, with_attempts_told
 from kwai_middleware._settings import Settings
@@ -46,11 +48,12 @@ class _Departure(Departure):
         request: The app's own request; it is never changed.
         decision: What becomes of it.
         watch_again: Begins to watch the next attempt at the same call.
+        with_key: Departs for it with another key.
     """
 
     timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError)
 
-    __slots__ = ("_adapter", "_inner", "_watch_again")
+    __slots__ = ("_adapter", "_inner", "_watch_again", "with_key")
 
     def __init__(
         self,
@@ -59,11 +62,13 @@ class _Departure(Departure):
         request: requests.PreparedRequest,
         decision: Decision,
         watch_again: Callable[[], Exchange | Unwatched],
+        with_key: Callable[[Credential], _Departure],
     ) -> None:
         super().__init__(request, decision)
         self._adapter = adapter
         self._inner = inner
         self._watch_again = watch_again
+        self.with_key = with_key
 
     def _watches_body(self) -> bool:
         # Nobody knows what adapters that are no connection want of a body.
@@ -186,16 +191,34 @@ class KwaiAdapter(BaseAdapter):
             departure = self._depart(request, endpoint)
         except OutboundRefused as refusal:
             return answer(request, self, self._decider.refused(refusal, endpoint))
+        response = self._answer_to(departure, arguments, options)
+        while departure.may_give_way(response.status_code):
+            try:
+                seen = look(response)
+                headers = raw_headers(getattr(response.raw, "headers", response.headers).items())
+                credential = departure.next_key(response.status_code, headers, seen)
+                if credential is None:
+                    break
+                dismiss(response, seen)
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            departure = departure.with_key(credential)
+            response = self._answer_to(departure, arguments, options)
+        departure.arrived(response)
+        return response
+
+    def _answer_to(
+        self, departure: _Departure, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> requests.Response:
         token = retries_are_told_to.set(departure)
         try:
-            response = self._inner.send(departure.wire(), *arguments, **options)
+            return self._inner.send(departure.wire(), *arguments, **options)
         except BaseException as error:
             departure.failed(error)
             raise
         finally:
             retries_are_told_to.reset(token)
-        departure.arrived(response)
-        return response
 
     def close(self) -> None:
         """Close the adapter inside."""
@@ -217,11 +240,21 @@ class KwaiAdapter(BaseAdapter):
         headers = headers_of(raw_headers(request.headers.items()))
         sent_with = self._sent.mark(request)
         decision = decider.decide(endpoint, slot, attribution, body, headers, sent_with, is_gathered=is_gathered)
+        return self._departure(request, endpoint, slot, decision, sent_with)
+
+    def _departure(
+        self, request: requests.PreparedRequest, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object
+    ) -> _Departure:
+        decider = self._decider
 
         def watch_again() -> Exchange | Unwatched:
             return decider.watch_again(endpoint, slot, decision, sent_with)
 
-        return _Departure(self, self._inner, request, decision, watch_again)
+        def with_key(credential: Credential) -> _Departure:
+            again = decider.decide_again(endpoint, slot, decision, sent_with, credential)
+            return self._departure(request, endpoint, slot, again, sent_with)
+
+        return _Departure(self, self._inner, request, decision, watch_again, with_key)
 
 
 def session(
