@@ -89,7 +89,7 @@ def look(response: Response) -> Seen:
     if getattr(response, "_content_consumed", False):
         return Seen(response.content or b"", is_whole=True, is_decoded=True)
     raw: Any = response.raw
-    if not isinstance(response.raw, HTTPResponse) or raw._fp is None:
+    if not isinstance(response.raw, HTTPResponse):
         return Seen(b"", is_whole=False)
     raw._fp = file = _ReplayedFile(raw._fp)
     return Seen(file.seen, file.is_whole)

@@ -153,17 +153,11 @@ class KwaiMiddleware:
             return await answer(request, self._decider.refused(refusal, endpoint))
         response = await _sent(departure, handler)
         while departure.may_give_way(response.status):
-            try:
-                seen = await departure.look(response)
-                credential = departure.next_key(response.status, tuple(response.raw_headers), seen)
-                if credential is None:
-                    break
-                response.release()
-            except BaseException as error:
-                response.close()
-                departure.failed(error)
-                raise
+            credential = await _next_key(departure, response)
+            if credential is None:
+                break
             departure = departure.with_key(credential)
+            del response  # it knows the request that it answers, and an exception would carry it along
             response = await _sent(departure, handler)
         departure.arrived(response)
         return response
@@ -209,6 +203,19 @@ async def _sent(departure: _Departure, handler: aiohttp.ClientHandlerType) -> ai
     except BaseException as error:
         departure.failed(error)
         raise
+
+
+async def _next_key(departure: _Departure, response: aiohttp.ClientResponse) -> Credential | None:
+    """Look into an answer that may be about the key. If it is, it is closed, and another one is to pay."""
+    try:
+        credential = departure.next_key(response.status, tuple(response.raw_headers), await departure.look(response))
+        if credential is not None:
+            response.release()
+    except BaseException as error:
+        response.close()
+        departure.failed(error)
+        raise
+    return credential
 
 
 def session(

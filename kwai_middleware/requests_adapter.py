@@ -193,17 +193,11 @@ class KwaiAdapter(BaseAdapter):
             return answer(request, self, self._decider.refused(refusal, endpoint))
         response = self._answer_to(departure, arguments, options)
         while departure.may_give_way(response.status_code):
-            try:
-                seen = look(response)
-                headers = raw_headers(getattr(response.raw, "headers", response.headers).items())
-                credential = departure.next_key(response.status_code, headers, seen)
-                if credential is None:
-                    break
-                dismiss(response, seen)
-            except BaseException as error:
-                departure.failed(error)
-                raise
+            credential = _next_key(departure, response)
+            if credential is None:
+                break
             departure = departure.with_key(credential)
+            del response  # it knows the request that it answers, and an exception would carry it along
             response = self._answer_to(departure, arguments, options)
         departure.arrived(response)
         return response
@@ -255,6 +249,20 @@ class KwaiAdapter(BaseAdapter):
             return self._departure(request, endpoint, slot, again, sent_with)
 
         return _Departure(self, self._inner, request, decision, watch_again, with_key)
+
+
+def _next_key(departure: _Departure, response: requests.Response) -> Credential | None:
+    """Look into an answer that may be about the key. If it is, it is closed, and another one is to pay."""
+    try:
+        seen = look(response)
+        headers = raw_headers(getattr(response.raw, "headers", response.headers).items())
+        credential = departure.next_key(response.status_code, headers, seen)
+        if credential is not None:
+            dismiss(response, seen)
+    except BaseException as error:
+        departure.failed(error)
+        raise
+    return credential
 
 
 def session(

@@ -30,7 +30,7 @@ _numbers = itertools.count()
 @pytest.fixture
 def vendor() -> Iterator[KeyedVendor]:
     keyed = KeyedVendor()
-    with raw_server(keyed) as server:
+    with raw_server(keyed, backlog=128) as server:
         keyed.url = server.url
         yield keyed
 

@@ -136,8 +136,13 @@ class Transport(_Wrapper[RequestT, ResponseT]):
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = self._sent(departure)
-        if departure.may_give_way(response.status_code):
-            return self._sent_again(request, endpoint, slot, departure, response)
+        while departure.may_give_way(response.status_code):
+            credential = self._next_key(departure, response)
+            if credential is None:
+                break
+            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
+            del response  # it knows the request that it answers, and an exception would carry it along
+            response = self._sent(departure)
         departure.arrived(response, self.library.stream)
         return response
 
@@ -149,26 +154,19 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             raise
         return response
 
-    def _sent_again(
-        self, request: RequestT, endpoint: Endpoint, slot: Slot, departure: HttpxDeparture, response: ResponseT
-    ) -> ResponseT:
-        """Try one key after the other, until an answer is not about the key."""
-        while departure.may_give_way(response.status_code):
-            try:
-                replay = departure.replay(response)
-                seen = replay.look()
-                credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
-                if credential is None:
-                    break
+    def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:
+        """Look into an answer that may be about the key. If it is, it is closed, and another one is to pay."""
+        try:
+            replay = departure.replay(response)
+            seen = replay.look()
+            credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
+            if credential is not None:
                 with contextlib.suppress(Exception):
                     replay.close()
-            except BaseException as error:
-                departure.failed(error)
-                raise
-            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
-            response = self._sent(departure)
-        departure.arrived(response, self.library.stream)
-        return response
+        except BaseException as error:
+            departure.failed(error)
+            raise
+        return credential
 
     def close(self) -> None:
         """Close the transport inside."""
@@ -207,8 +205,13 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = await self._sent(departure)
-        if departure.may_give_way(response.status_code):
-            return await self._sent_again(request, endpoint, slot, departure, response)
+        while departure.may_give_way(response.status_code):
+            credential = await self._next_key(departure, response)
+            if credential is None:
+                break
+            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
+            del response  # it knows the request that it answers, and an exception would carry it along
+            response = await self._sent(departure)
         departure.arrived(response, self.library.async_stream)
         return response
 
@@ -220,26 +223,19 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             raise
         return response
 
-    async def _sent_again(
-        self, request: RequestT, endpoint: Endpoint, slot: Slot, departure: HttpxDeparture, response: ResponseT
-    ) -> ResponseT:
-        """Try one key after the other, until an answer is not about the key."""
-        while departure.may_give_way(response.status_code):
-            try:
-                replay = departure.replay(response)
-                seen = await replay.look_async()
-                credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
-                if credential is None:
-                    break
+    async def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:
+        """Look into an answer that may be about the key. If it is, it is closed, and another one is to pay."""
+        try:
+            replay = departure.replay(response)
+            seen = await replay.look_async()
+            credential = departure.next_key(response.status_code, tuple(response.headers.raw), seen)
+            if credential is not None:
                 with contextlib.suppress(Exception):
                     await replay.aclose()
-            except BaseException as error:
-                departure.failed(error)
-                raise
-            departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
-            response = await self._sent(departure)
-        departure.arrived(response, self.library.async_stream)
-        return response
+        except BaseException as error:
+            departure.failed(error)
+            raise
+        return credential
 
     async def aclose(self) -> None:
         """Close the transport inside."""
