@@ -75,7 +75,7 @@ class _ReplayedFile:
 
     def close(self) -> None:
         """Close it; what was seen is gone as well."""
-        self._left = io.BytesIO()
+        self._left, self._was_asked = io.BytesIO(), True
         self._file.close()
 
     @property

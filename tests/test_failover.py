@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kwai_middleware import Caller, Credential, Route, Secret, key_state
+from kwai_middleware._outbound.replays import MOST_BYTES
 from tests.support.callers import caller, key_of
 from tests.support.every_door import Door, door
 from tests.support.keyed_vendor import KeyedVendor, answer
@@ -204,7 +205,8 @@ def test_a_body_that_is_not_held_is_sent_once(door: Door, vendor: KeyedVendor) -
 WORDS = json.dumps({"error": {"message": "Provider returned error", "filler": "x" * 300, "end": "y"}}).encode()
 
 ZIPPED = gzip.compress(WORDS, mtime=0)
-LARGE = b"{" * 300_000
+LARGE = b"{" * 100_000
+FULL = b"{" * MOST_BYTES
 
 
 def chunked(body: bytes, *sizes: int) -> bytes:
@@ -225,8 +227,9 @@ FRAMED = {
         ZIPPED,
     ),
     "damaged": (HEAD + b"content-encoding: gzip\r\ncontent-length: 9\r\n\r\n\x1f\x8bdamaged", b"\x1f\x8bdamaged"),
-    "large": (HEAD + b"content-length: 300000\r\n\r\n" + LARGE, LARGE),
-    "large chunks": (HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked(LARGE, 9, 150_000), LARGE),
+    "large": (HEAD + b"content-length: 100000\r\n\r\n" + LARGE, LARGE),
+    "large chunks": (HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunked(LARGE, 9, 50_000), LARGE),
+    "as much as is looked at": (HEAD + b"content-length: %d\r\n\r\n" % MOST_BYTES + FULL, FULL),
     "until it ends": (HEAD + b"connection: close\r\n\r\n" + WORDS, WORDS),
     "nothing": (HEAD + b"content-length: 0\r\n\r\n", b""),
 }  # fmt: skip

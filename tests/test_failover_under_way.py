@@ -16,9 +16,10 @@ import pytest
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
+from urllib3.exceptions import ProtocolError
 from urllib3.util.retry import Retry
 
-from kwai_middleware import Caller, Secret, aiohttp_middleware, bind_caller, carry_caller, requests_adapter
+from kwai_middleware import Caller, Secret, Settings, aiohttp_middleware, bind_caller, carry_caller, requests_adapter
 from kwai_middleware._outbound.replays import Replay
 from kwai_middleware.sandbox import Sandbox
 from tests.support.callers import OPENROUTER, caller, settings
@@ -30,7 +31,7 @@ from tests.support.flavours import ASYNC_FLAVOURS, SYNC_FLAVOURS, Flavour
 from tests.support.keyed_vendor import KeyedVendor, answer
 from tests.support.processes import DEADLINE
 from tests.support.raw_server import Connection
-from tests.test_failover import BAD, credentials, fingerprints, new_key, routed, vendor, with_keys
+from tests.test_failover import BAD, FRAMED, credentials, fingerprints, new_key, routed, vendor, with_keys
 
 __all__ = ["door", "vendor"]
 
@@ -106,53 +107,71 @@ class Stalled:
         self.has_ended.set()
 
 
+def _arriving(library: Any, has_arrived: asyncio.Event) -> Any:
+    """A transport that tells when the head of an answer has come, right before ours gets it."""
+
+    class Arriving(library.AsyncHTTPTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            has_arrived.set()
+            return response
+
+    return Arriving()
+
+
+async def _cancelled(library: str, url: str, given: Settings, calls: list[Any], stalled: Stalled, when: str) -> None:
+    has_arrived = asyncio.Event()
+
+    async def arriving(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+        response: aiohttp.ClientResponse = await handler(request)
+        has_arrived.set()
+        return response
+
+    if library == "aiohttp":
+        ours = aiohttp_middleware.KwaiMiddleware(settings=given, deliver=calls.append)
+        client: Any = aiohttp.ClientSession(middlewares=(ours, arriving))
+    else:
+        [(module, door, _)] = [each.values[0] for each in ASYNC_FLAVOURS if str(each.id) == f"{library}-async"]  # type: ignore[misc]  # pytest types the values as objects
+        transport = door.AsyncKwaiTransport(_arriving(module, has_arrived), settings=given, deliver=calls.append)
+        client = module.AsyncClient(transport=transport)
+
+    async def read() -> None:
+        response = await client.post(url, **{"data" if library == "aiohttp" else "content": b"{}"})
+        await response.read()
+
+    async with client:
+        task = asyncio.create_task(read())
+        if when == "looked into":
+            await has_arrived.wait()
+        else:
+            assert await asyncio.to_thread(stalled.has_begun.wait, DEADLINE)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await asyncio.to_thread(stalled.has_ended.wait, DEADLINE)
+
+
 @pytest.mark.parametrize("library", ["httpx", "httpx2", "aiohttp"])
 @pytest.mark.parametrize("when", ["looked into", "second attempt"])
 def test_a_cancellation(vendor: KeyedVendor, library: str, when: str) -> None:
     """While an answer is looked into, or the next attempt waits: the connection is closed, and no key is tried."""
     first, second, third = new_key(), new_key(), new_key()
     stalled = Stalled(403 if when == "looked into" else 200)
-    vendor.answers = {(first if when == "looked into" else second): stalled}
-    if when != "looked into":
-        vendor.answers[first] = answer(401, BAD)
+    vendor.answers = {first: answer(401, BAD), second: stalled}
+    if when == "looked into":
+        vendor.answers = {first: stalled}
     calls: list[Any] = []
     given = settings(**routed(vendor))
-    url = f"{vendor.url}/chat/completions"
-
-    async def asked() -> None:
-        if library == "aiohttp":
-            client: Any = aiohttp_middleware.session(settings=given, deliver=calls.append)
-        else:
-            [flavour] = [each for each in ASYNC_FLAVOURS if str(each.id).startswith(library + "-")]
-            client = flavour.values[0][1].async_client(settings=given, deliver=calls.append)  # type: ignore[index]
-
-        async def read() -> None:
-            response = (
-                await client.post(url, content=b"{}") if library != "aiohttp" else await client.post(url, data=b"{}")
-            )
-            if library == "aiohttp":
-                await response.read()
-
-        async with client:
-            with bind_caller(with_keys(first, second, third)):
-                task = asyncio.create_task(read())
-                assert await asyncio.to_thread(stalled.has_begun.wait, DEADLINE)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            assert await asyncio.to_thread(stalled.has_ended.wait, DEADLINE)
-
-    asyncio.run(asked())
-    expected = [first] if when == "looked into" else [first, second]
-    assert expected == vendor.keys
+    with bind_caller(with_keys(first, second, third)):
+        asyncio.run(_cancelled(library, f"{vendor.url}/chat/completions", given, calls, stalled, when))
+    assert ([first] if when == "looked into" else [first, second]) == vendor.keys
     records = [call.build() for call in calls]
     assert "cancelled" == records[-1].outcome
-    assert len(expected) == len(records)
+    assert len(vendor.keys) == len(records)
 
 
-@pytest.mark.parametrize("door", [pytest.param(None, id="aiohttp")], indirect=False)
 @pytest.mark.parametrize("limit", ["total", "sock_read"])
-def test_a_time_limit_while_an_answer_is_looked_into(vendor: KeyedVendor, door: None, limit: str) -> None:
+def test_a_time_limit_while_aiohttps_answer_is_looked_into(vendor: KeyedVendor, limit: str) -> None:
     """The limit of the whole call ends it; that of one read is the answer's own affair, and found where it is read."""
     first, second = new_key(), new_key()
     vendor.answers[first] = Stalled(401)
@@ -340,6 +359,108 @@ def test_a_middleware_inside_that_has_read_the_answer(vendor: KeyedVendor) -> No
     assert 2 == second.attempt
 
 
+@pytest.mark.parametrize(
+    "framing", ["length", "chunks", "gzip", "large", "large chunks", "as much as is looked at", "nothing"]
+)
+@pytest.mark.parametrize("way", ["read", "read 7", "read 90000", "read1", "read1 7", "lines", "content"])
+def test_every_way_to_read_what_requests_has_looked_into(vendor: KeyedVendor, framing: str, way: str) -> None:
+    """Piece by piece the same as without, though where a chunk ends may have been forgotten; and nothing stays open."""
+    vendor.otherwise = FRAMED[framing][0]
+    kind, _, size = way.partition(" ")
+
+    def pieces(*keys: str) -> list[bytes]:
+        with requests_adapter.session(settings=settings(**routed(vendor)), deliver=lambda call: None) as client:
+            with bind_caller(with_keys(*keys)):
+                response = client.post(f"{vendor.url}/chat/completions", data=b"{}", headers=APP, stream=True)
+            if kind == "content":
+                return [response.content]
+            if kind == "lines":
+                return list(response.iter_lines())
+            amount = {"amt": int(size)} if size else {}
+            read = functools.partial(getattr(response.raw, kind), decode_content=False, **amount)
+            return list(iter(read, b""))
+
+    looked_into, plain = pieces(new_key(), new_key()), pieces(new_key())
+    if kind == "read1":
+        assert b"".join(plain) == b"".join(looked_into)
+    else:
+        assert plain == looked_into
+
+
+def test_what_urllib3_reads_from_is_the_connection_still(vendor: KeyedVendor) -> None:
+    """Who asks an answer for its file gets that of the connection."""
+    vendor.otherwise = FRAMED["large"][0]
+    with requests_adapter.session(settings=settings(**routed(vendor)), deliver=lambda call: None) as client:
+        with bind_caller(with_keys(new_key(), new_key())):
+            response = client.post(f"{vendor.url}/chat/completions", data=b"{}", headers=APP, stream=True)
+        assert 0 <= response.raw.fileno()
+        assert not response.raw.closed
+        response.close()
+        assert response.raw.closed
+
+
+@pytest.mark.parametrize("kind", ["read", "read1"])
+def test_what_broke_while_requests_looked_is_told_to_who_reads(vendor: KeyedVendor, kind: str) -> None:
+    """As urllib3 tells it."""
+
+    def reset(connection: Connection) -> None:
+        connection.send(b"HTTP/1.1 403 No\r\ncontent-length: 1000\r\n\r\n")
+        connection.reset()
+
+    vendor.otherwise = reset
+    calls: list[Any] = []
+    with requests_adapter.session(settings=settings(**routed(vendor)), deliver=calls.append) as client:
+        with bind_caller(with_keys(new_key(), new_key())):
+            response = client.post(f"{vendor.url}/chat/completions", data=b"{}", headers=APP, stream=True)
+        with pytest.raises(ProtocolError):
+            getattr(response.raw, kind)(10)
+    assert ["error"] == [call.build().outcome for call in calls]
+
+
+def test_an_interrupt_while_requests_looks_into_an_answer() -> None:
+    """The answer is closed, and the record says how it ended."""
+    calls: list[Any] = []
+    opened: list[io.BytesIO] = []
+
+    class Interrupted(io.BytesIO):
+        def read(self, amount: int | None = -1) -> bytes:
+            raise KeyboardInterrupt
+
+    class Canned(BaseAdapter):
+        def send(self, request: Any, *arguments: Any, **options: Any) -> requests.Response:
+            response = requests.Response()
+            opened.append(Interrupted())
+            response.status_code, response.request, response.url = 401, request, request.url
+            response.raw = HTTPResponse(opened[0], status=401, preload_content=False)
+            return response
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    with requests.Session() as client, bind_caller(with_keys(new_key(), new_key())):
+        client.mount("https://", requests_adapter.KwaiAdapter(Canned(), settings=settings(), deliver=calls.append))
+        with pytest.raises(KeyboardInterrupt):
+            client.post(OPENROUTER, data=b"{}", headers=APP)
+    assert opened[0].closed
+    assert ["cancelled"] == [call.build().outcome for call in calls]
+
+
+def test_aiohttp_with_small_buffers(vendor: KeyedVendor) -> None:
+    """What does not fit is not waited for: the app reads it, all of it."""
+    vendor.otherwise, body = FRAMED["large chunks"]
+
+    async def asked() -> bytes:
+        made = aiohttp_middleware.session(
+            settings=settings(**routed(vendor)), deliver=lambda call: None, read_bufsize=1024
+        )
+        async with made as client:
+            with bind_caller(with_keys(new_key(), new_key())):
+                response = await client.post(f"{vendor.url}/chat/completions", data=b"{}")
+            return await response.read()
+
+    assert body == asyncio.run(asked())
+
+
 # --- the stream that stands for another
 
 
@@ -390,18 +511,57 @@ def test_a_replayed_stream_may_be_read_again_or_not_at_all() -> None:
 
 def test_an_interrupt_while_a_stream_is_looked_into_closes_it() -> None:
     """It is no answer that anybody would read any more."""
-    parts = Parts(b"a", KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        Replay(parts).look()
-    assert 1 == parts.closed
+    for look in (Replay.look, lambda replay: asyncio.run(replay.look_async())):
+        parts = Parts(b"a", SystemExit())
+        with pytest.raises(SystemExit):
+            look(Replay(parts))
+        assert 1 == parts.closed
 
 
 def test_a_failure_while_a_stream_is_looked_into_is_found_where_it_was() -> None:
     """After what came before it."""
-    failure = OSError("gone")
-    for replay in (Replay(Parts(b"a", failure)), Replay(Parts(b"a", failure))):
-        assert (b"a", False, False) == replay.look()
-        read = iter(replay)
-        assert b"a" == next(read)
+    replay = Replay(Parts(b"a", OSError("gone")))
+    assert (b"a", False, False) == replay.look()
+    read = iter(replay)
+    assert b"a" == next(read)
+    with pytest.raises(OSError, match="gone"):
+        next(read)
+
+    async def asynchronously() -> list[bytes]:
+        replay = Replay(Parts(b"a", OSError("gone")))
+        assert (b"a", False, False) == await replay.look_async()
+        read = []
         with pytest.raises(OSError, match="gone"):
-            next(read)
+            async for part in replay:
+                read.append(part)
+        return read
+
+    assert [b"a"] == asyncio.run(asynchronously())
+
+
+def test_a_stream_without_generators_is_left_as_it_is() -> None:
+    """Iterators that cannot be closed need not be."""
+
+    class Counting:
+        def __init__(self) -> None:
+            self.left = [b"a", b"b"]
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop(0)
+
+        async def aclose_stream(self) -> None:
+            """Not the name that is looked for."""
+
+    async def asynchronously() -> bytes:
+        replay = Replay(Counting())
+        seen = await replay.look_async()
+        chunks: Any = replay.__aiter__()
+        await chunks.aclose()
+        return seen.body
+
+    assert b"ab" == asyncio.run(asynchronously())

@@ -310,3 +310,11 @@ def test_only_some_answers_are_looked_into(status: int) -> None:
     resting.failed(failover.credential, "401", 10)
     assert (status in (401, 403)) == failover.is_in_doubt(status)
     assert (status >= 300) == resting.is_resting(failover.credential)
+
+
+def test_a_fault_of_ours_hands_the_answer_on(nothing_is_swallowed: list[BaseException]) -> None:
+    """Whatever goes wrong while it is decided, the app gets its answer."""
+    failover = failing((A, B), KeyRests(Clock()))
+    assert failover.next_key(401, None, Seen(b"", True)) is None  # type: ignore[arg-type]  # the fault
+    assert ["TypeError"] == [type(error).__name__ for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()

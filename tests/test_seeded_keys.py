@@ -62,7 +62,7 @@ def test_all_attempts_at_a_call_are_paid_by_one_key() -> None:
 
 def test_each_key_pays_its_share() -> None:
     """Over many calls the shares are those of the weights: chi-squared, at a level that no honest choice misses."""
-    calls = 2000
+    calls = 600
     with seeded_keys(4):
         keys, _ = paid(OPENROUTER, calls)
     shares = Counter(keys)

@@ -124,7 +124,9 @@ def key_state() -> tuple[KeyState, ...]:
     There is neither a key in it nor what one could be found by, only fingerprints.
 
     Example:
-        >>> for key in key_state():
-        ...     print(key.provider, key.fingerprint, key.reason, f"rests for {key.resting_for:.0f} s")
+        What a health page may show of them::
+
+            for key in kwai_middleware.key_state():
+                print(key.provider, key.fingerprint, key.reason, f"rests for {key.resting_for:.0f} s")
     """
     return rests.states()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ class Answered:
 
 
 @dataclass
-class Door:
+class Door(ABC):
     """One library, used in one way.
 
     Attributes:
@@ -59,11 +60,13 @@ class Door:
         """What becomes of the calls."""
         return [call.build() for call in self.calls]
 
+    @abstractmethod
     def _ask(self, url: str, content: Any, headers: dict[str, str], given: Settings) -> Answered:
-        raise NotImplementedError
+        """Post, and read the answer to its end."""
 
     def end(self) -> None:
-        """Nothing is left open."""
+        """Forget it all, and leave nothing open."""
+        self.calls.clear()
 
 
 class _HttpxDoor(Door):
@@ -86,6 +89,7 @@ class _HttpxDoor(Door):
         )
 
     def end(self) -> None:
+        super().end()
         self.flavour.end()
 
 
