@@ -12,6 +12,7 @@ from kwai_middleware._delivery.delivery import Delivery, default_delivery
 from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._reference import bind_reference
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
@@ -33,6 +34,7 @@ from kwai_middleware.errors import (
     Unauthenticated,
 )
 from kwai_middleware.identity import HeaderIdentity
+from kwai_middleware.signed_identity import SignedIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
 
 __all__ = [
@@ -59,10 +61,12 @@ __all__ = [
     "Route",
     "Secret",
     "Settings",
+    "SignedIdentity",
     "Stats",
     "Unauthenticated",
     "WSGIMiddleware",
     "bind_caller",
+    "bind_reference",
     "carry_caller",
     "current_caller",
     "default_delivery",
