@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from kwai_middleware._caller import IDENTITY, caller_of
 from kwai_middleware._context import Binding, bind_caller
 from kwai_middleware._signing import ReferenceContent, Secrets, reference_signer
+from kwai_middleware._unsettled import KeySource
 from kwai_middleware.errors import InvalidReference
 
 __all__ = ["bind_reference"]
@@ -18,7 +18,7 @@ def bind_reference(
     reference: str,
     *,
     secrets: Secrets | None = None,
-    credentials: Any = None,
+    credentials: KeySource | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Binding:
     """Make the caller of a reference current for the code inside a `with` block, as `bind_caller` does.
@@ -53,4 +53,4 @@ def bind_reference(
         )
     if not clock() < content.until:
         raise InvalidReference("bind_reference: the reference has expired; make it with a longer max_age if tasks wait")
-    return bind_caller(caller) if credentials is None else bind_caller(caller, credentials=credentials)
+    return bind_caller(caller, credentials=credentials, origin="reference")

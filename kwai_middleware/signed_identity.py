@@ -88,9 +88,9 @@ class SignedIdentity:
         ['x-kwai-identity']
     """
 
-    __slots__ = ("_ahead", "_clock", "_header", "_max_age", "_replay_store", "_signer")
-
     origin: Final = "signed header"
+
+    __slots__ = ("_ahead", "_clock", "_header", "_max_age", "_replay_store", "_signer")
 
     def __init__(
         self,
