@@ -149,7 +149,7 @@ def test_secrets_that_protect_nothing_are_refused(secrets: Any) -> None:
     "option",
     [
         {"max_age": 0}, {"max_age": -1}, {"max_age": float("nan")}, {"max_age": float("inf")}, {"max_age": True},
-        {"max_age": "60"}, {"header": "x kwai"}, {"header": None}, {"replay_store": object()}, {"replay_store": {}},
+        {"max_age": "60"}, {"header": "x kwai"}, {"header": None}, {"replay_store": len}, {"replay_store": {}},
     ],
     ids=repr,
 )  # fmt: skip
