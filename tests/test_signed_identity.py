@@ -9,6 +9,7 @@ import hmac
 import json
 import logging
 import os
+import socket
 import string
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,10 +27,12 @@ from kwai_middleware import _notices
 from kwai_middleware._caller import IDENTITY, Caller
 from kwai_middleware._context import current_caller
 from kwai_middleware._inbound.asgi_request import ASGIRequest
+from kwai_middleware._inbound.first_of import first_of, origin_of
 from kwai_middleware._inbound.request import InboundRequest, Interest
 from kwai_middleware._secret import Secret
 from kwai_middleware.asgi import ASGIMiddleware
 from kwai_middleware.errors import ConfigurationError, InvalidHeader, Unauthenticated
+from kwai_middleware.identity import HeaderIdentity
 from kwai_middleware.signed_identity import SignedIdentity
 from kwai_middleware.testing import Canary
 from tests.apps.doors import DOORS, ASGIDoor, Door, Seen, WSGIDoor
@@ -203,6 +207,58 @@ def test_the_path_is_to_be_had_from_httpx(url: str) -> None:
     raw = request.url.raw_path.decode().partition("?")[0]
     header = [(HEADER, made(path=raw))]
     assert ACME == ASGIDoor().ask(header, path=urllib.parse.unquote(raw), identify=at()).caller
+
+
+def test_a_server_takes_what_a_client_signs() -> None:
+    """Over a socket each URL holds as it is requested, and at no other URL that the server tells from it."""
+    seen: list[tuple[str, str | None]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        caller = current_caller()
+        seen.append((scope["path"], caller and caller.identifier))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    signer = SignedIdentity(secrets=[NEW])
+    config = uvicorn.Config(ASGIMiddleware(app, identify=signer), lifespan="off", log_level="error")
+
+    async def ask_for_everything() -> list[int]:
+        server = uvicorn.Server(config)
+        listener = socket.create_server(("127.0.0.1", 0))  # who connects before it serves, waits
+        serving = asyncio.create_task(server.serve([listener]))
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        statuses = []
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for path, other in PATHS:
+                request = client.build_request("GET", base + path)
+                raw = request.url.raw_path.decode().partition("?")[0]
+                request.headers.update(signer.headers(ACME, request.method, raw))
+                statuses.append((await client.send(request)).status_code)
+                moved = client.build_request("GET", base + other, headers=request.headers)
+                statuses.append((await client.send(moved)).status_code)
+        server.should_exit = True
+        await serving
+        return statuses
+
+    assert [200, 401] * len(PATHS) == asyncio.run(asyncio.wait_for(ask_for_everything(), DEADLINE))
+    assert [(urllib.parse.unquote(path.partition("?")[0]) or "/", "acme") for path, _ in PATHS] == seen
+
+
+PATHS = [
+    ("", "//"), ("/?q=1", "/q"), ("/a%2Fb", "/a%252Fb"), ("/a%252Fb", "/a/b"), ("//a", "/a"), ("/ü/%C3%BC", "/ü/u"),
+    ("/a%20b+c", "/a%20b%20c"), ("/100%25", "/100"), ("/A", "/a"), ("/a/%2E%2E/b", "/b"), ("/a;v=1", "/a"),
+    ("/%00", "/"),
+]  # fmt: skip
+
+
+def test_a_forged_header_is_no_reason_to_believe_another(door: Door) -> None:
+    """With other sources beside it, the header decides where it is, and says that the identity came from it."""
+    identify = first_of(at(), HeaderIdentity())
+    other = ("x-customer-id", "globex")
+    assert ACME == door.ask([(HEADER, made()), other], identify=identify).caller
+    assert Caller(identifier="globex") == door.ask([other], identify=identify).caller
+    is_refused(door.ask([(HEADER, made()[:-1]), other], identify=identify), "forged or damaged")
+    assert "signed header" == origin_of(at())
 
 
 @pytest.mark.parametrize("path", ["", "summaries", "https://a.example/b", "/a?b=1", "/a#b", "*"])
