@@ -63,6 +63,18 @@ def door(request: pytest.FixtureRequest) -> Door:
     return made
 
 
+async def nobody_async(request: InboundRequest) -> None:
+    """A source without an answer, which takes its time."""
+
+
+def test_sources_that_take_their_time(door: Door) -> None:
+    """Async sources are asked in order, too, between plain ones and after them."""
+    for headers, expected in (({"x-partner": "beta"}, "beta"), ({"x-customer-id": "acme"}, "acme"), ({}, None)):
+        for sources in ((nobody_async, partner_async, PEER), (nobody_async, partner, PEER, nobody_async)):
+            seen = door.ask(tuple(headers.items()), identify=first_of(*sources))
+            assert expected == (None if seen.caller is None else seen.caller.identifier)
+
+
 @pytest.mark.parametrize("ask_partner", [partner, partner_async], ids=["plain", "async"])
 @pytest.mark.parametrize(
     ("headers", "identifier", "group", "origin"),

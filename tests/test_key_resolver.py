@@ -251,6 +251,22 @@ def test_explain_names_the_vault_once_it_was_asked(flavour: Flavour) -> None:
     assert (None, None) == kwai.explain()
 
 
+def test_at_debug_level_each_call_says_where_it_all_came_from(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for each call: identity and key, in words and never as values; at any other level none."""
+    with caplog.at_level(logging.DEBUG, logger="kwai_middleware"):
+        call(flavour, ACME, resolver(Vault()), OPENROUTER)
+        call(flavour, BETA, resolver(Vault(without=("beta",))), OPENROUTER)
+    with caplog.at_level(logging.INFO, logger="kwai_middleware"):
+        call(flavour, ACME, resolver(Vault()), OPENROUTER)
+    assert [
+        "kwai_middleware: call to openrouter.ai: identity from bind_caller, key from key resolver"
+        " tests.support.looked_up.Vault.keys_of",
+        "kwai_middleware: call to openrouter.ai: identity from bind_caller, key from the app itself",
+    ] == [record.getMessage() for record in caplog.records if record.name == "kwai_middleware"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from kwai_middleware.errors import KeysUnavailable
 from tests.support.callers import OPENROUTER, key_of, settings
 from tests.support.looked_up import ASKS
 from tests.support.processes import DEADLINE
+from tests.support.shipping import until
 
 ACME = Caller(identifier="acme")
 IDENTITY = {"x-customer-id": "acme"}
@@ -201,6 +203,25 @@ def test_one_who_waits_is_cancelled(vault: SlowVault) -> None:
     assert ["acme"] == vault.asked
 
 
+def test_a_plain_function_with_an_async_answer() -> None:
+    """A lambda around an async function is awaited as one, under either client."""
+    loops, network = Loops(), Network()
+    keys = KeyResolver(lambda caller: loops(caller), ttl=0)
+    assert key_of("acme") == asyncio.run(network.ask_async(ACME, keys))
+    assert key_of("acme") == network.ask(ACME, keys)
+
+
+def test_an_answer_to_wait_for_that_is_no_coroutine() -> None:
+    """A future of the loop is refused to a synchronous client on it, as a coroutine is."""
+
+    async def on_the_loop() -> None:
+        later = asyncio.get_running_loop().create_future()
+        with pytest.raises(KeysUnavailable, match="use the async client"):
+            Network().ask(ACME, KeyResolver(lambda caller: later))
+
+    asyncio.run(on_the_loop())
+
+
 class Interrupted(BaseException):
     """What a program is stopped by."""
 
@@ -219,6 +240,36 @@ def test_the_first_thread_is_interrupted() -> None:
     with pytest.raises(Interrupted):
         Network().ask(ACME, keys)
     assert key_of("acme") == Network().ask(ACME, keys)
+
+
+def test_a_thread_waits_for_one_that_is_interrupted(vault: SlowVault) -> None:
+    """Those who waited for it begin anew."""
+
+    def keys_of(caller: Caller) -> list[Credential]:
+        credentials = vault.keys_of(caller)
+        if len(vault.asked) == 1:
+            raise Interrupted
+        return credentials
+
+    keys, network = KeyResolver(keys_of), Network()
+    second = threading.Thread(target=lambda: paid.append(network.ask(ACME, keys)))
+    paid: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(network.ask, ACME, keys)
+        assert vault.questions.acquire(timeout=DEADLINE)
+        second.start()
+        until(lambda: _waits(second))
+        vault.may_answer.set()
+        assert Interrupted is type(first.exception(DEADLINE))
+    second.join(DEADLINE)
+    assert [key_of("acme")] == paid
+    assert ["acme"] * 2 == vault.asked
+
+
+def _waits(thread: threading.Thread) -> bool:
+    """Whether a thread stands where it waits for another one's look-up."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and "wait" == frame.f_code.co_name
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
