@@ -13,6 +13,7 @@ import msgspec
 
 from kwai_middleware import _notices
 from kwai_middleware._caller import IDENTITY, Caller, caller_of, stated
+from kwai_middleware._inbound.callables import HeaderReader
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.values import MAX_HEADER, checked_name
 from kwai_middleware._secret import Secret
@@ -51,7 +52,7 @@ class _Content(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @final
-class SignedIdentity:
+class SignedIdentity(HeaderReader):
     """Reads the caller from a header that another service has signed, and makes that header for it.
 
     For calls from service to service, where no proxy of yours vouches for headers. The calling service makes the
@@ -88,8 +89,6 @@ class SignedIdentity:
         ['x-kwai-identity']
     """
 
-    origin: Final = "signed header"
-
     __slots__ = ("_ahead", "_clock", "_header", "_max_age", "_replay_store", "_signer")
 
     def __init__(
@@ -109,6 +108,7 @@ class SignedIdentity:
             raise ConfigurationError("SignedIdentity.replay_store: an object with a method add(nonce, expires_at)")
         self._replay_store: Final = replay_store
         self._clock: Final = clock
+        super().__init__((self._header,), (self._header,), origin="signed header")
 
     def headers(self, caller: Caller | None, method: str, path: str) -> dict[str, str]:
         """Return what to send with one request to another service; none for nobody.

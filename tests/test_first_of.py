@@ -17,6 +17,7 @@ from kwai_middleware import (
     InboundRequest,
     KeyResolver,
     Secret,
+    SignedIdentity,
     Unauthenticated,
     WSGIMiddleware,
     first_of,
@@ -24,7 +25,7 @@ from kwai_middleware import (
 from kwai_middleware._inbound.callables import LazyIdentity
 from kwai_middleware._unsettled import UserSource
 from kwai_middleware.errors import ConfigurationError
-from tests.apps.doors import DOORS, Door
+from tests.apps.doors import DOORS, Door, Seen
 from tests.support.callers import key_of
 
 PROXY = HeaderIdentity(identifier="x-proxy-customer", proxy_secret="the-secret-of-the-proxy")
@@ -119,6 +120,20 @@ def test_secret_headers_of_each_source_are_taken_out(door: Door) -> None:
     assert key_of("second") not in str((given, seen.app_headers))
     assert (key_of("first"),) == _keys(seen.caller)
     assert ("header via proxy secret", "header x-first-key") == seen.origins
+
+
+def test_a_signed_header_goes_although_another_source_answers(door: Door) -> None:
+    """It is good for a while for whoever sees it, so no code of the app does."""
+    signed = SignedIdentity(secrets=["a-secret-of-tests-0123456789-0123456789"])
+    headers = signed.headers(Caller(identifier="beta"), "GET", "/") | {"x-customer-id": "acme"}
+    seen = door.ask(tuple(headers.items()), identify=first_of(PEER, signed))
+    assert "acme" == (None if seen.caller is None else seen.caller.identifier)
+    assert "x-kwai-identity" not in str(seen.app_headers).lower().replace("_", "-")
+    assert ("beta", "signed header") == _answered(door.ask(tuple(headers.items()), identify=first_of(signed, PEER)))
+
+
+def _answered(seen: Seen) -> tuple[str | None, str | None]:
+    return None if seen.caller is None else seen.caller.identifier, seen.origins.identity
 
 
 def spy_keys(request: InboundRequest) -> Sequence[Credential]:

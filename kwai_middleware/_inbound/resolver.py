@@ -181,7 +181,7 @@ class Resolver:
 
 
 def _headers(sources: tuple[Any, ...]) -> frozenset[str]:
-    return frozenset[str]().union(*(source.headers for source in sources if isinstance(source, HeaderReader)))
+    return frozenset[str]().union(*(source.header_names for source in sources if isinstance(source, HeaderReader)))
 
 
 def _holds(label: str, condition: Required, request: InboundRequest) -> Generator[Awaitable[object], Any, bool]:
