@@ -79,7 +79,7 @@ class Question:
             return OpenRouterUnavailable(f"OpenRouter gave no answer within {self.timeout:g} s; try again later")
         # At this point nothing of the request has been sent, so the text can only be the network's.
         is_early = isinstance(error, httpx.ConnectError | httpx.ProxyError)
-        reason = f"{type(error).__name__}: {error}" if is_early else type(error).__name__
+        reason = f"{type(error).__name__}: {_words(error)}" if is_early else type(error).__name__
         return OpenRouterUnavailable(f"OpenRouter cannot be reached ({reason}); try again later")
 
 
@@ -89,7 +89,6 @@ class Answer:
 
     status: int
     retry_after: float | None
-    until: float = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 
     @property
@@ -98,14 +97,8 @@ class Answer:
         return 200 <= self.status < 300
 
     def takes(self, chunk: bytes) -> bool:
-        """Add a piece of the body; returns whether there is room for more.
-
-        Raises:
-            TimeoutError: It is too late for more.
-        """
+        """Add a piece of the body; returns whether there is room for more."""
         self.body += chunk[: _MOST_BYTES - len(self.body)]
-        if time.monotonic() > self.until:
-            raise TimeoutError
         return len(self.body) < _MOST_BYTES
 
     def read(self, kind: type[AnswerT]) -> AnswerT | OpenRouterUnavailable:
@@ -189,31 +182,42 @@ async def aask(question: Question) -> Answer | OpenRouterUnavailable:
 def _answered(question: Question) -> Answer:
     until = time.monotonic() + question.timeout
     with httpx.Client(**question.client(question.context())) as client, client.stream(**question.sent()) as response:
-        answer = _begun(response, until)
+        answer = _begun(response)
         for chunk in response.iter_raw() if answer.is_good else ():
             if not answer.takes(chunk):
                 break
+            if time.monotonic() > until:
+                raise TimeoutError
         return answer
 
 
 async def _aanswered(question: Question) -> Answer:
-    until = time.monotonic() + question.timeout
     context = await anyio.to_thread.run_sync(question.context)
     async with (
         httpx.AsyncClient(**question.client(context)) as client,
         client.stream(**question.sent()) as response,
     ):
-        answer = _begun(response, until)
+        answer = _begun(response)
         if answer.is_good:
-            async for chunk in response.aiter_raw():
-                if not answer.takes(chunk):
-                    break
+            # A loop that is left leaves the library's generators open, and trio does not close them.
+            with anyio.CancelScope() as reading:
+                async for chunk in response.aiter_raw():
+                    if not answer.takes(chunk):
+                        reading.cancel()
         return answer
 
 
-def _begun(response: httpx.Response, until: float) -> Answer:
+def _begun(response: httpx.Response) -> Answer:
     asked_to_wait = judge(response.status_code, response.headers.get("retry-after"), b"", now=time.time()).after
-    return Answer(response.status_code, asked_to_wait, until)
+    return Answer(response.status_code, asked_to_wait)
+
+
+def _words(error: BaseException) -> str:
+    """The text of an error, or of what it comes from: trio's own have none."""
+    words, origin = str(error), error.__cause__ or error.__context__
+    while not words and origin is not None:
+        words, origin = str(origin), origin.__cause__ or origin.__context__
+    return words
 
 
 def as_secret(value: object) -> Secret | None:
