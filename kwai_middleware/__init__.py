@@ -7,9 +7,11 @@ the request-logs API in the background.
 """
 
 from kwai_middleware._caller import Caller, Credential
-from kwai_middleware._context import bind_caller, carry_caller, current_caller
+from kwai_middleware._carrying import carry_caller
+from kwai_middleware._context import bind_caller, current_caller, explain
 from kwai_middleware._delivery.delivery import Delivery, default_delivery
 from kwai_middleware._delivery.stats import Stats
+from kwai_middleware._inbound.first_of import first_of
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._route import Route
@@ -33,6 +35,7 @@ from kwai_middleware.errors import (
     Unauthenticated,
 )
 from kwai_middleware.identity import HeaderIdentity
+from kwai_middleware.key_resolver import KeyResolver
 from kwai_middleware.wsgi import WSGIMiddleware
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "InboundRequest",
     "InvalidHeader",
     "InvalidReference",
+    "KeyResolver",
     "KeysUnavailable",
     "KwaiError",
     "MissingCredential",
@@ -66,4 +70,6 @@ __all__ = [
     "carry_caller",
     "current_caller",
     "default_delivery",
+    "explain",
+    "first_of",
 ]

@@ -49,6 +49,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         caller: Who it was for when it started, without keys; None for nobody.
         billed_to: Whose key paid.
         key_fingerprint: Which of the caller's keys was sent (`Secret.fingerprint`).
+        identity_from: Where the caller's identity came from, in a few words: `jwt`, `header via proxy secret`.
+        key_from: Where that key came from: `header x-openrouter-key`, `key resolver app.vault.keys_of`.
         outcome: How it ended.
         capture: How much of it may be logged.
         started_at: Seconds since 1970.
@@ -100,6 +102,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller | None = None
     billed_to: BilledTo = "unknown"
     key_fingerprint: str | None = None
+    identity_from: str | None = None
+    key_from: str | None = None
     outcome: Outcome = "complete"
     capture: Capture = "full"
     started_at: float = 0.0

@@ -101,9 +101,11 @@ class OutboundRefused(KwaiError):
     Attributes:
         code: Short stable name of the reason, also sent in the `x-kwai-refused` header of the
             local answer that `client()` and `async_client()` give instead of raising.
+        status: HTTP status of that answer.
     """
 
     code: ClassVar[str] = "refused"
+    status: ClassVar[int] = 401
 
 
 class MissingCredential(OutboundRefused):
@@ -116,6 +118,7 @@ class KeysUnavailable(OutboundRefused):
     """The caller's keys could not be looked up, and no other key may take their place."""
 
     code = "keys_unavailable"
+    status = 503
 
 
 class CallerExpired(OutboundRefused):

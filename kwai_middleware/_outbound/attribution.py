@@ -11,9 +11,10 @@ from kwai_middleware._caller import Byok, Caller, Capture, Credential
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import BilledTo
 from kwai_middleware._settings import Settings
+from kwai_middleware._unsettled import NO_ORIGINS, Origins
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 
-__all__ = ["Attribution", "attribute", "credentials_member", "with_one_key_each"]
+__all__ = ["Attribution", "attribute", "credentials_member", "sends_keys", "with_one_key_each"]
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
 _DIGITS: Final = 13
@@ -32,6 +33,7 @@ class Attribution(msgspec.Struct, frozen=True):
         billed_to: Whose bill it goes on, as far as this side can know.
         capture: How much of it may be logged.
         pinned: The gateway may use the caller's key and nothing else.
+        origins: Where identity and keys came from.
     """
 
     caller: Caller | None
@@ -40,10 +42,19 @@ class Attribution(msgspec.Struct, frozen=True):
     billed_to: BilledTo
     capture: Capture
     pinned: bool
+    origins: Origins = NO_ORIGINS
 
 
-def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> Attribution:
+def attribute(
+    endpoint: Endpoint, caller: Caller | None, settings: Settings, origins: Origins = NO_ORIGINS
+) -> Attribution:
     """Decide whose key pays for a call to `endpoint`.
+
+    Args:
+        endpoint: Where it goes.
+        caller: Who it is for, with all keys that are known.
+        settings: What the app prefers.
+        origins: Where identity and keys came from.
 
     Raises:
         MissingCredential: Only the caller's key may pay, and there is none for this destination.
@@ -76,7 +87,13 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         billed_to=_billed_to(endpoint, credential, pinned=pinned),
         capture=_capture(caller, settings),
         pinned=pinned,
+        origins=origins,
     )
+
+
+def sends_keys(caller: Caller | None, settings: Settings) -> bool:
+    """Return whether a key of this caller is ever sent; of nobody, whether one of anybody is."""
+    return _policy(caller, settings) != "off"
 
 
 def with_one_key_each(attribution: Attribution, call_id: str) -> Attribution:

@@ -144,6 +144,7 @@ class Exchange:
                     caller=self._attribution.caller,
                     credential=self._attribution.credential,
                     billed_to=self._attribution.billed_to,
+                    origins=self._attribution.origins,
                     capture=self._attribution.capture,
                     trace_id=self._trace_id,
                     attempt=self._attempt,

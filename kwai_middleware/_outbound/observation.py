@@ -10,6 +10,7 @@ import msgspec
 from kwai_middleware._caller import Caller, Capture, Credential
 from kwai_middleware._record import BilledTo, CompletedCall
 from kwai_middleware._secret import Secret
+from kwai_middleware._unsettled import NO_ORIGINS, Origins
 
 if TYPE_CHECKING:
     from kwai_middleware._outbound.attempts import Attempt
@@ -44,6 +45,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         endpoint: Where it went.
         caller: Who it was for when it started.
         credential: The caller's key that was sent; None when the app's own paid.
+        origins: Where identity and keys came from.
         billed_to: Whose key paid.
         capture: How much of it may be logged.
         trace_id: Of the unit of work that it was part of.
@@ -90,6 +92,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     error: tuple[str, str] | None
     reservation: Reservation
     request_sent: Sent | None = None
+    origins: Origins = NO_ORIGINS
 
     @property
     def logged_by_vendor(self) -> bool:
