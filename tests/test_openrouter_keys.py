@@ -94,7 +94,7 @@ def test_a_good_key(kwai_sandbox: Sandbox, validate: Validate) -> None:
 
     info = validate(Secret(KEY), settings=kwai_sandbox.settings())
 
-    assert "Acme" == info.label
+    assert (Secret(KEY), "Acme") == (info.key, info.label)
     assert (20.0, 12.5, "weekly", 7.5) == (info.limit, info.remaining, info.limit_reset, info.usage)
     assert datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC) == info.expires_at
     assert (False, False) == (info.is_free_tier, info.is_management_key)
@@ -105,6 +105,7 @@ def test_a_key_without_bounds(kwai_sandbox: Sandbox, validate: Validate) -> None
     """A key as OpenRouter makes it by itself has no limit and no end; blanks around a pasted one do not matter."""
     info = validate(f" {KEY}\n", settings=kwai_sandbox.settings())
 
+    assert Secret(KEY) == info.key
     assert [None] * 5 == [info.limit, info.remaining, info.limit_reset, info.expires_at, info.objection]
 
 

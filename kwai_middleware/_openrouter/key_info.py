@@ -33,6 +33,7 @@ class KeyInfo:
     """What OpenRouter says of a key that it accepts. Money is US dollars.
 
     Attributes:
+        key: It, as it is to be kept.
         label: What OpenRouter shows people to tell keys apart by: a name, or a few characters of
             the key's beginning and end. Kept out of `repr`, and empty where it holds the whole key.
         limit: What the key may spend in all, or between two resets; None for no limit of its own.
@@ -46,6 +47,7 @@ class KeyInfo:
         is_management_key: Whether it manages other keys, and so calls no model.
     """
 
+    key: Secret
     label: str = field(default="", repr=False)
     limit: float | None
     remaining: float | None
@@ -102,6 +104,7 @@ def key_info(key: Secret, answer: Answer | KwaiError) -> KeyInfo | KwaiError:
     told = described.data
     bounds = [told.limit_remaining, None if told.effective_budget is None else told.effective_budget.remaining_usd]
     return KeyInfo(
+        key=key,
         label=without(told.label, key),
         limit=told.limit,
         remaining=min((bound for bound in bounds if bound is not None), default=None),
