@@ -108,7 +108,11 @@ def test_the_kept_demo_can_be_tried_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     ("line", "replacement", "complaint"),
     [
         ("app.add_middleware(", "dict(middleware_class=", "something is missing"),
-        ("kwai.HeaderCredentials()", "lambda request: None", "acme at /chat/stream: the right key pays"),
+        (
+            "kwai.first_of(kwai.HeaderCredentials(), connect.keys)",
+            "None",
+            "acme at /chat/stream: the right key pays",
+        ),
         ("(kwai.ASGIMiddleware, ", "(kwai.ASGIMiddleware, identify=None, ", "something is missing"),
     ],
 )
