@@ -165,6 +165,19 @@ def test_keys_of_a_request_before_those_of_the_vault(door: Door) -> None:
             assert tuple(headers.get(name, "") for name in headers if "key" in name) == _keys(seen.caller)
 
 
+def test_of_several_sources_of_keys_none_has_any(door: Door) -> None:
+    """None is an answer of each of them; of a callable by itself it is a mistake, as a forgotten return is."""
+
+    def no_keys(request: InboundRequest) -> None:
+        return None
+
+    for credentials in (first_of(no_keys), first_of(KEYS, no_keys), first_of(no_keys, KEYS)):
+        seen = door.ask((("x-customer-id", "acme"),), credentials=credentials)
+        assert (200, ()) == (seen.status, _keys(seen.caller))
+    with pytest.raises(TypeError, match="expected a list or tuple of Credential, got NoneType"):
+        door.ask((("x-customer-id", "acme"),), credentials=no_keys)
+
+
 def test_keys_that_identify_brings(door: Door) -> None:
     """A caller whom `identify` has given keys needs no vault; the keys come from where the caller does."""
     seen = door.ask((("x-partner", "beta"),), identify=first_of(partner), credentials=KeyResolver(lambda caller: None))
