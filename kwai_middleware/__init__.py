@@ -7,12 +7,15 @@ the request-logs API in the background.
 """
 
 from kwai_middleware._caller import Caller, Credential
-from kwai_middleware._context import bind_caller, carry_caller, current_caller
+from kwai_middleware._carrying import carry_caller
+from kwai_middleware._context import bind_caller, current_caller, explain
 from kwai_middleware._delivery.delivery import Delivery, default_delivery
 from kwai_middleware._delivery.stats import Stats
+from kwai_middleware._inbound.first_of import first_of
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._outbound.key_rest import KeyState, key_state
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._reference import bind_reference
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
@@ -34,6 +37,8 @@ from kwai_middleware.errors import (
     Unauthenticated,
 )
 from kwai_middleware.identity import HeaderIdentity
+from kwai_middleware.key_resolver import KeyResolver
+from kwai_middleware.signed_identity import SignedIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "InboundRequest",
     "InvalidHeader",
     "InvalidReference",
+    "KeyResolver",
     "KeyState",
     "KeysUnavailable",
     "KwaiError",
@@ -61,12 +67,16 @@ __all__ = [
     "Route",
     "Secret",
     "Settings",
+    "SignedIdentity",
     "Stats",
     "Unauthenticated",
     "WSGIMiddleware",
     "bind_caller",
+    "bind_reference",
     "carry_caller",
     "current_caller",
     "default_delivery",
+    "explain",
+    "first_of",
     "key_state",
 ]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 import msgspec
 import structlog
@@ -19,6 +18,7 @@ from contextvars_extras import ContextVarsRegistry
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._slot import NOBODY, Slot
+from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
 
 __all__ = [
     "NOBODY",
@@ -28,9 +28,9 @@ __all__ = [
     "Slot",
     "bind",
     "bind_caller",
-    "carry_caller",
     "current_caller",
     "current_slot",
+    "explain",
     "log_variable",
     "restore",
 ]
@@ -111,7 +111,7 @@ def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
     bound = Bound(slot, previous, logged_before)
     _set_bound(bound)
     if logged_in is not None:
-        caller = slot.caller
+        caller = slot.known
         # structlog keeps Ellipsis in a variable that is unbound, and shows none of those.
         logged_in.set(... if caller is None or caller.identifier is None else caller.identifier)
     return bound
@@ -170,16 +170,26 @@ class Binding:
 
 
 class _CallerBinding(Binding):
-    """Binds a slot of its own for each block, in the trace of the work that the block is part of."""
+    """Binds a slot of its own for each block, in the trace of the work that the block is part of.
 
-    __slots__ = ()
+    Args:
+        slot: Whose caller to bind, and where that came from.
+        keys: Where the caller's keys are looked up.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, slot: Slot, keys: KeySource | None) -> None:
+        super().__init__(slot)
+        self._keys = keys
 
     def _next_slot(self) -> Slot:
         around = _get_bound()
         # A worker that a request has started may inherit its binding. Jobs after that request are none of it.
         while around.has_ended and around.previous is not None:
             around = around.previous
-        return around.slot.part(self._slot.caller)
+        unsettled = None if self._keys is None else Unsettled(keys=self._keys, loop=running_loop())
+        return around.slot.part(self._slot.known, brought=self._slot.brought, unsettled=unsettled)
 
 
 def current_slot() -> Slot:
@@ -196,7 +206,22 @@ def current_caller() -> Caller | None:
     return _get_bound().slot.caller
 
 
-def bind_caller(caller: Caller | None) -> Binding:
+def explain() -> Origins:
+    """Return where the current caller's identity and keys came from: for a debug page or a support ticket.
+
+    A few words each, never a value: `jwt`, `header via proxy secret`, `callable app.auth.who`. What is
+    looked up only when a call needs it, a vault's keys say, is None until then. Records have the same
+    as `identity_from` and `key_from`.
+
+    Example:
+        >>> with bind_caller(Caller(identifier="acme")):
+        ...     explain()
+        Origins(identity='bind_caller', keys=None)
+    """
+    return _get_bound().slot.origins
+
+
+def bind_caller(caller: Caller | None, *, credentials: KeySource | None = None, origin: str = "bind_caller") -> Binding:
     """Make a caller current for the code inside a `with` block: for jobs, scripts and tests.
 
     The previous caller comes back when the block ends, also when it ends with an exception.
@@ -211,9 +236,12 @@ def bind_caller(caller: Caller | None) -> Binding:
     Args:
         caller: Who the work is for. None says that it is for nobody, which hides a caller bound
             further out.
+        credentials: A `KeyResolver`: where the keys of a caller without any are looked up, when a call
+            needs them.
+        origin: Where the caller came from, in a few words, for `explain` and the records.
 
     Raises:
-        TypeError: `caller` is neither a `Caller` nor None.
+        TypeError: `caller` is neither a `Caller` nor None, or `credentials` no `KeyResolver`.
 
     Example:
         >>> with bind_caller(Caller(identifier="acme")):
@@ -224,56 +252,9 @@ def bind_caller(caller: Caller | None) -> Binding:
     """
     if caller is not None and not isinstance(caller, Caller):
         raise TypeError(f"bind_caller: expected a Caller or None, got {type(caller).__name__}")
-    return _CallerBinding(Slot(caller))
-
-
-def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` so that it runs for today's caller, wherever and whenever it is called.
-
-    For `threading.Thread`, executors and callbacks, which start without a caller. The caller, and the
-    trace id with it, is the one current at the moment of wrapping. Plain and async functions are
-    accepted, also plain ones that return a coroutine; the result may be called several times, also
-    at once from several threads.
-
-    Raises:
-        TypeError: `function` is a generator function, or, when called, returns a generator: that
-            runs after the call has returned.
-
-    Example:
-        >>> import threading
-        >>> with bind_caller(Caller(identifier="acme")):
-        ...     thread = threading.Thread(target=carry_caller(lambda: print(current_caller().identifier)))
-        >>> thread.start(); thread.join()
-        acme
-    """
-    # An object that is called has its nature in its class.
-    bodies = (function, type(function).__call__)
-    if any(inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body) for body in bodies):
-        raise TypeError(_NO_GENERATORS)
-    slot = current_slot()
-
-    async def awaited(coroutine: Awaitable[Any]) -> Any:
-        with Binding(slot):
-            return await coroutine
-
-    if any(inspect.iscoroutinefunction(body) for body in bodies):
-
-        @functools.wraps(function)
-        async def carried_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return await awaited(cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs))
-
-        return cast("Callable[P, R]", carried_coroutine)
-
-    @functools.wraps(function)
-    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        with Binding(slot):
-            result = function(*args, **kwargs)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise TypeError(_NO_GENERATORS)
-        # Decorated async functions look plain: the openai SDK's `create` is one.
-        return cast("R", awaited(result)) if inspect.iscoroutine(result) else result
-
-    return carried
-
-
-_NO_GENERATORS: Final = "carry_caller: a generator runs after its call returned; carry the function that reads it"
+    if credentials is not None and not isinstance(credentials, KeySource):
+        raise TypeError(f"bind_caller: credentials is a KeyResolver or None, got {type(credentials).__name__}")
+    brought = NO_ORIGINS
+    if caller is not None:
+        brought = Origins(origin, origin if caller.credentials else None)
+    return _CallerBinding(Slot(caller, brought=brought), credentials)

@@ -50,6 +50,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
         billed_to: Whose key paid.
         key_fingerprint: Which key of the caller's, or of `Settings.credentials`, was sent (`Secret.fingerprint`); None
             for the client's own, and for a list of keys of which the gateway takes one.
+        identity_from: Where the caller's identity came from, in a few words: `jwt`, `header via proxy secret`.
+        key_from: Where that key came from: `header x-openrouter-key`, `key resolver app.vault.keys_of`, or `settings`.
         outcome: How it ended.
         capture: How much of it may be logged.
         started_at: Seconds since 1970.
@@ -101,6 +103,8 @@ class CompletedCall(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller | None = None
     billed_to: BilledTo = "unknown"
     key_fingerprint: str | None = None
+    identity_from: str | None = None
+    key_from: str | None = None
     outcome: Outcome = "complete"
     capture: Capture = "full"
     started_at: float = 0.0

@@ -10,6 +10,7 @@ import msgspec
 
 from kwai_middleware._caller import Caller
 from kwai_middleware._secret import Secret
+from kwai_middleware._unsettled import NO_ORIGINS, Origins, Unsettled
 
 __all__ = ["NOBODY", "Slot", "WeightedKey", "Withheld"]
 
@@ -37,18 +38,37 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
     and everything below them, share one answer.
 
     Attributes:
-        caller: Who the work is for; None for nobody.
+        known: Who the work is for, as far as that was known when it began; None for nobody.
         withheld: What was taken out of the request. An inner middleware with `override=True` reads
             it as if it were still there.
         is_served: Whether an ASGI door is serving this request right now. By this a WSGI door below
             it, in a bridge, knows that the slot in its context is its own request's; the context
             alone does not tell that, since it may be inherited from a request that has ended.
+        brought: Where what is known came from.
+        unsettled: What is still to be learnt about the caller; None when nothing is.
     """
 
-    caller: Caller | None
+    known: Caller | None
     withheld: Withheld | None = None
     _trace: dict[str, str] = {}  # each slot gets a new one
     is_served: bool = False
+    brought: Origins = NO_ORIGINS
+    unsettled: Unsettled | None = None
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who the work is for, found out now if need be; None for nobody."""
+        return self.known if self.unsettled is None else self.unsettled.caller(self.known)
+
+    @property
+    def settled_caller(self) -> Caller | None:
+        """Who the work is for as far as that is known: nothing is asked for it."""
+        return self.known if self.unsettled is None else self.unsettled.settled(self.known)
+
+    @property
+    def origins(self) -> Origins:
+        """Where identity and keys came from, as far as they have been asked for."""
+        return self.brought if self.unsettled is None else self.unsettled.origins(self.brought)
 
     @property
     def trace_id(self) -> str:
@@ -60,17 +80,26 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
         return self._trace.get("id") or self._trace.setdefault("id", self._brought_id() or _new_id())
 
     @property
-    def withheld_keys(self) -> Iterator[Secret]:
-        """Each key that was taken out of the request."""
+    def secrets(self) -> Iterator[Secret]:
+        """Each key that is known of this work, also those taken out of the request."""
+        caller = self.known if self.unsettled is None else self.unsettled.with_keys(self.known)
+        if caller is not None:
+            yield from (credential.api_key for credential in caller.credentials)
         for kept in (self.withheld or {}).values():
             if isinstance(kept, Secret):
                 yield kept
             else:
                 yield from (key for key, _ in kept)
 
-    def part(self, caller: Caller | None, withheld: Withheld | None = None) -> Slot:
+    def part(
+        self,
+        caller: Caller | None,
+        withheld: Withheld | None = None,
+        brought: Origins = NO_ORIGINS,
+        unsettled: Unsettled | None = None,
+    ) -> Slot:
         """Return a slot for a part of this unit of work, with a caller of its own and the same trace id."""
-        return Slot(caller, withheld, {"id": self.trace_id})
+        return Slot(caller, withheld, {"id": self.trace_id}, brought=brought, unsettled=unsettled)
 
     def _brought_id(self) -> str | None:
         """Return the trace id that the unit of work came with."""
@@ -87,8 +116,14 @@ class _Outside(Slot):
     def trace_id(self) -> str:
         return _new_id()
 
-    def part(self, caller: Caller | None, withheld: Withheld | None = None) -> Slot:
-        return Slot(caller, withheld)
+    def part(
+        self,
+        caller: Caller | None,
+        withheld: Withheld | None = None,
+        brought: Origins = NO_ORIGINS,
+        unsettled: Unsettled | None = None,
+    ) -> Slot:
+        return Slot(caller, withheld, brought=brought, unsettled=unsettled)
 
 
 def _new_id() -> str:

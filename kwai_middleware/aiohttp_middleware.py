@@ -175,7 +175,7 @@ class KwaiMiddleware:
 
     async def _depart(self, request: aiohttp.ClientRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot)
+        attribution = decider.attribution(endpoint, slot, await decider.caller_async(slot))
         declared = _declared_length(request)
         body, is_gathered = await held(request.body, declared), False
         if body is None and decider.must_gather(endpoint, attribution):

@@ -42,11 +42,13 @@ class ASGIMiddleware:
     Args:
         app: The app, or the next middleware.
         identify: Says who a request is for: a callable that takes an `InboundRequest` and returns a
-            `Caller` or None for nobody, or raises a `RequestRefused`. It may be async; one that is
+            `Caller` or None for nobody, or raises a `RequestRefused`; or a `UserIdentity`; or several, in
+            `first_of`. It may be async; one that is
             not runs on the event loop and must not wait. Any other exception of it passes through.
             None identifies nobody.
         credentials: Says whose keys pay: a callable of the same kind that returns a list of
-            `Credential`. Keys that `identify` gave the caller come first. None looks for no keys.
+            `Credential`, or a `KeyResolver`. Keys that `identify` gave the caller come first. None looks for
+            no keys.
         required: Whether a request without an identifier is answered with 401: True, False, or a
             callable that takes the request and tells.
         required_key: The same for a request without a key.
@@ -54,6 +56,8 @@ class ASGIMiddleware:
             otherwise leaves everything to. It still finds the keys that the outer one has taken
             out of the request.
         bind_structlog: Whether `customer_id` is bound to structlog's context variables.
+        max_age: Seconds after which a request's caller counts no more: its calls are refused then. None
+            for never; a websocket's caller also ends when the token does that it was identified by.
 
     Raises:
         ConfigurationError: An argument is none of these.
@@ -74,9 +78,10 @@ class ASGIMiddleware:
         required_key: Required = False,
         override: bool = False,
         bind_structlog: bool = True,
+        max_age: float | None = None,
     ) -> None:
         self.app = app
-        self._resolver = Resolver(identify, credentials, required, required_key)
+        self._resolver = Resolver(identify, credentials, required, required_key, max_age)
         self._names = HeaderNames(*self._resolver.interest)
         self._override = override
         self._logged_in = log_variable() if bind_structlog else None

@@ -74,7 +74,10 @@ class HeaderCredentials(KeyReader):
             )
         self._strip: Final = strip
         super().__init__(
-            self._providers, self._providers if strip else (), list_headers=_checked_lists(lists, self._providers)
+            self._providers,
+            self._providers if strip else (),
+            list_headers=_checked_lists(lists, self._providers),
+            origin=f"header {' or '.join(self._providers)}",
         )
 
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:

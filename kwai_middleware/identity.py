@@ -86,7 +86,8 @@ group='x-customer-group', thread='x-thread-id')
             trusted_peers = _DEFAULT_PEERS if proxy_secret is None else ()
         self._peers: Final = TrustedPeers(trusted_peers)
         proof = () if proxy_secret is None else (self._proxy_header,)
-        super().__init__((*self._fields, *proof), proof, ADDRESS_HEADERS)
+        origin = "header from a trusted peer" if proxy_secret is None else "header via proxy secret"
+        super().__init__((*self._fields, *proof), proof, ADDRESS_HEADERS, origin=origin)
 
     def __call__(self, request: InboundRequest) -> Caller | None:
         """Return who the request is for; None for nobody.
@@ -104,7 +105,7 @@ group='x-customer-group', thread='x-thread-id')
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
         texts: dict[str, str] | None = None
-        for header, value in tuple(request.sent(self.headers).items()):
+        for header, value in tuple(request.sent(self.header_names).items()):
             field = self._fields.get(header)
             if field is not None:
                 if texts is None:

@@ -227,7 +227,7 @@ class KwaiAdapter(BaseAdapter):
 
     def _depart(self, request: requests.PreparedRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot)
+        attribution = decider.attribution(endpoint, slot, decider.caller(slot))
         body, is_gathered = held(request.body), False
         if body is None and decider.must_gather(endpoint, attribution):
             body, is_gathered = gathered(pieces(request.body), decider.settings), True

@@ -33,7 +33,8 @@ def add_caller(logger: WrappedLogger, method_name: str, event_dict: EventDict) -
         ...     add_caller(None, "info", {"event": "hello"})
         {'event': 'hello', 'customer_id': 'acme', 'thread': 't1'}
     """
-    caller = current_slot().caller
+    # Only what is known: reading a framework's user could query a database, and log again.
+    caller = current_slot().settled_caller
     if caller is not None:
         for name, text in (("customer_id", caller.identifier), ("group", caller.group), ("thread", caller.thread)):
             if text is not None:
@@ -72,9 +73,7 @@ def mask_keys(logger: WrappedLogger, method_name: str, event_dict: EventDict) ->
 
 
 def _current_secrets() -> tuple[Secret, ...]:
-    slot = current_slot()
-    credentials = () if slot.caller is None else slot.caller.credentials
-    return (*(credential.api_key for credential in credentials), *slot.withheld_keys)
+    return tuple(current_slot().secrets)
 
 
 class _Masking:

@@ -42,7 +42,8 @@ def test_the_apps_key_of_the_routes_provider_pays_where_the_caller_has_none(
     sent, call = wired_call(flavour, who, url=url, credentials=KEYS, **OPENAI_ROUTE)
     assert key == paid(sent)
     assert ("app" if url == RELAY else key) == sent.headers["authorization"].removeprefix("Bearer ")
-    assert ("app", Secret(key).fingerprint) == (call.build().billed_to, call.build().key_fingerprint)
+    record = call.build()
+    assert ("app", Secret(key).fingerprint, "settings") == (record.billed_to, record.key_fingerprint, record.key_from)
 
 
 @pytest.mark.parametrize("url", [OPENROUTER, RELAY, GATEWAY])

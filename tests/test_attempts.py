@@ -15,9 +15,8 @@ import httpx
 import openai
 import pytest
 
-from kwai_middleware import httpx_transport
+from kwai_middleware import bind_caller, carry_caller, httpx_transport
 from kwai_middleware._caller import Credential
-from kwai_middleware._context import bind_caller, carry_caller
 from kwai_middleware._delivery.call_event import emit
 from kwai_middleware._delivery.log_entry import encode
 from kwai_middleware._outbound import attempts

@@ -17,12 +17,12 @@ import structlog
 import trio
 
 from kwai_middleware._caller import Caller
+from kwai_middleware._carrying import carry_caller
 from kwai_middleware._context import (
     NOBODY,
     Slot,
     bind,
     bind_caller,
-    carry_caller,
     current_caller,
     current_slot,
     log_variable,

@@ -17,6 +17,7 @@ from kwai_middleware._outbound.failover import Failover, Seen
 from kwai_middleware._outbound.key_faults import fault_of_key
 from kwai_middleware._outbound.key_rest import KeyRests
 from kwai_middleware.sandbox import openrouter
+from kwai_middleware.sandbox.accounts import Accounts
 from kwai_middleware.sandbox.answers import Refusal
 
 NOW = 1_800_000_000.0
@@ -189,7 +190,7 @@ def test_how_long_a_key_rests(status: int, headers: dict[str, str], seconds: flo
 def test_the_sandboxs_refusals_of_keys_are_understood(status: int) -> None:
     """What the sandbox says of a key by its ending is what is looked for here."""
     endings = {401: "dead", 402: "broke", 403: "spent", 429: "slow"}
-    refusal = openrouter.refused_key(f"sk-or-v1-{endings[status]}")
+    refusal = Accounts().refusal(f"sk-or-v1-{endings[status]}")
     assert isinstance(refusal, Refusal)
     headers = [(name.encode(), value.encode()) for name, value in openrouter.error_headers(refusal)]
     said = fault(status, openrouter.error_body(refusal, "sk"), headers)

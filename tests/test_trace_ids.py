@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwai_middleware._caller import Caller
-from kwai_middleware._context import NOBODY, Slot, bind_caller, carry_caller, current_caller, current_slot
+from kwai_middleware._carrying import carry_caller
+from kwai_middleware._context import NOBODY, Slot, bind_caller, current_caller, current_slot
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.trace_ids import RequestSlot, trace_id_in
 from kwai_middleware.asgi import ASGIMiddleware

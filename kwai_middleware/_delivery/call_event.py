@@ -63,6 +63,8 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "stream": call.stream,
         "billed_to": call.billed_to,
         "key_fingerprint": call.key_fingerprint,
+        "identity_from": call.identity_from,
+        "key_from": call.key_from,
         "prompt_tokens": call.prompt_tokens,
         "completion_tokens": call.completion_tokens,
         "cost": call.cost,

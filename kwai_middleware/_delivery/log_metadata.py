@@ -56,6 +56,8 @@ def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:
         "outcome": call.outcome,
         "billed_to": call.billed_to,
         "key_fingerprint": call.key_fingerprint,
+        "identity_from": call.identity_from,
+        "key_from": call.key_from,
         "host": call.host,
         "requested_model": call.requested_model,
         "generation_id": call.generation_id,

@@ -100,6 +100,11 @@ class ASGIRequest(InboundRequest):
         return method
 
     @property
+    def is_websocket(self) -> bool:
+        """Whether it opens a connection that may outlive what its caller was identified by."""
+        return bool(self._source["type"] == "websocket")
+
+    @property
     def path(self) -> str:
         """The whole path, decoded, with what the app is mounted under."""
         return str(self._source["path"])

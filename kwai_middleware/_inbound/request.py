@@ -12,6 +12,7 @@ from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware._inbound.values import MAX_HEADER, has_comma, key_from, text_from
 from kwai_middleware._secret import Secret
 from kwai_middleware._slot import Slot, WeightedKey
+from kwai_middleware._unsettled import NO_ORIGINS, Origins, Unsettled
 from kwai_middleware.errors import InvalidHeader
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class InboundRequest(ABC):
             callable that looks keys up goes by this, never by a header that anyone may send.
         valid_until: Until when the answer of `identify` holds, in seconds since 1970, where it is known: of a token,
             say. A websocket's caller ends then.
+        answered_by: Which of several sources has answered the last question, for `explain`.
     """
 
-    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "caller", "valid_until")
+    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "answered_by", "caller", "valid_until")
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class InboundRequest(ABC):
         """
         self.caller: Caller | None = None
         self.valid_until: float | None = None
+        self.answered_by: object = None
         self._source = source
         self._sent = sent
         self._interest = interest
@@ -204,13 +207,19 @@ class InboundRequest(ABC):
                 self._find(name)
         return self._sent
 
-    def slot(self, caller: Caller | None) -> Slot:
-        """Return the slot of this request, for whom it has turned out to be."""
+    def slot(self, caller: Caller | None, brought: Origins = NO_ORIGINS, unsettled: Unsettled | None = None) -> Slot:
+        """Return the slot of this request, for whom it has turned out to be, and what is still to be learnt."""
         if not self._interest.secret.isdisjoint(self._sent):
             self.seal()
         if self._outer is None:
-            return RequestSlot(caller, self._taken or None, _headers=self._trace_headers())
-        return self._outer.part(caller, self._taken or None)
+            headers = self._trace_headers()
+            return RequestSlot(caller, self._taken or None, brought=brought, unsettled=unsettled, _headers=headers)
+        return self._outer.part(caller, self._taken or None, brought, unsettled)
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it opens a connection that may outlive what its caller was identified by."""
+        return False
 
     @property
     def is_preflight(self) -> bool:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from kwai_middleware._caller import Caller, Credential, checked_caller
-from kwai_middleware._inbound.callables import Credentials, HeaderReader, Identify, IdentityReader, KeyReader, Required
+from kwai_middleware._inbound.arguments import check_age, check_callables, check_places, check_required
+from kwai_middleware._inbound.callables import (
+    Credentials,
+    HeaderReader,
+    Identify,
+    IdentityReader,
+    KeyReader,
+    LazyIdentity,
+    Required,
+)
+from kwai_middleware._inbound.first_of import FirstOf, early, early_sources, late, origin_of
 from kwai_middleware._inbound.request import InboundRequest, Interest
 from kwai_middleware._slot import Slot
+from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
 from kwai_middleware.errors import ConfigurationError, Unauthenticated
 
 __all__ = ["Resolver"]
@@ -26,51 +38,62 @@ class Resolver:
         credentials: Says whose keys pay; None when nothing does.
         required: Whether a request without an identifier is refused.
         required_key: Whether a request without a key is refused.
+        max_age: Seconds after which the caller of a request counts no more; None for never.
 
     Raises:
         ConfigurationError: One of them is of another kind, or both read the same header.
     """
 
     def __init__(
-        self, identify: Identify | None, credentials: Credentials | None, required: Required, required_key: Required
+        self,
+        identify: Identify | None,
+        credentials: Credentials | None,
+        required: Required,
+        required_key: Required,
+        max_age: float | None = None,
     ) -> None:
-        for label, callable_ in (("identify", identify), ("credentials", credentials)):
-            if callable_ is not None and (not callable(callable_) or isinstance(callable_, type)):
-                raise ConfigurationError(f"{label}: a callable that takes the request, or None")
-        for label, condition in (("required", required), ("required_key", required_key)):
-            if not isinstance(condition, bool) and not callable(condition):
-                raise ConfigurationError(f"{label}: True, False, or a callable that takes the request")
-        self._identify: Final = identify
-        self._credentials: Final = credentials
+        identities, keys = tuple(early_sources(identify)), tuple(early_sources(credentials))
+        late_identity, late_keys = late(identify), late(credentials)
+        check_places(identities, keys, late_identity, late_keys)
+        check_callables(identify, credentials, required, required_key)
+        check_age(max_age)
+        check_required(required, required_key, late_identity, late_keys)
+        self._identify: Final = early(identify, identities)
+        self._credentials: Final = early(credentials, keys)
+        # A callable by itself says that there are no keys, and does not forget to; of several, one may have none.
+        self._is_combined: Final = isinstance(credentials, FirstOf)
+        self._late_identity: Final = late_identity if isinstance(late_identity, LazyIdentity) else None
+        self._late_keys: Final = late_keys if isinstance(late_keys, KeySource) else None
         self._required: Final = required
         self._required_key: Final = required_key
+        self._max_age: Final = max_age
 
-        if isinstance(identify, KeyReader) or isinstance(credentials, IdentityReader):
-            raise ConfigurationError("identify and credentials have changed places")
-        self._identity_reader: Final = identify if isinstance(identify, IdentityReader) else None
-        self._key_reader: Final = credentials if isinstance(credentials, KeyReader) else None
-        self._keys_sent_in: Final = () if self._key_reader is None else tuple(sorted(self._key_reader.headers))
-
-        readers: list[HeaderReader] = [
-            reader for reader in (self._identity_reader, self._key_reader) if reader is not None
-        ]
-        self._headers: Final = frozenset[str]().union(*(reader.headers for reader in readers))
+        self._identity_reader: Final = self._identify if isinstance(self._identify, IdentityReader) else None
+        self._key_reader: Final = self._credentials if isinstance(self._credentials, KeyReader) else None
+        identity_headers = _headers(identities)
+        key_headers = _headers(keys)
+        self._keys_sent_in: Final = tuple(sorted(key_headers))
+        self._headers: Final = identity_headers | key_headers
+        readers = [source for source in (*identities, *keys) if isinstance(source, HeaderReader)]
         self.interest: Final = Interest(
             known=self._headers.union(*(reader.other_headers for reader in readers)),
             secret=frozenset[str]().union(*(reader.secret_headers for reader in readers)),
             lists=frozenset[str]().union(*(reader.list_headers for reader in readers)),
         )
-        if len(self._headers) < sum(len(reader.headers) for reader in readers):
+        if not identity_headers.isdisjoint(key_headers):
             raise ConfigurationError("identify and credentials read the same header; each needs one of its own")
 
         self.runs_foreign_code: Final = not (
-            identify is self._identity_reader
-            and credentials is self._key_reader
+            self._identify is self._identity_reader
+            and self._credentials is self._key_reader
             and isinstance(required, bool)
             and isinstance(required_key, bool)
         )
         """Whether anything but our own code decides, so that `steps` is needed."""
-        self._lets_nobody_in: Final = not (self.runs_foreign_code or required or required_key)
+        self._is_settled: Final = self._late_identity is None and self._late_keys is None and max_age is None
+        self._lets_nobody_in: Final = not (
+            self.runs_foreign_code or required or required_key or self._late_identity is not None
+        )
 
     def is_nobodys(self, sent: Mapping[str, object]) -> bool:
         """Return whether the headers that were sent say so already, with nothing else to look at."""
@@ -84,14 +107,19 @@ class Resolver:
         """
         if request.is_preflight:
             return request.slot(None)
-        texts = _NO_TEXTS if self._identity_reader is None else self._identity_reader.texts(request)
-        keys = () if self._key_reader is None else self._key_reader(request)
+        identities, key_reader = self._identity_reader, self._key_reader
+        texts = _NO_TEXTS if identities is None else identities.texts(request)
+        keys = () if key_reader is None else key_reader(request)
         caller = checked_caller(texts, keys) if texts or keys else None
         if self._required and not _has_identity(caller):
             raise _identity_missing()
         if self._required_key and not keys:
             raise self._key_missing()
-        return request.slot(caller)
+        brought = Origins(
+            identities.origin if texts and identities is not None else None,
+            key_reader.origin if keys and key_reader is not None else None,
+        )
+        return request.slot(caller, brought, None if self._is_settled else self._unsettled(request, caller))
 
     def steps(self, request: InboundRequest) -> Generator[Awaitable[object], Any, Slot]:
         """Do the same as `resolve` with callables of the app, sync or async.
@@ -105,25 +133,58 @@ class Resolver:
         request.seal()
         if request.is_preflight:
             return request.slot(None)
+        brought = NO_ORIGINS
         if self._identify is not None:
             answer = self._identify(request)
-            request.caller = _checked_caller((yield answer) if inspect.isawaitable(answer) else answer)
+            request.caller = caller = _checked_caller((yield answer) if inspect.isawaitable(answer) else answer)
+            if caller is not None:
+                origin = origin_of(request.answered_by or self._identify)
+                brought = Origins(None if caller.identifier is None else origin, origin if caller.credentials else None)
+        request.answered_by = None
         credentials: Sequence[Credential] = ()
         if self._credentials is not None:
             found = self._credentials(request)
-            credentials = _checked_credentials((yield found) if inspect.isawaitable(found) else found)
+            found = (yield found) if inspect.isawaitable(found) else found
+            credentials = () if found is None and self._is_combined else _checked_credentials(found)
+            if credentials and brought.keys is None:
+                brought = brought._replace(keys=origin_of(request.answered_by or self._credentials))
         request.caller = caller = _with_keys(request.caller, credentials)
         if not _has_identity(caller) and (yield from _holds("required", self._required, request)):
             raise _identity_missing()
         if not _has_key(caller) and (yield from _holds("required_key", self._required_key, request)):
             raise self._key_missing()
-        return request.slot(caller)
+        unsettled = None
+        if not self._is_settled or (request.is_websocket and request.valid_until is not None):
+            unsettled = self._unsettled(request, caller)
+        return request.slot(caller, brought, unsettled)
+
+    def _unsettled(self, request: InboundRequest, caller: Caller | None) -> Unsettled | None:
+        """Return what is still to be learnt about the caller of a request; None when nothing is."""
+        late_identity = None if _has_identity(caller) else self._late_identity
+        if caller is None and late_identity is None:
+            return None
+        late_keys = None if _has_key(caller) else self._late_keys
+        deadlines = [] if self._max_age is None else [time.time() + self._max_age]
+        if request.is_websocket and request.valid_until is not None:
+            deadlines.append(request.valid_until)
+        if late_identity is None and late_keys is None and not deadlines:
+            return None
+        return Unsettled(
+            user=None if late_identity is None else late_identity.user_of(request),
+            keys=late_keys,
+            loop=None if late_keys is None else running_loop(),
+            valid_until=min(deadlines, default=None),
+        )
 
     def _key_missing(self) -> Unauthenticated:
         if not self._keys_sent_in:
             return Unauthenticated("An API key is required.")
         names = " or ".join(self._keys_sent_in)
         return Unauthenticated(f"An API key is required, in the header {names}.", header=self._keys_sent_in[0])
+
+
+def _headers(sources: tuple[Any, ...]) -> frozenset[str]:
+    return frozenset[str]().union(*(source.header_names for source in sources if isinstance(source, HeaderReader)))
 
 
 def _holds(label: str, condition: Required, request: InboundRequest) -> Generator[Awaitable[object], Any, bool]:

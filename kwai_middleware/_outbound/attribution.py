@@ -12,11 +12,13 @@ from kwai_middleware._outbound.draws import drawn
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import BilledTo
 from kwai_middleware._settings import GatewayKeyLists, Settings
+from kwai_middleware._unsettled import NO_ORIGINS, Origins
 from kwai_middleware.errors import CannotAttribute, MissingCredential
 
-__all__ = ["Attribution", "attribute", "credentials_member", "paid_by", "with_one_key_each"]
+__all__ = ["Attribution", "attribute", "credentials_member", "paid_by", "sends_keys", "with_one_key_each"]
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
+_FROM_SETTINGS: Final = "settings"
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -31,6 +33,7 @@ class Attribution(msgspec.Struct, frozen=True):
         billed_to: Whose bill it goes on, as far as this side can know.
         capture: How much of it may be logged.
         pinned: The gateway may use the caller's key and nothing else.
+        origins: Where identity and keys came from.
         of_app: The keys are the app's own, since no key of the caller's may be sent.
         key_lists: In which form several keys of one provider travel.
     """
@@ -41,6 +44,7 @@ class Attribution(msgspec.Struct, frozen=True):
     billed_to: BilledTo
     capture: Capture
     pinned: bool
+    origins: Origins = NO_ORIGINS
     of_app: bool = False
     key_lists: GatewayKeyLists = "off"
 
@@ -53,8 +57,16 @@ class Attribution(msgspec.Struct, frozen=True):
         return None
 
 
-def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> Attribution:
+def attribute(
+    endpoint: Endpoint, caller: Caller | None, settings: Settings, origins: Origins = NO_ORIGINS
+) -> Attribution:
     """Decide whose key pays for a call to `endpoint`.
+
+    Args:
+        endpoint: Where it goes.
+        caller: Who it is for, with all keys that are known.
+        settings: What the app prefers.
+        origins: Where identity and keys came from.
 
     Raises:
         MissingCredential: Only the caller's key may pay, and there is none for this destination.
@@ -70,6 +82,7 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
     of_app = credential is None and policy != "only" and bool(settings.credentials)
     if of_app:
         credential, credentials = _of_the_app(endpoint, settings)
+        origins = origins._replace(keys=_FROM_SETTINGS)
     if policy == "only" and credential is None:
         raise MissingCredential(
             f"no key of the caller for {endpoint.host}, and byok='only' lets no other key pay;"
@@ -90,9 +103,15 @@ def attribute(endpoint: Endpoint, caller: Caller | None, settings: Settings) -> 
         billed_to=_billed_to(endpoint, None if of_app else credential, pinned=pinned),
         capture=_capture(caller, settings),
         pinned=pinned,
+        origins=origins,
         of_app=of_app,
         key_lists=settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
     )
+
+
+def sends_keys(caller: Caller | None, settings: Settings) -> bool:
+    """Return whether a key of this caller is ever sent; of nobody, whether one of anybody is."""
+    return _policy(caller, settings) != "off"
 
 
 def with_one_key_each(attribution: Attribution, draw: float) -> Attribution:

@@ -8,17 +8,17 @@ from typing import Any, Final, Literal
 import msgspec
 
 from kwai_middleware import _notices
-from kwai_middleware._caller import Credential
-from kwai_middleware._context import Slot, current_caller
+from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
-from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, with_one_key_each
+from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, sends_keys, with_one_key_each
 from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body
 from kwai_middleware._outbound.draws import draw_for
 from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
 from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
-from kwai_middleware._outbound.notes import note_anonymous, note_unconfirmed_payer, note_unrouted
+from kwai_middleware._outbound.notes import note_anonymous, note_origins, note_unconfirmed_payer, note_unrouted
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
@@ -94,16 +94,34 @@ class Decider:
             if endpoint is not None:
                 return endpoint
         if self._routes.resembles(scheme, host, port, target):
-            note_unrouted(host, current_caller())
+            note_unrouted(host, current_slot().settled_caller)
         return None
 
-    def attribution(self, endpoint: Endpoint, slot: Slot) -> Attribution:
+    def caller(self, slot: Slot) -> Caller | None:
+        """Return who a call is for, with the keys that may pay; asks for what is not known yet, and blocks for it.
+
+        Raises:
+            OutboundRefused: Nobody can say who it is, or where the keys are; or it was known, and holds no more.
+        """
+        unsettled = slot.unsettled
+        if unsettled is None:
+            return slot.known
+        return unsettled.paying_caller(slot.known, with_keys=sends_keys(slot.known, self.settings))
+
+    async def caller_async(self, slot: Slot) -> Caller | None:
+        """Do the same without blocking an event loop."""
+        unsettled = slot.unsettled
+        if unsettled is None:
+            return slot.known
+        return await unsettled.paying_caller_async(slot.known, with_keys=sends_keys(slot.known, self.settings))
+
+    def attribution(self, endpoint: Endpoint, slot: Slot, caller: Caller | None) -> Attribution:
         """Return who a call is for and who pays, as far as that does not hang on the request.
 
         Raises:
             OutboundRefused: Nobody may pay for it.
         """
-        return attribute(endpoint, slot.caller, self.settings)
+        return attribute(endpoint, caller, self.settings, slot.origins)
 
     def must_gather(self, endpoint: Endpoint, attribution: Attribution) -> bool:
         """Say whether a body that comes in pieces has to be read before the gateway may get it."""
@@ -146,6 +164,7 @@ class Decider:
                 failover = Failover(attribution.credentials, draw, relayed=is_relay, can_resend=is_held)
                 attribution = paid_by(attribution, failover.credential)
         changes = changes_to(endpoint, attribution, self.settings, body, headers)
+        note_origins(endpoint, changes.attribution)
         if changes.is_anonymous:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata" and not attribution.of_app:

@@ -147,6 +147,7 @@ class Exchange:
                     credential=self._attribution.known_credential,
                     app_credentials=self._app_credentials,
                     billed_to=self._attribution.billed_to,
+                    origins=self._attribution.origins,
                     capture=self._attribution.capture,
                     trace_id=self._trace_id,
                     attempt=self._attempt,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 from kwai_middleware import _notices
 from kwai_middleware._caller import Caller
+from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.routes import Endpoint
 
-__all__ = ["note_anonymous", "note_unconfirmed_payer", "note_unrouted"]
+__all__ = ["note_anonymous", "note_origins", "note_unconfirmed_payer", "note_unrouted"]
+
+_logger: Final = logging.getLogger("kwai_middleware")
 
 
 def note_anonymous(endpoint: Endpoint) -> None:
@@ -29,6 +35,14 @@ def note_unconfirmed_payer(endpoint: Endpoint) -> None:
         f"a caller's key went to {endpoint.path} at {endpoint.host}, where the vendor documents no customer's keys: the"
         " gateway's own may have paid; byok='only' refuses such calls",
     )
+
+
+def note_origins(endpoint: Endpoint, attribution: Attribution) -> None:
+    """At debug level: where it came from whose call this is, and who pays."""
+    if _logger.isEnabledFor(logging.DEBUG):
+        identity, keys = attribution.origins
+        key = "the app itself" if attribution.credential is None else keys
+        _logger.debug("kwai_middleware: call to %s: identity from %s, key from %s", endpoint.host, identity, key)
 
 
 def note_unrouted(host: bytes, caller: Caller | None) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from kwai_middleware._caller import Caller, Capture, Credential
 from kwai_middleware._record import BilledTo, CompletedCall
 from kwai_middleware._secret import Secret
+from kwai_middleware._unsettled import NO_ORIGINS, Origins
 
 if TYPE_CHECKING:
     from kwai_middleware._outbound.attempts import Attempt
@@ -45,6 +46,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         caller: Who it was for when it started.
         credential: The key that was sent, the caller's or the app's; None when the client's own paid, or
             one of a list.
+        origins: Where identity and keys came from.
         billed_to: Whose key paid.
         capture: How much of it may be logged.
         trace_id: Of the unit of work that it was part of.
@@ -92,6 +94,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     error: tuple[str, str] | None
     reservation: Reservation
     request_sent: Sent | None = None
+    origins: Origins = NO_ORIGINS
     app_credentials: tuple[Credential, ...] = ()
 
     @property

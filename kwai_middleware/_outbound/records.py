@@ -77,6 +77,8 @@ def completed(observation: Observation) -> CompletedCall:
         caller=None if caller is None else caller.with_credentials(()),
         billed_to=observation.billed_to,
         key_fingerprint=None if credential is None else credential.api_key.fingerprint,
+        identity_from=observation.origins.identity,
+        key_from=None if credential is None else observation.origins.keys,
         outcome=outcome,
         capture=observation.capture,
         started_at=observation.started_at,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
@@ -10,8 +11,6 @@ from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware.errors import OutboundRefused
 
 __all__ = ["refusal_answer"]
-
-_STATUS: Final = 401
 
 
 def refusal_answer(refusal: OutboundRefused, endpoint: Endpoint) -> dict[str, Any]:
@@ -26,24 +25,26 @@ def refusal_answer(refusal: OutboundRefused, endpoint: Endpoint) -> dict[str, An
     """
     message = f"{refusal} (refused by kwai_middleware; nothing was sent)"
     return {
-        "status_code": _STATUS,
+        "status_code": refusal.status,
         "headers": {
             "content-type": "application/json",
             "x-should-retry": "false",
             "x-kwai-refused": refusal.code,
         },
-        "content": msgspec.json.encode(_body(message, refusal.code, endpoint.format)),
+        "content": msgspec.json.encode(_body(message, refusal, endpoint.format)),
     }
 
 
-def _body(message: str, code: str, format_: str) -> dict[str, Any]:
+def _body(message: str, refusal: OutboundRefused, format_: str) -> dict[str, Any]:
+    is_for_now = refusal.status != HTTPStatus.UNAUTHORIZED
     if format_ == "messages":
-        return {"type": "error", "error": {"type": "authentication_error", "message": message}}
+        kind = "api_error" if is_for_now else "authentication_error"
+        return {"type": "error", "error": {"type": kind, "message": message}}
     error = {
-        "code": _STATUS,
+        "code": refusal.status,
         "message": message,
         "type": "kwai_refused",
         "param": None,
-        "metadata": {"error_type": "authentication", "refused": code},
+        "metadata": {"error_type": "provider_unavailable" if is_for_now else "authentication", "refused": refusal.code},
     }
     return {"error": error}

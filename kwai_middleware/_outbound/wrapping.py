@@ -129,7 +129,7 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot)
+            attribution = self._decider.attribution(endpoint, slot, self._decider.caller(slot))
             gathers = self._must_gather(request, endpoint, attribution)
             body = gathered(request.stream, self._decider.settings) if gathers else None
             departure = self._depart(request, endpoint, slot, attribution, body)
@@ -198,7 +198,7 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot)
+            attribution = self._decider.attribution(endpoint, slot, await self._decider.caller_async(slot))
             gathers = self._must_gather(request, endpoint, attribution)
             body = await gathered_async(request.stream, self._decider.settings) if gathers else None
             departure = self._depart(request, endpoint, slot, attribution, body)

@@ -18,7 +18,7 @@ import structlog
 from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
-from kwai_middleware._context import carry_caller, current_caller
+from kwai_middleware import carry_caller, current_caller
 from kwai_middleware.asgi import ASGIMiddleware
 from kwai_middleware.identity import HeaderIdentity
 
