@@ -135,6 +135,16 @@ def test_a_gathered_body_goes_out_again(door: Door, vendor: KeyedVendor) -> None
     assert [dead, alive] == vendor.keys
 
 
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_call_without_a_body_is_one_call(door: Door, vendor: KeyedVendor, content: bytes | None) -> None:
+    """Attempts belong together, whatever there is of a body to know them by."""
+    dead, alive = new_key(), new_key()
+    vendor.answers[dead] = answer(401, BAD)
+    assert 200 == ask(door, vendor, with_keys(dead, alive), content).status
+    first, second = door.records
+    assert (first.call_id, 1, 2) == (second.call_id, first.attempt, second.attempt)
+
+
 # --- it does not go on
 
 
