@@ -415,7 +415,14 @@ def test_a_header_that_was_taken_out_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [signed(claims(exp=1), KEY), TOKEN[:-4], TOKEN + "," + TOKEN, TOKEN + "\n", "x" * 20_000]
+    "token",
+    [
+        pytest.param(signed(claims(exp=1), KEY), id="expired"),
+        pytest.param(TOKEN[:-4], id="truncated"),
+        pytest.param(f"{TOKEN},{TOKEN}", id="twice"),
+        pytest.param(TOKEN + "\n", id="line-end"),
+        pytest.param("x" * 20_000, id="long"),
+    ],
 )
 def test_no_frame_of_an_error_holds_the_token(token: str) -> None:
     """An error reporter that shows the locals of a traceback shows no token and no claim of it."""

@@ -194,7 +194,7 @@ class FetchedKeys:
 
     def _warn(self, reason: str) -> None:
         parts = urlsplit(self._url)
-        where = f"{parts.hostname}{parts.path}"
+        where = f"{parts.netloc}{parts.path}"
         _notices.count("jwks_not_fetched")
         _notices.warn_once(
             "jwks_not_fetched",

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kwai_middleware.jwt_identity import JWTIdentity
 from tests.support.processes import DEADLINE, free_port
 
-__all__ = ["AUDIENCE", "NAME", "NOW", "Clock", "Issuer", "bearer", "claims", "issuer", "jwk", "key", "pem", "signed"]
+__all__ = [
+    "AUDIENCE", "NAME", "NOW", "Clock", "Issuer", "bearer", "claims", "issuer", "jwk", "key", "part", "pem", "signed",
+]  # fmt: skip
 
 NAME = "https://issuer.example/"
 AUDIENCE = "https://api.example/"
@@ -37,9 +39,13 @@ class Clock:
         return self.now
 
 
-@functools.cache
 def key(kind: str, name: str = "first") -> Any:
     """A private key of a kind: the curve's name, or RSA with its bits. Each name has its own."""
+    return _made(kind, name)
+
+
+@functools.cache
+def _made(kind: str, name: str) -> Any:
     curves = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1, "secp256k1": ec.SECP256K1}
     if kind in curves:
         return ec.generate_private_key(curves[kind]())
@@ -54,7 +60,7 @@ def pem(private: Any) -> str:
     return text.decode()
 
 
-def jwk(private: Any, alg: str, **more: Any) -> dict[str, Any]:
+def jwk(private: Any, alg: str, /, **more: Any) -> dict[str, Any]:
     """The public half of a key as an issuer publishes it."""
     found: dict[str, Any] = jwt.get_algorithm_by_name(alg).to_jwk(private.public_key(), as_dict=True)
     return {name: value for name, value in (found | {"alg": alg, "use": "sig"} | more).items() if value is not None}
