@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from kwai_middleware import ASGIMiddleware, WSGIMiddleware, _notices, current_ca
 from kwai_middleware.jwt_identity import JWTIdentity
 from tests.apps.doors import DOORS, ASGIDoor, Door, Seen
 from tests.support.issuer import NOW, Clock, Issuer, bearer, issuer, part
-from tests.support.processes import DEADLINE, free_port, running
+from tests.support.processes import DEADLINE, PROJECT, free_port, running
 
 
 @pytest.fixture
@@ -511,3 +513,33 @@ def test_our_own_fault_keeps_nobody_waiting(trusted: Issuer, nothing_is_swallowe
     [fault] = nothing_is_swallowed
     assert isinstance(fault, ZeroDivisionError)
     nothing_is_swallowed.clear()
+
+
+IMPORTS_WATCHED = """
+import sys, threading
+from tests.apps.doors import DOORS
+from tests.support.issuer import bearer, issuer
+
+def watch(event, arguments):
+    if event == "import" and threading.current_thread().name == "kwai-jwks":
+        print("imported", arguments[0])
+
+with issuer() as trusted:
+    sys.addaudithook(watch)
+    for url in (trusted.url, trusted.url.replace("http://127.0.0.1", "https://localhost")):
+        seen = DOORS[1].ask(bearer(trusted.token()), identify=trusted.identity(jwks_url=url))
+        print(seen.status)
+"""
+
+
+def test_the_thread_that_fetches_imports_nothing() -> None:
+    """A process may fork while keys are fetched: no lock of the import system is held then."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", IMPORTS_WATCHED],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ["200", "503"] == [line.split()[0] for line in done.stdout.splitlines()]

@@ -6,6 +6,8 @@ import json
 import logging
 import pickle
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Awaitable
 from typing import Any, cast
@@ -542,3 +544,22 @@ def test_a_key_at_hand_needs_no_wait() -> None:
     answer = IDENTITY(ASGIRequest(scope, {}, Interest(none, none, none), None))
     assert ACME == answer
     assert not isinstance(answer, cast("Any", Awaitable))
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+import kwai_middleware
+try:
+    import kwai_middleware.jwt_identity
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("missing", ["jwt", "cryptography"])
+def test_without_the_extra_the_command_is_named(missing: str) -> None:
+    """Where the extra is not installed all else works, and this module names the command that installs it."""
+    command = [sys.executable, "-B", "-c", WITHOUT, missing]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    assert "pip install 'kwai-middleware[jwt]'" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ssl
 import time
@@ -9,17 +10,16 @@ from collections.abc import Sequence
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-import httpcore  # httpx would import it at the first fetch, on a thread that must import nothing
 import httpx
 
 from kwai_middleware._jwt.reading import strict_json
 from kwai_middleware._route import is_loopback
 from kwai_middleware.errors import ConfigurationError
 
-__all__ = ["KeysNotFetched", "checked_url", "fetched_members"]
+__all__ = ["KeysNotFetched", "checked_url", "fetched_members", "prepared_tls"]
 
 _LARGEST: Final = 1 << 20
-_ERRORS: Final = (httpx.HTTPError, httpcore.TimeoutException, OSError, ValueError)
+_ERRORS: Final = (httpx.HTTPError, OSError, ValueError)
 
 
 class KeysNotFetched(Exception):
@@ -44,6 +44,14 @@ def checked_url(url: object) -> str:
             " is whoever he says he is"
         )
     return url
+
+
+def prepared_tls() -> ssl.SSLContext:
+    """Return what tells true issuers by, and import all that a fetch needs: its thread must import nothing."""
+    tls = httpx.create_ssl_context()
+    httpx.Client(verify=tls).close()
+    codecs.lookup("idna")
+    return tls
 
 
 def fetched_members(url: str, timeout: float, tls: ssl.SSLContext) -> Sequence[object]:

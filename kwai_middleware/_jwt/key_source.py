@@ -12,11 +12,10 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import anyio.to_thread
-import httpx
 
 from kwai_middleware import _notices
 from kwai_middleware._guard import never_raise
-from kwai_middleware._jwt.fetching import KeysNotFetched, fetched_members
+from kwai_middleware._jwt.fetching import KeysNotFetched, fetched_members, prepared_tls
 from kwai_middleware._jwt.keys import KeySet
 
 __all__ = ["FetchedKeys", "Flight", "GivenKeys", "KeySource"]
@@ -139,7 +138,7 @@ class FetchedKeys:
         self._retry_after: Final = retry_after
         self._stale_for: Final = stale_for
         self._clock: Final = clock
-        self._tls: Final = httpx.create_ssl_context()
+        self._tls: Final = prepared_tls()
         self._fetched: tuple[KeySet, float] | None = None
         self._flight: Flight | None = None
         # By process: a forked child may inherit one that is held, by a thread that it has not.
