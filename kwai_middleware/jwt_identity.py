@@ -155,16 +155,17 @@ class JWTIdentity:
             flight = self._keys.fetch()
             if flight is not None:
                 if request.environ is None:
-                    return self._later(request, token, flight)
+                    return self._later(request, token, flight, keys)
                 flight.wait()
-                verdict, keys = self._again(token)
+            # Also without a wait: one that was begun a moment ago may have landed since.
+            verdict, keys = self._again(token, keys)
         # From here on an error may be raised: its traceback must not lead to the token.
         del token
         return self._answer(request, verdict, keys)
 
-    async def _later(self, request: InboundRequest, token: str, flight: Flight) -> Caller:
+    async def _later(self, request: InboundRequest, token: str, flight: Flight, before: KeySet | None) -> Caller:
         await flight.wait_async()
-        verdict, keys = self._again(token)
+        verdict, keys = self._again(token, before)
         del token
         return self._answer(request, verdict, keys)
 
@@ -191,9 +192,10 @@ class JWTIdentity:
             request.remove(self._header)
         return found
 
-    def _again(self, token: str) -> tuple[Verified | str | None, KeySet | None]:
+    def _again(self, token: str, before: KeySet | None) -> tuple[Verified | str | None, KeySet | None]:
+        """Verify a token with the keys that have come since, if any have."""
         keys = self._keys.usable()
-        return (None, None) if keys is None else (self._verifier.verify(token, keys), keys)
+        return (None if keys is None or keys is before else self._verifier.verify(token, keys)), keys
 
     def _answer(self, request: InboundRequest, verdict: Verified | str | None, keys: KeySet | None) -> Caller:
         if isinstance(verdict, Verified):

@@ -326,6 +326,26 @@ def test_a_clock_that_is_set_back_locks_nobody_out(trusted: Issuer) -> None:
     assert 2 == trusted.fetches
 
 
+def test_a_fetch_may_land_at_any_moment(trusted: Issuer) -> None:
+    """Keys that come while a request looks whether it has to wait for them are used by it, and not missed."""
+    now, identities = [NOW], list[Any]()
+
+    def clock() -> float:
+        """Show the time, when whatever is under way has landed."""
+        if identities and identities[0]._keys._flight and threading.current_thread().name != "kwai-jwks":
+            landed(identities[0])
+        return now[0]
+
+    own = trusted.identity(clock)
+    identities.append(own)
+    assert 200 == ask(own, trusted.token())
+    for seconds, name in ((600, "second"), (86400, "second"), (600, "third")):
+        now[0] += seconds
+        trusted.publish(name)
+        assert 200 == ask(own, trusted.token(name, exp=now[0] + 60))
+    assert 4 == trusted.fetches
+
+
 # --- an issuer that is down
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kwai_middleware import Caller, ConfigurationError, HeaderCredentials, Secret
 from kwai_middleware._inbound.asgi_request import ASGIRequest
 from kwai_middleware._inbound.request import Interest
+from kwai_middleware._jwt.reading import header_of
 from kwai_middleware.errors import RequestRefused
 from kwai_middleware.jwt_identity import JWTIdentity
 from tests.apps.doors import DOORS, Door, Seen
@@ -278,6 +279,16 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     assert re.search(r"malformed|signature|key|algorithm", refused(ask(token)))
 
 
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_bits_that_nobody_reads_are_read(changed: int) -> None:
+    """The last character of a part may have bits to spare; set, they would make two tokens of one."""
+    parts = [part(b"{}"), part(b"abcd"), part(b"abcd")]
+    assert {} == header_of(".".join(parts))
+    parts[changed] = parts[changed][:-1] + chr(ord(parts[changed][-1]) + 1)
+    with pytest.raises(ValueError):
+        header_of(".".join(parts))
+
+
 @pytest.mark.parametrize(
     ("header", "payload"),
     [
@@ -292,6 +303,7 @@ def test_what_is_no_token_is_refused(token: str) -> None:
         pytest.param(b'{"alg":"ES256"}', b"[" * 9000, id="deep"),
         pytest.param(b'{"alg":"ES256"}', b'"acme"', id="a-text"),
         pytest.param(b'{"alg":"ES256"}', b'{"sub":"\xff"}', id="not-utf-8"),
+        pytest.param(b'{"alg":"ES256"}', '{"sub":"acme"}'.encode("utf-16"), id="utf-16"),
     ],
 )
 def test_json_that_can_be_read_in_two_ways_is_refused(header: bytes, payload: bytes) -> None:
