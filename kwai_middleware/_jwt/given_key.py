@@ -83,7 +83,7 @@ def _shared(secret: bytes, algorithms: Collection[str] | None) -> Key:
         raise ConfigurationError(f"JWTIdentity.key: a secret for {_list(chosen)} has at least {shortest} bytes")
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(secret)
-        is_secret = True
+        is_secret = b'"kty"' not in secret  # which older versions of the library do not look for
     except jwt.PyJWTError:
         is_secret = False
     if not is_secret:
