@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,10 +22,13 @@ from fastapi import FastAPI
 from flask import Flask
 
 from kwai_middleware import ASGIMiddleware, WSGIMiddleware, _notices, current_caller
+from kwai_middleware.errors import RequestRefused
 from kwai_middleware.jwt_identity import JWTIdentity
 from tests.apps.doors import DOORS, ASGIDoor, Door, Seen
-from tests.support.issuer import NOW, Clock, Issuer, bearer, issuer, part
+from tests.support.issuer import NOW, Clock, Issuer, bearer, issuer, jwk, key, part
 from tests.support.processes import DEADLINE, PROJECT, free_port, running
+
+GOOD = json.dumps(jwk(key("P-256"), "ES256", kid="first")).encode()
 
 
 @pytest.fixture
@@ -182,6 +187,25 @@ def test_threads_share_a_fetch(trusted: Issuer) -> None:
         gate.set()
         assert {200} == {answer.result(DEADLINE) for answer in answers}
     assert 1 == trusted.fetches
+
+
+def test_no_frame_holds_the_token_after_a_wait(trusted: Issuer) -> None:
+    """An error that is raised after keys have been waited for leads to no token either."""
+    own, token, caught = trusted.identity(), trusted.token("mallory"), list[RequestRefused]()
+
+    async def identify(request: Any) -> Any:
+        answer: Any = own(request)
+        try:
+            return await answer
+        except RequestRefused as refusal:
+            caught.append(refusal)
+            raise
+
+    assert 401 == ASGIDoor().ask(bearer(token), identify=identify).status
+    frames = [frame for frame, _ in traceback.walk_tb(caught[0].__traceback__) if "kwai" in frame.f_code.co_filename]
+    shown = " ".join(repr(value) for frame in frames for value in frame.f_locals.values() if isinstance(value, str))
+    assert "_later" in {frame.f_code.co_name for frame in frames}
+    assert token not in shown
 
 
 def test_on_the_loop_of_another_library(trusted: Issuer) -> None:
@@ -408,7 +432,7 @@ def test_old_keys_do_for_a_while(trusted: Issuer, caplog: pytest.LogCaptureFixtu
         pytest.param(200, {}, b'{"keys": [], "keys": []}', id="keys-twice"),
         pytest.param(200, {}, b'{"keys": [{"kty": "oct", "k": "AAAA"}]}', id="no-usable-key"),
         pytest.param(200, {}, b"[" * 100_000, id="deep"),
-        pytest.param(200, {}, b'{"keys": [' + b" " * (1 << 20) + b"]}", id="huge"),
+        pytest.param(200, {}, b'{"keys": [' + GOOD + b" " * (1 << 20) + b"]}", id="huge"),
         pytest.param(200, {"content-length": "100"}, b'{"keys"', id="cut"),
         pytest.param(200, {"content-encoding": "gzip"}, b"\x1f\x8b", id="gzip"),
     ],

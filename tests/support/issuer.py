@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kwai_middleware.jwt_identity import JWTIdentity
-from tests.support.processes import DEADLINE, free_port
+from tests.support.processes import DEADLINE
 
 __all__ = [
     "AUDIENCE", "NAME", "NOW", "Clock", "Issuer", "bearer", "claims", "issuer", "jwk", "key", "part", "pem", "signed",
@@ -105,7 +106,8 @@ class Issuer:
         self.members: list[Any] = [jwk(key("P-256"), "ES256", kid="first")]
         self.answer: Callable[[BaseHTTPRequestHandler], Answer | None] | None = None
         self.fetches = 0
-        self._port = free_port()
+        self._port = 0
+        self._reserved: socket.socket | None = None
         self._asked = threading.Condition()
         self._gates: list[threading.Event] = []
         self._server: ThreadingHTTPServer | None = None
@@ -146,6 +148,10 @@ class Issuer:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+            # Nobody else gets the port meanwhile: a socket that does not listen refuses connections.
+            self._reserved = socket.socket()
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._reserved.bind(("127.0.0.1", self._port))
 
     def come_back(self) -> None:
         """Listen, on the same port as before."""
@@ -158,10 +164,17 @@ class Issuer:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base class has
                 pass
 
+        self._let_go()
         server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._port = server.server_port
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self._server = server
+
+    def _let_go(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         with self._asked:
@@ -197,3 +210,4 @@ def issuer() -> Iterator[Issuer]:
         for gate in running._gates:
             gate.set()
         running.go_down()
+        running._let_go()
