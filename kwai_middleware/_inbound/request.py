@@ -146,6 +146,18 @@ class InboundRequest(ABC):
             return None
         return text_from(name, self._sent[name], commas=commas, at_most=at_most)
 
+    def remove(self, name: str) -> None:
+        """Take a header out of the request, so that no log and no error report shows it, and nobody else reads it.
+
+        Args:
+            name: In any case. One that was not sent is no error.
+        """
+        name = name.lower()
+        if self._find(name):
+            del self._sent[name]
+            if name not in self._interest.secret:
+                self._remove(name)
+
     def secret(self, name: str, *, strip: bool = True) -> Secret | None:
         """Return the key in a header; None when there is none.
 

@@ -1,0 +1,1 @@
+"""What it takes to believe a JSON Web Token: keys, signatures, claims. Needs the extra `jwt`."""
