@@ -36,6 +36,7 @@ from kwai_middleware.errors import (
 )
 from kwai_middleware.identity import HeaderIdentity
 from kwai_middleware.key_resolver import KeyResolver
+from kwai_middleware.user_identity import UserIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Settings",
     "Stats",
     "Unauthenticated",
+    "UserIdentity",
     "WSGIMiddleware",
     "bind_caller",
     "carry_caller",
