@@ -121,7 +121,7 @@ class Unsettled:
 
     def keep_user(self) -> None:
         """Keep the user whom the framework has found, since it forgets with the request."""
-        if self.user is not None and "user" not in self._answers:
+        if self.user is not None:
             with _guard.never_raise:
                 self.user.keep()
 

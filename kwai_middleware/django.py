@@ -10,7 +10,7 @@ except ModuleNotFoundError as missing:
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 
@@ -126,14 +126,12 @@ class _DjangoSignIn(SignIn):
         request = self._request()
         if request is None:
             return self._user
-        known: dict[str, object] = vars(request)
+        known = cast("dict[str, object]", vars(request))
         user = known.get("user", UNKNOWN)
         # login() and logout() of either kind set `user`, not what auser() remembers.
-        if isinstance(user, LazyObject) and vars(user).get("_wrapped") is empty:
+        if isinstance(user, LazyObject) and cast("dict[str, object]", vars(user)).get("_wrapped") is empty:
             user = UNKNOWN
-        if user is UNKNOWN:
-            user = known.get("_cached_user", known.get("_acached_user", UNKNOWN))
-        return user
+        return known.get("_cached_user", known.get("_acached_user", UNKNOWN)) if user is UNKNOWN else user
 
 
 _ON_THE_LOOP: Final = (

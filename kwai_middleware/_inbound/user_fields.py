@@ -109,7 +109,7 @@ def _as_text(field: str, value: object) -> str | None:
     if isinstance(value, UUID):
         return UUID.__str__(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE:
-        return int.__str__(value)
+        return int.__repr__(value)  # a subclass has its own idea of its text
     raise Unreadable(f"UserIdentity.{field}: expected a str, an int, a UUID or None, got {type(value).__name__}")
 
 
