@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import weakref
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from starlette.testclient import TestClient
 
 import kwai_middleware as kwai
 from kwai_middleware import _notices
+from kwai_middleware._unsettled import Unsettled
+from kwai_middleware._user_source import UserSource, is_reading, reading
 from kwai_middleware.errors import CannotAttribute, ConfigurationError
 from kwai_middleware.structlog_processors import add_caller
 from kwai_middleware.testing import Sandbox
@@ -391,3 +394,62 @@ async def _everybody(url: str) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(64):
             group.create_task(user(number))
+
+
+class Known(UserSource):
+    """A user who is known at once; counts how often it is read."""
+
+    origin = "test"
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self) -> kwai.Caller:
+        self.reads += 1
+        return kwai.Caller(identifier="acme")
+
+    async def read_async(self) -> kwai.Caller:
+        return self.read()
+
+    def keep(self) -> None:
+        raise ZeroDivisionError
+
+
+def test_nobody_is_looked_for_when_it_is_too_late() -> None:
+    """Work whose caller holds no more is carried away without a look; what is wrong in there stays in there."""
+    now = [0.0]
+    user = Known()
+    unsettled = Unsettled(user=user, valid_until=5.0, clock=lambda: now[0])
+    now[0] = 5.0
+    unsettled.settle(None)
+    assert (0, None, None) == (user.reads, unsettled.caller(None), unsettled.settled(None))
+    now[0] = 4.0
+    unsettled.settle(None)
+    unsettled.settle(None)
+    assert (1, "acme") == (user.reads, unsettled.settled(None).identifier)  # type: ignore[union-attr]
+
+
+def test_our_own_bug_at_the_end_of_a_request(nothing_is_swallowed: list[BaseException]) -> None:
+    """Keeping the user fails nobody's request; it is reported. Without a user there is nothing to keep."""
+    Unsettled(valid_until=5.0).keep_user()
+    Unsettled(user=Known()).keep_user()
+    (swallowed,) = nothing_is_swallowed
+    assert isinstance(swallowed, ZeroDivisionError)
+    nothing_is_swallowed.clear()
+
+
+def test_a_look_inside_of_a_look() -> None:
+    """While one user is looked for, another may be; neither asks for itself, and when one is over it may be asked."""
+    outer, inner, over = Known(), Known(), contextvars.copy_context()
+    with reading(outer):
+        with reading(inner):
+            assert is_reading(outer)
+            assert is_reading(inner)
+            over = contextvars.copy_context()
+        assert not is_reading(inner)
+        assert over.run(is_reading, outer)
+    assert not over.run(is_reading, outer)
+    assert not over.run(is_reading, inner)
+    with over.run(reading, outer):
+        assert is_reading(outer)
+    assert not is_reading(outer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from tests.apps.users_django import ATTRIBUTES, GROUPS, asgi, wsgi
 from tests.support.callers import key_of
 from tests.support.examples import environment_for
 from tests.support.model_calls import asked, who
-from tests.support.processes import DEADLINE, free_port, running
+from tests.support.processes import DEADLINE, PROJECT, free_port, running
 
 pytest_plugins = ["kwai_middleware.testing"]
 
@@ -151,6 +153,23 @@ def test_on_the_event_loop_with_a_query(vendor: Sandbox) -> None:
     early, _, still, refused = browser.get("/on_the_loop", q="known").json()
     assert (NOBODY, NOBODY, "cannot_attribute") == (early, still, refused["refused"])
     assert {"login": "user-7"} == asked(vendor, 1)
+
+
+def test_django_may_be_told_to_allow_queries_there(vendor: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Django would let a query block the event loop, this does not."""
+    browser = Browser(asgi())
+    browser.log_in()
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    early, refused, known, _ = browser.get("/on_the_loop", q="known").json()
+    assert (NOBODY, "cannot_attribute", SEVEN) == (early, refused["refused"], known)
+
+
+def test_django_is_not_installed() -> None:
+    """The message says what to install."""
+    code = "import sys; sys.modules['django'] = None; import kwai_middleware.django"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=DEADLINE)
+    assert 1 == done.returncode
+    assert "kwai_middleware.django needs Django: pip install django" == done.stderr.strip().rpartition("Error: ")[2]
 
 
 def test_calls_at_once(vendor: Sandbox) -> None:
