@@ -7,7 +7,6 @@ from typing import Any
 import httpx2
 
 from kwai_middleware import Settings, current_caller, explain, httpx2_transport
-from kwai_middleware.errors import KwaiError
 from kwai_middleware.sandbox import Sandbox
 
 APP = {"authorization": "Bearer app-key"}
@@ -57,12 +56,3 @@ def asked(sandbox: Sandbox, count: int) -> dict[str, str | None]:
     calls = sandbox.calls(wait=count)
     assert count == len(calls)
     return {call["body"]["messages"][-1]["content"]: call["customer"] for call in calls}
-
-
-def refusal(ask: Any) -> str:
-    """The name of the refusal that a call ends with."""
-    try:
-        ask()
-    except KwaiError as error:
-        return type(error).__name__
-    return "none"
