@@ -14,6 +14,7 @@ from kwai_middleware._delivery.stats import Stats
 from kwai_middleware._inbound.first_of import first_of
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._record import CompletedCall
+from kwai_middleware._reference import bind_reference
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Settings
@@ -36,6 +37,7 @@ from kwai_middleware.errors import (
 )
 from kwai_middleware.identity import HeaderIdentity
 from kwai_middleware.key_resolver import KeyResolver
+from kwai_middleware.signed_identity import SignedIdentity
 from kwai_middleware.user_identity import UserIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
 
@@ -64,11 +66,13 @@ __all__ = [
     "Route",
     "Secret",
     "Settings",
+    "SignedIdentity",
     "Stats",
     "Unauthenticated",
     "UserIdentity",
     "WSGIMiddleware",
     "bind_caller",
+    "bind_reference",
     "carry_caller",
     "current_caller",
     "default_delivery",

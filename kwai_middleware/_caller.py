@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -13,8 +14,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from kwai_middleware._secret import Secret
+from kwai_middleware._signing import ReferenceContent, Secrets, checked_age, reference_signer
 
 __all__ = [
+    "IDENTITY",
     "MAX_IDENTIFIER",
     "TEXT_LIMITS",
     "Byok",
@@ -22,7 +25,9 @@ __all__ = [
     "Capture",
     "Credential",
     "MetadataValue",
+    "caller_of",
     "checked_caller",
+    "stated",
 ]
 
 Byok = Literal["prefer", "only", "off"]
@@ -48,6 +53,9 @@ TEXT_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 """Longest text of each field of a `Caller`, in characters."""
+
+IDENTITY: Final = (*TEXT_LIMITS, "metadata")
+"""The fields of a `Caller` that say who it is."""
 
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -156,6 +164,54 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         twin = _copy(self)  # its other fields have been checked
         _set_field(twin, "credentials", _checked_credentials(credentials))
         return twin
+
+    def reference(
+        self, *, secrets: Secrets | None = None, max_age: float = 86400.0, clock: Callable[[], float] = time.time
+    ) -> str:
+        """Return a text that stands for this caller in a task queue, to be bound with `bind_reference`.
+
+        It has all of the caller but its keys, signed and not encrypted: whoever reads the queue reads who the
+        caller is, and nobody without a secret makes or changes one. The worker looks the keys up again. It may be
+        used any number of times until it expires, since queues deliver a task again.
+
+        Args:
+            secrets: The first one signs; each of 32 or more characters. None stands for those in the environment
+                variable `KWAI_REFERENCE_SECRETS`, separated by commas.
+            max_age: For how many seconds it can be bound; longer than a task may wait, its retries included.
+            clock: Seconds since 1970.
+
+        Returns:
+            URL-safe ASCII.
+
+        Raises:
+            ConfigurationError: There is no secret, or an argument is none of these.
+
+        Example:
+            >>> from kwai_middleware import bind_reference, current_caller
+            >>> secrets = ["an-example-of-a-secret-0123456789"]
+            >>> reference = Caller(identifier="acme").reference(secrets=secrets)
+            >>> with bind_reference(reference, secrets=secrets):
+            ...     current_caller().identifier
+            'acme'
+        """
+        until = clock() + checked_age("Caller.reference: max_age", max_age)
+        content = ReferenceContent(stated(self, (*IDENTITY, "byok", "capture")), until)
+        return reference_signer("Caller.reference", secrets).signed(content)
+
+
+def stated(caller: Caller, fields: Iterable[str]) -> dict[str, Any]:
+    """Return these fields of a caller as plain values, of those that it has."""
+    values = {field: getattr(caller, field) for field in fields}
+    plain = {field: dict(value) if field == "metadata" else value for field, value in values.items()}
+    return {field: value for field, value in plain.items() if value not in (None, {})}
+
+
+def caller_of(fields: Mapping[str, Any], allowed: Iterable[str]) -> Caller | None:
+    """Return the caller that was stated so; None when a field is not allowed or not as a caller has it."""
+    try:
+        return Caller(**fields) if fields.keys() <= {*allowed} else None
+    except (TypeError, ValueError):
+        return None
 
 
 def checked_caller(texts: Mapping[str, str], credentials: tuple[Credential, ...]) -> Caller:

@@ -29,6 +29,7 @@ def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
 
     Example:
         >>> import threading
+        >>> from kwai_middleware import Caller, bind_caller, current_caller
         >>> with bind_caller(Caller(identifier="acme")):
         ...     thread = threading.Thread(target=carry_caller(lambda: print(current_caller().identifier)))
         >>> thread.start(); thread.join()

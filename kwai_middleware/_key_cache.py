@@ -96,8 +96,9 @@ class KeyCache:
             fresh_until = self._clock() + ttl
             self._kept.pop(name, None)  # what is put in anew is the youngest
             self._kept[name] = Kept(credentials, fresh_until, fresh_until + stale)
-            while len(self._kept) > self._max_entries:
-                self._forget_oldest()
+            # A copy, since another thread may change it meanwhile.
+            for oldest in tuple(self._kept)[: max(len(self._kept) - self._max_entries, 0)]:
+                self._kept.pop(oldest, None)
         self.ended(caller, flight)
         flight.set_result(credentials)
 
@@ -125,12 +126,6 @@ class KeyCache:
         else:
             self._flights.pop(_name(caller), None)
             self._kept.pop(_name(caller), None)
-
-    def _forget_oldest(self) -> None:
-        try:
-            self._kept.pop(next(iter(self._kept)), None)
-        except (StopIteration, RuntimeError):  # another thread has changed it meanwhile: it looks after the bound too
-            return
 
 
 def _name(caller: Caller) -> Name:

@@ -12,6 +12,9 @@
     │  ├─ CallerExpired                what the caller was identified by is no longer valid
     │  └─ CannotAttribute              the request cannot carry whose call it is
     ├─ InvalidReference (ValueError)   a caller's reference is forged, damaged or too old
+    ├─ InvalidKey (ValueError)         OpenRouter refuses a key, or it cannot be one
+    ├─ InvalidCode (ValueError)        OpenRouter gives no key for a code
+    ├─ OpenRouterUnavailable           OpenRouter cannot be asked now, or its answer makes no sense
     └─ BlockingCall (RuntimeError)     a blocking method was called on an event loop
 
 No message ever holds the value that was refused: it may be a key.
@@ -27,11 +30,14 @@ __all__ = [
     "CannotAttribute",
     "ConfigurationError",
     "IdentityUnavailable",
+    "InvalidCode",
     "InvalidHeader",
+    "InvalidKey",
     "InvalidReference",
     "KeysUnavailable",
     "KwaiError",
     "MissingCredential",
+    "OpenRouterUnavailable",
     "OutboundRefused",
     "RequestRefused",
     "Unauthenticated",
@@ -129,6 +135,27 @@ class CannotAttribute(OutboundRefused):
 
 class InvalidReference(KwaiError, ValueError):
     """A caller's reference is forged, damaged or too old. The message does not hold it."""
+
+
+class InvalidKey(KwaiError, ValueError):
+    """OpenRouter refuses a key, or it cannot be one. The message says what to do, to whoever brought the key."""
+
+
+class InvalidCode(KwaiError, ValueError):
+    """OpenRouter gives no key for a code: it is used, too old, or belongs to another authorization. Start again."""
+
+
+class OpenRouterUnavailable(KwaiError):
+    """OpenRouter cannot be asked now, or its answer makes no sense: nothing is known of the key.
+
+    Args:
+        detail: What happened, and what to do.
+        retry_after: Seconds that OpenRouter asks to wait; None when it asks for nothing.
+    """
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class BlockingCall(KwaiError, RuntimeError):

@@ -105,7 +105,7 @@ group='x-customer-group', thread='x-thread-id')
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
         texts: dict[str, str] | None = None
-        for header, value in tuple(request.sent(self.headers).items()):
+        for header, value in tuple(request.sent(self.header_names).items()):
             field = self._fields.get(header)
             if field is not None:
                 if texts is None:

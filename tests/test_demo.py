@@ -107,13 +107,13 @@ def test_the_kept_demo_can_be_tried_and_ends_on_ctrl_c(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "replacement", "complaint"),
     [
-        ("app.add_middleware(kwai.ASGIMiddleware)", "", "something is missing"),
+        ("app.add_middleware(", "dict(middleware_class=", "something is missing"),
         (
-            "(kwai.ASGIMiddleware)",
-            "(kwai.ASGIMiddleware, credentials=None)",
+            "kwai.first_of(kwai.HeaderCredentials(), connect.keys)",
+            "None",
             "acme at /chat/stream: the right key pays",
         ),
-        ("(kwai.ASGIMiddleware)", "(kwai.ASGIMiddleware, identify=None)", "something is missing"),
+        ("(kwai.ASGIMiddleware, ", "(kwai.ASGIMiddleware, identify=None, ", "something is missing"),
     ],
 )
 def test_the_demo_notices_what_is_not_so(tmp_path: Path, line: str, replacement: str, complaint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def test_fastapi_example(tmp_path: Path) -> None:
         (streamed,) = json.loads(next(printed))["logs"]
         openrouter = json.loads(next(printed))
         refused = json.loads(next(printed))
+        connected = re.findall(r"the key ([0-9a-f]{8}) pays", next(printed))
+        direct = json.loads(next(printed))
+        (connected_call,) = json.loads(next(printed))["calls"]
+        pasted = json.loads(next(printed))
+        spent = json.loads(next(printed))
         assert [] == list(printed)
         output = app.output
 
@@ -44,6 +50,10 @@ def test_fastapi_example(tmp_path: Path) -> None:
     assert ("acme", True, []) == (streamed["customer"], streamed["log"]["stream"], streamed["keys_seen"])
     assert openrouter["answer"]
     assert {"error"} == set(refused)
+    assert direct["answer"]
+    assert [connected_call["paid_by"]["fingerprint"]] == connected
+    assert {"connected": Secret("sk-or-v1-umbrella").fingerprint, "limit": None, "remaining": None} == pasted
+    assert "has spent what it may" in spent["detail"]
     assert "sk-or-v1" not in output
 
 

@@ -15,6 +15,9 @@ from tests.support.invisibility.script import SCRIPT
 from tests.support.invisibility.server import script_server
 from tests.support.invisibility.world import World, certificates
 
+pytestmark = pytest.mark.no_cover
+"""To measure coverage would take as long again, and nothing here is not seen by other tests as well."""
+
 
 class _Meddling:
     """What a wrapped client must not be: one that can be told from a plain one, in one small way each."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
+import connect
 import openai
 import openrouter.errors
 import structlog
@@ -63,9 +64,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await openrouter_http_client.aclose()
 
 
-# 3. The app. The middleware binds each request's customer and key; no line below mentions either.
+# 3. The app. The middleware binds each request's customer and key, brought or connected; no line below mentions either.
 app = FastAPI(lifespan=lifespan)
-app.add_middleware(kwai.ASGIMiddleware)
+app.add_middleware(kwai.ASGIMiddleware, credentials=kwai.first_of(kwai.HeaderCredentials(), connect.keys))
+app.include_router(connect.pages)
 
 
 class Question(BaseModel):

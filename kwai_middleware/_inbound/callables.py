@@ -35,25 +35,25 @@ class HeaderReader:
     Without one of these headers such a callable need not be asked: the answer is nobody, or no key.
 
     Attributes:
-        headers: What it answers by, in lower case.
+        header_names: What it answers by, in lower case.
         secret_headers: Those of them that are taken out of the request before anything else runs.
         other_headers: What else it looks at when one of the others was sent.
         list_headers: Those that may be sent several times, and are one list then.
         origin: Where its answers come from, in a few words.
     """
 
-    __slots__ = ("headers", "list_headers", "origin", "other_headers", "secret_headers")
+    __slots__ = ("header_names", "list_headers", "origin", "other_headers", "secret_headers")
 
     def __init__(
         self,
-        headers: Iterable[str],
+        header_names: Iterable[str],
         secret_headers: Iterable[str] = (),
         other_headers: Iterable[str] = (),
         list_headers: Iterable[str] = (),
         *,
         origin: str,
     ) -> None:
-        self.headers: Final = frozenset(headers)
+        self.header_names: Final = frozenset(header_names)
         self.secret_headers: Final = frozenset(secret_headers)
         self.other_headers: Final = frozenset(other_headers)
         self.list_headers: Final = frozenset(list_headers)

@@ -19,7 +19,7 @@ from kwai_middleware._inbound.callables import (
     LazyIdentity,
     Required,
 )
-from kwai_middleware._inbound.first_of import early, early_sources, late, origin_of
+from kwai_middleware._inbound.first_of import FirstOf, early, early_sources, late, origin_of
 from kwai_middleware._inbound.request import InboundRequest, Interest
 from kwai_middleware._slot import Slot
 from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
@@ -60,6 +60,8 @@ class Resolver:
         check_required(required, required_key, late_identity, late_keys)
         self._identify: Final = early(identify, identities)
         self._credentials: Final = early(credentials, keys)
+        # A callable by itself says that there are no keys, and does not forget to; of several, one may have none.
+        self._is_combined: Final = isinstance(credentials, FirstOf)
         self._late_identity: Final = late_identity if isinstance(late_identity, LazyIdentity) else None
         self._late_keys: Final = late_keys if isinstance(late_keys, KeySource) else None
         self._required: Final = required
@@ -142,7 +144,8 @@ class Resolver:
         credentials: Sequence[Credential] = ()
         if self._credentials is not None:
             found = self._credentials(request)
-            credentials = _checked_credentials((yield found) if inspect.isawaitable(found) else found)
+            found = (yield found) if inspect.isawaitable(found) else found
+            credentials = () if found is None and self._is_combined else _checked_credentials(found)
             if credentials and brought.keys is None:
                 brought = brought._replace(keys=origin_of(request.answered_by or self._credentials))
         request.caller = caller = _with_keys(request.caller, credentials)
@@ -181,7 +184,7 @@ class Resolver:
 
 
 def _headers(sources: tuple[Any, ...]) -> frozenset[str]:
-    return frozenset[str]().union(*(source.headers for source in sources if isinstance(source, HeaderReader)))
+    return frozenset[str]().union(*(source.header_names for source in sources if isinstance(source, HeaderReader)))
 
 
 def _holds(label: str, condition: Required, request: InboundRequest) -> Generator[Awaitable[object], Any, bool]:

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from kwai_middleware.sandbox.account_routes import account_routes
 from kwai_middleware.sandbox.chat import GatewayChat, OpenRouterChat
 from kwai_middleware.sandbox.control import control_routes
 from kwai_middleware.sandbox.embeddings import GatewayEmbeddings, OpenRouterEmbeddings
@@ -82,6 +83,7 @@ def create_app() -> Starlette:
             ]
     for slash in ("", "/"):
         routes += [_post("/api/v1" + path + slash, endpoint) for path, endpoint in openrouter_endpoints.items()]
+    routes += account_routes(state)
     unknown = Unknown(state, {route.path for route in routes})
     endpoints = {
         "gateway": [f"/api{path}" for path in GATEWAY],

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kwai_middleware.sandbox.accounts import KeyFacts
 from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.journal import Entry, EntryT, Journal
 from kwai_middleware.sandbox.json_types import json_or_none, object_or_empty
@@ -21,6 +22,7 @@ __all__ = ["control_routes"]
 
 _LONGEST_WAIT: Final = 60.0
 _WORDS: Final = ("ok", "slow", "hang", "reset", "garbage", "cut", "huge")
+_REGISTERED: Final = ("key", *KeyFacts.__struct_fields__)
 _MODES: Final = "ok, slow, hang, reset, garbage, cut, huge, or a status from 300 to 599"
 
 
@@ -34,6 +36,12 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     bulk_per_minute: int = BULK_PER_MINUTE
     poison: str | None = None
     unwanted: str | None = None
+
+
+class _Registered(KeyFacts, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PUT /sandbox/keys`."""
+
+    key: str
 
 
 def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) -> list[Route]:
@@ -65,7 +73,16 @@ def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) 
                     "logs": LogEntry.filters,
                     "log_requests": LogRequestEntry.filters,
                 },
-                "keys": {"...-dead": 401, "...-broke": 402, "...-slow": "429 with Retry-After", "any other": "good"},
+                "keys": {
+                    "...-dead": 401,
+                    "...-broke": 402,
+                    "...-slow": "429 with Retry-After",
+                    "...-spent": "403: has spent its limit",
+                    "...-management": "403: calls no model",
+                    "any other": f"good, unless PUT {base}/sandbox/keys says otherwise: {', '.join(_REGISTERED)}",
+                },
+                "key": f"{base}/api/v1/key",
+                "authorization": f"{base}/auth",
                 "models": {scenario.model: scenario.description for scenario in scenarios()},
             }
         )
@@ -100,6 +117,15 @@ def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) 
             state.precedence = asked
         return _json({"precedence": state.precedence})
 
+    async def keys(request: Request) -> Response:
+        try:
+            registered = msgspec.json.decode(await request.body(), type=_Registered)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _json({"detail": f"keys: {error}"}, 400)
+        state.keys.remember(registered.key)
+        state.accounts.register(registered.key, registered)
+        return Response(status_code=204)
+
     return [
         Route("/", index, methods=["GET"]),
         Route("/sandbox", index, methods=["GET"]),
@@ -109,6 +135,7 @@ def control_routes(state: SandboxState, endpoints: Mapping[str, Iterable[str]]) 
         Route("/sandbox/log-requests", log_requests, methods=["GET"]),
         Route("/sandbox/reset", reset, methods=["POST", "DELETE"]),
         Route("/sandbox/logs-mode", logs_mode, methods=["GET", "PUT"]),
+        Route("/sandbox/keys", keys, methods=["PUT"]),
         Route("/sandbox/precedence", precedence, methods=["GET", "PUT"]),
     ]
 

@@ -68,7 +68,7 @@ class Unknown(Endpoint):
 
     Args:
         state: Where the entry goes.
-        paths: Of the endpoints, which take POST only.
+        paths: Of the endpoints, which take one method only.
     """
 
     route = "unknown"

@@ -86,7 +86,7 @@ class OpenRouterMessages(Messages):
         entry.paid_from, entry.paying_key = _first(keys)
         if entry.paying_key is None:
             return Refusal(401, "No auth credentials found")
-        return openrouter.refused_key(entry.paying_key)
+        return self.state.accounts.refusal(entry.paying_key)
 
     async def refuse(self, connection: Connection, entry: CallEntry, refusal: Refusal) -> None:
         """Answer with an error."""

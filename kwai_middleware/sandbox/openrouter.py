@@ -24,6 +24,7 @@ __all__ = [
     "error_type",
     "refused_key",
     "responses_error_body",
+    "user_id",
 ]
 
 PROVIDER: Final = "Sandbox"
@@ -111,10 +112,11 @@ def error_headers(refusal: Refusal) -> list[tuple[str, str]]:
 
 
 def _account(refusal: Refusal, key: str | None) -> dict[str, object]:
-    return {} if key is None or refusal.status == 401 else {"user_id": _user_id(key)}
+    return {} if key is None or refusal.status == 401 else {"user_id": user_id(key)}
 
 
-def _user_id(key: str) -> str:
+def user_id(key: str) -> str:
+    """Return the id of the account that a key belongs to."""
     return "user_" + hashlib.sha256(b"account of " + key.encode()).hexdigest()[:27]
 
 
@@ -134,7 +136,7 @@ class OpenRouterCompletion(ChatCompletion):
 
     def failed_whole(self) -> bytes:
         """Return an answer with an error in place of the choices."""
-        return msgspec.json.encode({"error": self.error(), "user_id": _user_id(self.id)})
+        return msgspec.json.encode({"error": self.error(), "user_id": user_id(self.id)})
 
     def answer_of(self, choices: list[dict[str, object]]) -> dict[str, object]:
         """Return the whole answer around its choices."""

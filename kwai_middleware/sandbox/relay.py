@@ -48,7 +48,7 @@ class OpenRouterRelay(Inference):
             return Refusal(400, f"The header {_KEY_HEADER} is required.")
         entry.paying_key, entry.paid_from = key, _KEY_HEADER
         entry.log_id = self.state.new_log_id()
-        return openrouter.refused_key(key)
+        return self.state.accounts.refusal(key)
 
     def asked(self, body: Mapping[str, object]) -> Mapping[str, object]:
         """Return the request as OpenRouter gets it."""

@@ -136,8 +136,22 @@ class Sandbox:
         """
         self._ask("PUT", "/sandbox/precedence", msgspec.json.encode({"precedence": order}))
 
+    def register_key(self, key: Secret | str, **facts: float | bool | str | None) -> None:
+        """Tell this of an OpenRouter key from now on; one that may pay for no call is refused there too.
+
+        Args:
+            key: It.
+            facts: `limit`, `usage` (US dollars), `limit_reset` (`daily`, `weekly`, `monthly`), `expires_at`
+                (ISO 8601 with a zone), `is_free_tier`, `is_management_key`, `label`.
+
+        Raises:
+            ValueError: There is no such fact, or it has no such value.
+        """
+        revealed = key.reveal() if isinstance(key, Secret) else key
+        self._ask("PUT", "/sandbox/keys", msgspec.json.encode({"key": revealed, **facts}))
+
     def reset(self) -> None:
-        """Forget what arrived, behave again, and let go of every request that is kept waiting."""
+        """Forget what arrived and was registered, behave again, and let go of every request that is kept waiting."""
         self._ask("POST", "/sandbox/reset", b"")
 
     def settings(self, **overrides: Any) -> Settings:

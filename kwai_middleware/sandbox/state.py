@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kwai_middleware.sandbox.accounts import Accounts
 from kwai_middleware.sandbox.connection import Pauses
 from kwai_middleware.sandbox.entries import CallEntry, LogEntry, LogRequestEntry
 from kwai_middleware.sandbox.journal import Journal
@@ -62,6 +63,7 @@ class SandboxState:
     logs: Journal[LogEntry] = field(default_factory=Journal[LogEntry])
     log_requests: Journal[LogRequestEntry] = field(default_factory=Journal[LogRequestEntry])
     keys: KeyRing = field(default_factory=KeyRing)
+    accounts: Accounts = field(default_factory=Accounts)
     pauses: Pauses = field(default_factory=Pauses)
     logs_mode: LogsMode = field(default_factory=LogsMode)
     precedence: Precedence = PRECEDENCES[0]
@@ -70,9 +72,10 @@ class SandboxState:
     clock: Callable[[], float] = time.monotonic
 
     def reset(self) -> None:
-        """Forget what arrived, behave again, and let go of every request that is kept waiting."""
+        """Forget what arrived and was registered, behave again, and let go of every request that is kept waiting."""
         for journal in (self.calls, self.logs, self.log_requests):
             journal.clear()
+        self.accounts.clear()
         self.logs_mode = LogsMode()
         self.precedence = PRECEDENCES[0]
         self.bulk_requests.clear()

@@ -43,7 +43,7 @@ class Gateway(Inference):
         credential = paying_credential(merged, entry.model, entry.route_provider)
         if credential is not None:
             entry.paid_from, entry.paying_key = credential
-            if (refusal := openrouter.refused_key(entry.paying_key)) is not None:
+            if (refusal := self.state.accounts.refusal(entry.paying_key)) is not None:
                 entry.log_id = self.state.new_log_id()
                 return refusal
         elif app_key.endswith("-dead"):
@@ -84,7 +84,7 @@ class OpenRouter(Inference):
         if key is None:
             return Refusal(401, "No auth credentials found")
         entry.paying_key, entry.paid_from = key, "authorization"
-        return openrouter.refused_key(key)
+        return self.state.accounts.refusal(key)
 
     async def refuse(self, connection: Connection, entry: CallEntry, refusal: Refusal) -> None:
         """Answer with an error."""

@@ -13,7 +13,7 @@ from wsgiref.validate import validator
 import structlog
 
 from kwai_middleware._caller import Caller
-from kwai_middleware._context import current_caller
+from kwai_middleware._context import current_caller, current_slot, explain
 from kwai_middleware.asgi import ASGIMiddleware
 from kwai_middleware.wsgi import WSGIMiddleware
 
@@ -33,6 +33,9 @@ class Seen:
     app_ran: bool = False
     caller: Caller | None = None
     customer_id: Any = None
+    origins: Any = None
+    keys_asked_for: bool = False
+    """Whether a call of this request would look for the caller's keys elsewhere."""
     app_headers: list[tuple[str, str]] = field(default_factory=list)
     request: Any = None
     """The scope or environ, as it is after the request."""
@@ -48,6 +51,9 @@ class Seen:
         """Note who is current."""
         self.app_ran = True
         self.caller = current_caller()
+        self.origins = explain()
+        unsettled = current_slot().unsettled
+        self.keys_asked_for = unsettled is not None and unsettled.keys is not None
         self.customer_id = structlog.contextvars.get_contextvars().get("customer_id")
 
 

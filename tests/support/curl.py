@@ -13,17 +13,23 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="curl", allow_abbrev=False)
     parser.add_argument("url")
     parser.add_argument("-s", "-S", "-N", action="store_true", dest="quiet")
+    parser.add_argument("-L", action="store_true", dest="follow")
+    parser.add_argument("-d", dest="form")
     parser.add_argument("-H", action="append", default=[], dest="headers")
     parser.add_argument("--json")
     options = parser.parse_args(arguments)
     headers = [(name, value.strip()) for name, _, value in (header.partition(":") for header in options.headers)]
     if options.json is not None:
         headers.append(("content-type", "application/json"))
+    if options.form is not None:
+        headers.append(("content-type", "application/x-www-form-urlencoded"))
+    content = options.form if options.json is None else options.json
     answer = httpx.request(
-        "GET" if options.json is None else "POST",
+        "GET" if content is None else "POST",
         options.url,
         headers=headers,
-        content=options.json,
+        content=content,
+        follow_redirects=options.follow,
         timeout=60,
         trust_env=False,
     )

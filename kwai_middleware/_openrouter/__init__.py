@@ -1,0 +1,1 @@
+"""What is asked of OpenRouter about keys: the requests, and what the answers mean."""
