@@ -144,7 +144,14 @@ async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
 async def together(request: HttpRequest) -> JsonResponse:
     """Call models at once, from tasks and from a thread."""
     q = request.GET["q"]
-    calls = [models.ask_async(f"{q} 1"), models.ask_async(f"{q} 2"), asyncio.to_thread(models.ask, f"{q} 3")]
+
+    def ask_and_close() -> Any:
+        try:
+            return models.ask(f"{q} 3")
+        finally:
+            connections.close_all()  # Django does so only on threads of its own
+
+    calls = [models.ask_async(f"{q} 1"), models.ask_async(f"{q} 2"), asyncio.to_thread(ask_and_close)]
     return JsonResponse(await asyncio.gather(*calls), safe=False)
 
 
