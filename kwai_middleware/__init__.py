@@ -39,6 +39,7 @@ from kwai_middleware.errors import (
 from kwai_middleware.identity import HeaderIdentity
 from kwai_middleware.key_resolver import KeyResolver
 from kwai_middleware.signed_identity import SignedIdentity
+from kwai_middleware.user_identity import UserIdentity
 from kwai_middleware.wsgi import WSGIMiddleware
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "SignedIdentity",
     "Stats",
     "Unauthenticated",
+    "UserIdentity",
     "WSGIMiddleware",
     "bind_caller",
     "bind_reference",

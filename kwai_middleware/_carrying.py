@@ -21,7 +21,7 @@ def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
     For `threading.Thread`, executors and callbacks, which start without a caller. The caller, and the
     trace id with it, is the one current at the moment of wrapping. Plain and async functions are
     accepted, also plain ones that return a coroutine; the result may be called several times, also
-    at once from several threads.
+    at once from several threads. A user who has signed in is read now, where the framework knows it.
 
     Raises:
         TypeError: `function` is a generator function, or, when called, returns a generator: that
@@ -40,6 +40,7 @@ def carry_caller(function: Callable[P, R]) -> Callable[P, R]:
     if any(inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body) for body in bodies):
         raise TypeError(_NO_GENERATORS)
     slot = current_slot()
+    slot.settle()  # a framework's user may be unknown on another thread
 
     async def awaited(coroutine: Awaitable[Any]) -> Any:
         with Binding(slot):

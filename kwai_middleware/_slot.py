@@ -65,6 +65,11 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
         """Who the work is for as far as that is known: nothing is asked for it."""
         return self.known if self.unsettled is None else self.unsettled.settled(self.known)
 
+    def settle(self) -> None:
+        """Find out who the work is for, before it goes where that cannot be asked."""
+        if self.unsettled is not None:
+            self.unsettled.settle(self.known)
+
     @property
     def origins(self) -> Origins:
         """Where identity and keys came from, as far as they have been asked for."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final, NamedTuple, TypeGuard
+from typing import Final, NamedTuple, TypeGuard
 
-from kwai_middleware import _notices
+import msgspec
+
+from kwai_middleware import _guard, _notices
 from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._user_source import Unreadable, UserSource, is_reading, reading
 from kwai_middleware.errors import CallerExpired, CannotAttribute
 
-__all__ = ["NO_ORIGINS", "KeySource", "Origins", "Unsettled", "UserSource", "running_loop"]
+__all__ = ["NO_ORIGINS", "KeySource", "Origins", "Unsettled", "running_loop"]
 
 
 class Origins(NamedTuple):
@@ -29,24 +32,6 @@ class Origins(NamedTuple):
 
 
 NO_ORIGINS: Final = Origins()
-
-
-class UserSource(ABC):
-    """One request's user, whom a framework finds out about later."""
-
-    origin: ClassVar[str]
-
-    @abstractmethod
-    def read(self) -> Caller | None:
-        """Return who the user is; None while nobody has logged in, or as long as nobody has looked.
-
-        Raises:
-            Exception: Whatever the app's own code raises, and what forbids to look from here.
-        """
-
-    @abstractmethod
-    async def read_async(self) -> Caller | None:
-        """Do the same on an event loop, where the framework has a way of its own for that."""
 
 
 class KeySource(ABC):
@@ -87,7 +72,7 @@ class Unsettled:
         clock: Tells seconds since 1970.
     """
 
-    __slots__ = ("_answers", "_clock", "_loop", "_reading", "_valid_until", "keys", "user")
+    __slots__ = ("_answers", "_clock", "_loop", "_valid_until", "keys", "user")
 
     def __init__(
         self,
@@ -105,7 +90,6 @@ class Unsettled:
         self._clock: Final = clock
         # No lock: a signal handler could wait for it in vain. Of several threads the first one's answer counts.
         self._answers: Final[dict[str, Caller]] = {}
-        self._reading: Final[set[int]] = set()
 
     def settled(self, known: Caller | None) -> Caller | None:
         """Return who it is for, as far as that is known without looking; nobody when that has expired.
@@ -128,6 +112,18 @@ class Unsettled:
         except Exception as error:  # noqa: BLE001 - the app's own code; asking who is logged in must not break a log line
             self._warn_unread(error)
             return known
+
+    def settle(self, known: Caller | None) -> None:
+        """Look for the user while that is possible; whatever is wrong with it is told to who asks again."""
+        if not self._has_expired:
+            with contextlib.suppress(Exception):
+                self._read(known)
+
+    def keep_user(self) -> None:
+        """Keep the user whom the framework has found, since it forgets with the request."""
+        if self.user is not None:
+            with _guard.never_raise:
+                self.user.keep()
 
     def paying_caller(self, known: Caller | None, *, with_keys: bool) -> Caller | None:
         """Return who an outbound call is for, with the keys that may pay.
@@ -152,9 +148,10 @@ class Unsettled:
         """Do the same without blocking an event loop."""
         self._refuse_expired()
         caller = self._answers.get("user", known)
-        if self.user is not None and "user" not in self._answers:
+        if self.user is not None and "user" not in self._answers and not is_reading(self.user):
             try:
-                caller = self._merged(await self.user.read_async(), known)
+                with reading(self.user):
+                    caller = self._merged(await self.user.read_async(), known)
             except Exception as error:
                 raise self._unread(error) from error
         if self.keys is None or not with_keys or not _lacks_keys(caller):
@@ -182,23 +179,23 @@ class Unsettled:
 
     def _read(self, known: Caller | None) -> Caller | None:
         settled = self._answers.get("user")
-        if settled is not None or self.user is None:
+        if settled is not None or self.user is None or is_reading(self.user):
             return settled or known
-        thread = threading.get_ident()
-        if thread in self._reading:
-            return known  # whoever finds out about the user asks for it
-        self._reading.add(thread)
-        try:
+        with reading(self.user):
             return self._merged(self.user.read(), known)
-        finally:
-            self._reading.discard(thread)
 
     def _merged(self, user: Caller | None, known: Caller | None) -> Caller | None:
         """Keep the answer; nobody is no answer, since somebody may log in yet."""
         if user is None:
             return known
         if known is not None:
-            user = user.with_credentials((*user.credentials, *known.credentials))
+            user = msgspec.structs.replace(
+                user,
+                metadata=user.metadata or known.metadata,
+                credentials=(*user.credentials, *known.credentials),
+                byok=user.byok or known.byok,
+                capture=user.capture or known.capture,
+            )
         return self._answers.setdefault("user", user)
 
     def _paying(self, caller: Caller, credentials: tuple[Credential, ...]) -> Caller:
@@ -213,19 +210,23 @@ class Unsettled:
     def _unread(self, error: Exception) -> CannotAttribute:
         self._warn_unread(error)
         return CannotAttribute(
-            f"the user of this request could not be read ({type(error).__name__}), so nobody can say whose call it is;"
-            " see the exception that this one comes from, and the arguments of UserIdentity"
+            f"nobody can say whose call this is: the user of this request could not be read. {_reason(error)}"
         )
 
     def _warn_unread(self, error: Exception) -> None:
-        name = type(error).__name__
+        reason = _reason(error)
         _notices.count("user_unreadable")
         _notices.warn_once(
             "user_unreadable",
-            name,
-            f"the user of a request could not be read ({name}); see the arguments of UserIdentity. Model calls are"
-            " refused while that is so",
+            reason,
+            f"the user of a request could not be read, and model calls are refused while that is so. {reason}",
         )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Unreadable):
+        return str(error)
+    return f"The code that looks for it raised {type(error).__name__}; see the arguments of UserIdentity"
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

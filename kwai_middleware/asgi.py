@@ -115,6 +115,8 @@ class ASGIMiddleware:
         finally:
             restore(bound, self._logged_in)
             slot.is_served = False
+            if slot.unsettled is not None:
+                slot.unsettled.keep_user()
             if live.serverless and outer is None:
                 await live.aflush_serverless()
 

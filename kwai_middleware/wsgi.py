@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
 from kwai_middleware._delivery import live
@@ -15,6 +15,7 @@ from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers, trace_headers
+from kwai_middleware._unsettled import Unsettled
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import BlockingCall, RequestRefused
 from kwai_middleware.identity import HeaderIdentity
@@ -128,6 +129,8 @@ class WSGIMiddleware:
                 return _refuse(refusal, environ, start_response)
         environ[_ENVIRON_KEY] = slot
         bind(slot, self._logged_in)
+        if slot.unsettled is not None and slot.unsettled.user is not None:
+            start_response = _keeping_the_user(slot.unsettled, start_response)
         return self.app(environ, start_response)
 
     def _ask(self, request: WSGIRequest, outer: Slot | None) -> Slot:
@@ -141,6 +144,16 @@ class WSGIMiddleware:
             except StopIteration as end:
                 return cast("Slot", end.value)
             answer = _run(awaitable)
+
+
+def _keeping_the_user(unsettled: Unsettled, start_response: StartResponse) -> StartResponse:
+    """Have the framework's user kept when the app begins its answer: the body may be made when the framework forgot."""
+
+    def start(*args: Any) -> Any:
+        unsettled.keep_user()
+        return start_response(*args)
+
+    return start
 
 
 class _BodyThenFlush(BodyInContext):

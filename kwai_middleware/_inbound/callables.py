@@ -8,7 +8,8 @@ from typing import Final
 
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._unsettled import KeySource, UserSource
+from kwai_middleware._unsettled import KeySource
+from kwai_middleware._user_source import UserSource
 
 __all__ = ["Credentials", "HeaderReader", "Identify", "IdentityReader", "KeyReader", "LazyIdentity", "Required"]
 
