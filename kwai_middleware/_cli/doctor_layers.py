@@ -6,7 +6,6 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any, Final, cast
 
 from starlette.applications import Starlette
@@ -175,9 +174,9 @@ def _given(middleware: Middleware, holder: Starlette) -> Layer:
 
 
 def _wrapped(instance: Any, holder: Any) -> Layer:
-    kind: Any = instance if isinstance(instance, FunctionType) else type(instance)
-    layer = Layer(kind, instance, holder)
-    return Layer(kind, instance, holder, instance.arguments) if layer.is_ours else layer
+    if isinstance(instance, ASGIMiddleware | WSGIMiddleware):
+        return Layer(type(instance), instance, holder, instance.arguments)
+    return Layer(instance if inspect.isfunction(instance) else cast("Any", type(instance)), instance, holder)
 
 
 def _mapping(node: Any, name: str) -> Mapping[str, Any]:

@@ -16,9 +16,12 @@ from kwai_middleware._cli.doctor_layers import Layer, Path, is_flask
 
 __all__ = ["check_order"]
 
-_REWRITING: Final = ("ProxyHeadersMiddleware", "ProxyFix", "ProxyFixMiddleware")
+_REWRITING: Final = ("ProxyHeadersMiddleware", "ProxyFixMiddleware")
+"""Of uvicorn and of Hypercorn. Werkzeug's ProxyFix says what it has replaced, and is seen through."""
+
 _HARMLESS: Final = (
     *_REWRITING,
+    "ProxyFix",
     "CORSMiddleware",
     "GZipMiddleware",
     "HTTPSRedirectMiddleware",
@@ -92,7 +95,7 @@ def _twice(examined: Examined, path: Path) -> Iterator[Finding]:
 def _outside(examined: Examined, path: Path, door: Door) -> Iterator[Finding]:
     outer = path.layers[: path.ours[0]]
     for layer in outer:
-        if door.by_address and _rewrites(layer):
+        if layer.name in _REWRITING and door.by_address:
             what = (
                 f"{layer.name} stands outside of {door.layer.name} and puts the client's address in the proxy's place,"
                 " so HeaderIdentity cannot believe the proxy: identity headers are ignored"
@@ -115,11 +118,6 @@ def _outside(examined: Examined, path: Path, door: Door) -> Iterator[Finding]:
 
 
 _TOLD: Final = ("sentry_sdk", "opentelemetry")
-
-
-def _rewrites(layer: Layer) -> bool:
-    """Whether it is one of those that put another address in place of the peer's."""
-    return layer.name in _REWRITING and getattr(layer.instance, "x_for", 1) != 0
 
 
 def _inside(examined: Examined, path: Path, door: Door) -> Iterator[Finding]:

@@ -105,7 +105,8 @@ class Server:
     @property
     def workers(self) -> int:
         """How many processes serve."""
-        given = self.value("--workers", "-w", "--processes", "-p") or self.environ.get("WEB_CONCURRENCY", "")
+        options = ("--processes", "-p") if self.name == "uwsgi" else ("--workers", "-w")
+        given = self.value(*options) or self.environ.get("WEB_CONCURRENCY", "")
         return int(given) if re.fullmatch(r"[0-9]{1,4}", given) else 1
 
     @property

@@ -44,16 +44,16 @@ def check_server(examined: Examined) -> Iterator[Finding]:
 
 def _unread(server: Server) -> Iterator[Finding]:
     """Say which files have a word in it, too."""
-    if server.name == "gunicorn":
-        default = "gunicorn.conf.py" if os.path.exists("gunicorn.conf.py") else None
-        file = server.value("--config", "-c") or default
-    elif server.name == "hypercorn":
-        file = server.value("--config", "-c")
-    else:
-        files = [word for word in server.words if word.endswith((".ini", ".yaml", ".yml", ".xml", ".json"))]
-        file = files[0] if server.name == "uwsgi" and files else None
+    file = _file_of(server)
     if file:
         yield Finding("server", "note", "server-file", f"{file} is not read; what it sets is not looked at")
+
+
+def _file_of(server: Server) -> str | None:
+    if server.name == "uwsgi":
+        return next((word for word in server.words if word.endswith((".ini", ".yaml", ".yml", ".xml", ".json"))), None)
+    default = "gunicorn.conf.py" if server.name == "gunicorn" and os.path.exists("gunicorn.conf.py") else None
+    return default if server.name == "uvicorn" else server.value("--config", "-c") or default
 
 
 def _addresses(examined: Examined, server: Server, doors: list[Door]) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _running(server: Server, doors: list[Door]) -> Iterator[Finding]:
     if is_asgi and option is not None and server.value(option) == "off":
         what = f"{option} off: nothing delivers the records that wait when the server ends, before it starts again"
         yield Finding("server", "warning", "lifespan-off", what, f"{option} off", f"{option} on")
-    if server.name == "uwsgi" and not _has_threads(server):
+    if server.name == "uwsgi" and _file_of(server) is None and not _has_threads(server):
         what = "uWSGI runs no threads: calls are not recorded, and nothing is delivered"
         yield Finding("server", "error", "uwsgi-threads", what, change="uwsgi ... --enable-threads")
     if server.is_uvicorn and server.loop == "asyncio" and sys.version_info < _FIXED_IN:

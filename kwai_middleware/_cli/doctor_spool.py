@@ -24,7 +24,7 @@ _LEAST: Final = 64 * 1024 * 1024
 _LONGEST_WAIT: Final = 3600.0
 
 
-def check_spool(settings: Settings, mounts: str = "/proc/self/mountinfo") -> Iterator[Finding]:
+def check_spool(settings: Settings, mounts: str = "/proc/self/mountinfo", least: int = _LEAST) -> Iterator[Finding]:
     """Look at the place that the settings name, and at the file there if it is there."""
     location = existing.location_of(settings.spool)
     if location is None:
@@ -42,7 +42,7 @@ def check_spool(settings: Settings, mounts: str = "/proc/self/mountinfo") -> Ite
         yield Finding("spool", "warning", "not-on-disk", what, path, _ELSEWHERE)
         return
     free = shutil.disk_usage(_nearest(path)).free
-    if free < min(_LEAST, settings.max_spool_bytes):
+    if free < least:
         what = f"only {in_bytes(free)} are free on the disk where records wait"
         yield Finding("spool", "warning", "disk-full", what, path, _ELSEWHERE)
     elif free < settings.max_spool_bytes:
