@@ -15,6 +15,24 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 app.add_middleware(ProxyHeadersMiddleware)
 """
 PROXY_FIX = "from werkzeug.middleware.proxy_fix import ProxyFix\napp.wsgi_app = ProxyFix(app.wsgi_app)\n"
+PROXY_HEADERS_AROUND = PROXY_HEADERS.replace(
+    "app.add_middleware(ProxyHeadersMiddleware)", "app = ProxyHeadersMiddleware(app)"
+)
+INSTANCE = """
+class Served:
+    app = int
+    async def __call__(self, scope, receive, send): ...
+app = Served()
+"""
+EMPTY_CELL = """
+def empty():
+    async def served(scope, receive, send):
+        await app(scope, receive, send)
+    if not served:
+        app = served
+    return served
+app = empty()
+"""
 OURS = "app.add_middleware(kwai.ASGIMiddleware, required=True)\n"
 OURS_IN_FLASK = "app.wsgi_app = kwai.WSGIMiddleware(app.wsgi_app, required=True)\n"
 OVERRIDE = """
@@ -58,6 +76,19 @@ ADVICE = {
     "absent-in-flask": ("middleware-absent", "error", FLASK, FLASK + OURS_IN_FLASK),
     "unseen": ("middleware-absent", "warning", BARE, BARE + "app = kwai.ASGIMiddleware(app)\n"),
     "unseen-wsgi": ("middleware-absent", "warning", BARE_WSGI, BARE_WSGI + "app = kwai.WSGIMiddleware(app)\n"),
+    "unseen-instance": (
+        "middleware-absent",
+        "warning",
+        BARE + INSTANCE,
+        BARE + INSTANCE + "app = kwai.ASGIMiddleware(app)\n",
+    ),
+    "unseen-empty": ("middleware-absent", "warning", BARE + EMPTY_CELL, BARE + "app = kwai.ASGIMiddleware(app)\n"),
+    "proxy-headers-around": (
+        "peer-rewritten",
+        "warning",
+        FASTAPI + OURS + PROXY_HEADERS_AROUND,
+        FASTAPI + PROXY_HEADERS_AROUND + WRAPPED,
+    ),
     "below-mount": ("middleware-below-mount", "note", FASTAPI + INNER, FASTAPI + INNER_AGAIN + OURS),
     "cors": ("cors-inside", "warning", FASTAPI + CORS + OURS, FASTAPI + OURS + CORS),
     "cors-wrapped": (
@@ -147,11 +178,19 @@ def test_sentry_around_flask_is_found_as_readme_has_it(tmp_path: Path) -> None:
 
 
 def test_the_line_is_named(tmp_path: Path) -> None:
-    """A finding names the file and the line in the app's own code, also in a module that the app imports."""
+    """A finding names the file and line in the app's own code, also in a module that it imports, but in no library."""
     (tmp_path / "setup_of_shop.py").write_text(
         "import kwai_middleware as kwai\n\ndef guard(app):\n    app.add_middleware(kwai.ASGIMiddleware)\n"
     )
-    told = doctor(tmp_path, FASTAPI + "from setup_of_shop import guard\nguard(app)\n")
+    library = tmp_path / "site-packages"
+    library.mkdir()
+    (library / "a_library_of_the_shop.py").write_text("def around(app):\n    return ASGIMiddleware(app)\n")
+    told = doctor(
+        tmp_path,
+        "import sys\nsys.path.append('site-packages')\nimport a_library_of_the_shop\n"
+        + FASTAPI
+        + "from setup_of_shop import guard\nguard(app)\n",
+    )
 
     assert "setup_of_shop.py:4" == told.finding("nobody-served")["where"]
 
@@ -169,6 +208,7 @@ WAYS = {
     + 'app = DispatcherMiddleware(guarded, {"/also": guarded})\n',
     "otel-flask": FLASK + OURS_IN_FLASK + "from opentelemetry.instrumentation.flask import FlaskInstrumentor\n"
     "FlaskInstrumentor().instrument_app(app)\n",
+    "in-a-circle": FASTAPI + GUARDED + 'app.mount("/again", app)\n',
     "factory": FASTAPI + GUARDED + "made = app\ndef app():\n    return made\n",
     "quiet": FASTAPI + GUARDED + 'print("hello from the app")\n',
 }

@@ -253,12 +253,20 @@ def test_how_it_is_served(tmp_path: Path, name: str, severity: str, wrong: Line,
 def test_the_loop_that_keeps_context_variables(tmp_path: Path) -> None:
     """On asyncio's loop of these Pythons the flag that helps is named, once, and is all that is asked for."""
     asyncio = doctor(tmp_path, FASTAPI + GUARDED, *UVICORN, "--loop", "asyncio")
+    h11 = doctor(tmp_path, FASTAPI + GUARDED, "--", "gunicorn", "-k", "uvicorn.workers.UvicornH11Worker", "{app}")
+    auto = doctor(tmp_path, FASTAPI + GUARDED, "--", "gunicorn", "-k", "uvicorn.workers.UvicornWorker", "{app}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
+        elsewhere = doctor(tmp_path, FASTAPI + GUARDED, *UVICORN, "--loop", "asyncio")
     apart = doctor(tmp_path, FASTAPI + GUARDED, *UVICORN, "--loop", "asyncio", "--reset-contextvars")
     uvloop = doctor(tmp_path, FASTAPI + GUARDED, *UVICORN, UVICORN_LOOP="uvloop")
 
     is_kept = sys.version_info < (3, 15)
     assert is_kept == ("context-kept" in asyncio.names)
     assert not is_kept or "--reset-contextvars" in asyncio.finding("context-kept")["change"]
+    assert not is_kept or "of a newer uvicorn" in elsewhere.finding("context-kept")["change"]
+    assert is_kept == ("context-kept" in h11.names)
+    assert set() == auto.names
     assert set() == apart.names
     assert set() == uvloop.names
 

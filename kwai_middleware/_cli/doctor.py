@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kwai_middleware._cli.doctor_examined import Examined
-from kwai_middleware._cli.doctor_findings import Finding, report, secrets_of
+from kwai_middleware._cli.doctor_findings import Finding, hidden_of, report
 from kwai_middleware._cli.doctor_layers import paths_through
 from kwai_middleware._cli.doctor_load import SourceLines, load, place_of
 from kwai_middleware._cli.doctor_order import check_order
@@ -83,7 +83,7 @@ def _run(asked: argparse.Namespace) -> int:
     findings += wrong
     if settings is not None:
         findings += _about(settings, is_offline=asked.offline)
-    return report(asked.app, findings, secrets_of(environ, *secrets), is_json=asked.json)
+    return report(asked.app, findings, hidden_of(environ, *secrets), is_json=asked.json)
 
 
 def _about(settings: Settings, *, is_offline: bool) -> Iterator[Finding]:

@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from kwai_middleware._cli.output import counted, print_json, say, shown
 from kwai_middleware._redaction import MASK, Keys, mask_text
 from kwai_middleware._secret import Secret
 
-__all__ = ["Finding", "Severity", "report", "secrets_of"]
+__all__ = ["Finding", "Hidden", "Severity", "hidden_of", "report"]
 
 Severity = Literal["ok", "note", "warning", "error"]
 
@@ -45,19 +45,28 @@ class Finding:
     change: str = ""
 
 
-def secrets_of(environ: Mapping[str, str], *more: Secret | None) -> Keys:
-    """Return what is never shown: the values of variables that are called like one, and `more`."""
+class Hidden(NamedTuple):
+    """What is never shown: keys, and texts that cannot be keys."""
+
+    keys: Keys
+    phrases: list[str]
+
+
+def hidden_of(environ: Mapping[str, str], *more: Secret | None) -> Hidden:
+    """Return what to hide: the values of variables that are called like a secret, and `more`."""
     values = [
         value.strip()
         for name, value in environ.items()
         if len(value.strip()) >= _SHORTEST and _SECRET_NAME.search(name)
     ]
-    return Keys.of([*filter(None, map(_secret, values)), *filter(None, more)])
+    secrets = {value: _secret(value) for value in values}
+    phrases = [value for value, secret in secrets.items() if secret is None]
+    return Hidden(Keys.of([secret for secret in (*secrets.values(), *more) if secret is not None]), phrases)
 
 
-def report(app: str, findings: Iterable[Finding], secrets: Keys, *, is_json: bool) -> int:
+def report(app: str, findings: Iterable[Finding], hidden: Hidden, *, is_json: bool) -> int:
     """Print the findings, each once; 1 when one of them is worse than a note."""
-    cleaned = list(dict.fromkeys(_cleaned(finding, secrets) for finding in findings))
+    cleaned = list(dict.fromkeys(_cleaned(finding, hidden) for finding in findings))
     numbers = Counter(finding.severity for finding in cleaned)
     if is_json:
         documents = [_document(finding) for finding in cleaned]
@@ -91,13 +100,15 @@ def _document(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _cleaned(finding: Finding, secrets: Keys) -> Finding:
-    what, where, change = (_clean(text, secrets) for text in (finding.what, finding.where, finding.change))
+def _cleaned(finding: Finding, hidden: Hidden) -> Finding:
+    what, where, change = (_clean(text, hidden) for text in (finding.what, finding.where, finding.change))
     return Finding(finding.check, finding.severity, finding.name, what, where, change)
 
 
-def _clean(text: str, secrets: Keys) -> str:
-    return shown(_PASSWORD_IN_URL.sub(rf"\1{MASK}@", mask_text(text, secrets)))
+def _clean(text: str, hidden: Hidden) -> str:
+    for phrase in hidden.phrases:
+        text = text.replace(phrase, MASK)
+    return shown(_PASSWORD_IN_URL.sub(rf"\1{MASK}@", mask_text(text, hidden.keys)))
 
 
 def _secret(text: str) -> Secret | None:

@@ -99,7 +99,10 @@ def is_flask(app: object) -> bool:
 
 def _paths(app: Any, outer: tuple[Layer, ...], mount: str, seen: frozenset[int]) -> Iterator[Path]:
     layers, node, holder = list(outer), app, None
-    while len(layers) < _DEEPEST and id(node) not in seen:
+    while True:
+        if id(node) in seen or len(layers) > _DEEPEST:
+            yield Path(mount, tuple(layers), node)
+            return
         seen |= {id(node)}
         if isinstance(node, Starlette):
             layers += [_given(each, node) for each in node.user_middleware]

@@ -112,6 +112,8 @@ class Server:
     @property
     def loop(self) -> str:
         """The event loop, where uvicorn chooses one."""
+        if self.worker.endswith("H11Worker"):
+            return "asyncio"
         loop = (self.value("--loop") if self.name == "uvicorn" else None) or "auto"
         return ("uvloop" if importlib.util.find_spec("uvloop") else "asyncio") if loop == "auto" else loop
 

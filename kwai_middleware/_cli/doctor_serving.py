@@ -113,9 +113,10 @@ def _running(server: Server, doors: list[Door]) -> Iterator[Finding]:
 
 
 def _kept_apart(server: Server) -> str:
-    if server.name == "uvicorn" and _has_flag():
-        return "uvicorn ... --reset-contextvars, or pip install uvloop"
-    return "pip install uvloop" if server.name == "gunicorn" else "pip install --upgrade uvicorn, or uvloop"
+    if server.name == "gunicorn":
+        return "gunicorn ... -k uvicorn.workers.UvicornWorker, and pip install uvloop"
+    flag = "--reset-contextvars" if _has_flag() else "--reset-contextvars (of a newer uvicorn)"
+    return f"uvicorn ... {flag}, or --loop uvloop"
 
 
 def _has_flag() -> bool:

@@ -70,7 +70,7 @@ def _problem(path: str, mounts: str) -> str | None:
     nearest = _nearest(path)
     if not os.path.isdir(nearest):
         return f"{nearest} is no folder"
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
         return f"{nearest} cannot be written"
     return None
 
