@@ -162,7 +162,11 @@ def test_what_does_no_harm_is_not_called_wrong(tmp_path: Path, source: str) -> N
 
 SENTRY = """
 import sentry_sdk
-sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", default_integrations=True)
+from sentry_sdk.integrations.flask import FlaskIntegration
+sentry_sdk.init(
+    dsn="http://key@127.0.0.1:9/1", default_integrations=False, auto_enabling_integrations=False,
+    integrations=[FlaskIntegration()], shutdown_timeout=0,
+)
 """
 
 

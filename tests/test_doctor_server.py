@@ -201,13 +201,13 @@ SERVED: dict[str, tuple[str, str, Line, Line]] = {
     ),
     "uwsgi": (
         "uwsgi-threads",
-        "error",
+        "warning",
         line(FLASK_GUARDED, "--", "uwsgi", "--http", ":8000", "-w", "{app}"),
         line(FLASK_GUARDED, "--", "uwsgi", "--http", ":8000", "-w", "{app}", "--enable-threads"),
     ),
     "uwsgi-threads": (
         "uwsgi-threads",
-        "error",
+        "warning",
         line(FLASK_GUARDED, "--", "uwsgi", "-s", "app.sock", "--threads", "1"),
         line(FLASK_GUARDED, "--", "uwsgi", "-s", "app.sock", "--threads", "4"),
     ),

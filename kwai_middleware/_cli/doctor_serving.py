@@ -100,8 +100,8 @@ def _running(server: Server, doors: list[Door]) -> Iterator[Finding]:
         what = f"{option} off: nothing delivers the records that wait when the server ends, before it starts again"
         yield Finding("server", "warning", "lifespan-off", what, f"{option} off", f"{option} on")
     if server.name == "uwsgi" and _file_of(server) is None and not _has_threads(server):
-        what = "uWSGI runs no threads: calls are not recorded, and nothing is delivered"
-        yield Finding("server", "error", "uwsgi-threads", what, change="uwsgi ... --enable-threads")
+        what = "uWSGI may run no threads of the app: then calls are not recorded, and nothing is delivered"
+        yield Finding("server", "warning", "uwsgi-threads", what, change="uwsgi ... --enable-threads")
     if server.is_uvicorn and server.loop == "asyncio" and sys.version_info < _FIXED_IN:
         if server.is_given("--reset-contextvars"):
             return
