@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kwai_middleware._cli import spool
+from kwai_middleware._cli import doctor, spool
 from kwai_middleware._route import is_loopback
 from kwai_middleware.errors import ConfigurationError
 
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser("sandbox", help="run the vendors' APIs on this machine, for development and tests")
     )
     spool.add_commands(commands.add_parser("spool", help="look after the records that wait to be delivered"))
-    asked = parser.parse_args(arguments)
+    doctor.add_arguments(commands.add_parser("doctor", help="look for what is wrong with an app and its server"))
+    words, command = doctor.split(sys.argv[1:] if arguments is None else arguments)
+    asked = parser.parse_args(words, argparse.Namespace(command=command))
     if "run" not in asked:
         parser.print_help()
         return 0

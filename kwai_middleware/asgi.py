@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kwai_middleware._context import NOBODY, Slot, bind, log_variable, restore
 from kwai_middleware._delivery import live
+from kwai_middleware._inbound.arguments import Arguments
 from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
@@ -81,6 +82,7 @@ class ASGIMiddleware:
         max_age: float | None = None,
     ) -> None:
         self.app = app
+        self.arguments = Arguments(identify, credentials, required, required_key, override)
         self._resolver = Resolver(identify, credentials, required, required_key, max_age)
         self._names = HeaderNames(*self._resolver.interest)
         self._override = override

@@ -89,6 +89,16 @@ group='x-customer-group', thread='x-thread-id')
         origin = "header from a trusted peer" if proxy_secret is None else "header via proxy secret"
         super().__init__((*self._fields, *proof), proof, ADDRESS_HEADERS, origin=origin)
 
+    @property
+    def trusted_peers(self) -> frozenset[str]:
+        """The entries of that argument, or those that None stands for."""
+        return self._peers.entries
+
+    @property
+    def proxy_secret(self) -> Secret | None:
+        """That argument; a `Secret` shows nothing."""
+        return self._proxy_secret
+
     def __call__(self, request: InboundRequest) -> Caller | None:
         """Return who the request is for; None for nobody.
 

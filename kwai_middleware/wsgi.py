@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
 from kwai_middleware._delivery import live
+from kwai_middleware._inbound.arguments import Arguments
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
@@ -84,6 +85,7 @@ class WSGIMiddleware:
         max_age: float | None = None,
     ) -> None:
         self.app = app
+        self.arguments = Arguments(identify, credentials, required, required_key, override)
         self._resolver = Resolver(identify, credentials, required, required_key, max_age)
         self._keys = {environ_key(name): name for name in self._resolver.interest.known}
         self._override = override

@@ -1,16 +1,26 @@
-"""What is wrong with the arguments of a door, said when the app starts."""
+"""The arguments of a door, and what is wrong with them, said when the app starts."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from kwai_middleware._inbound.callables import IdentityReader, KeyReader, LazyIdentity
+from kwai_middleware._inbound.callables import Credentials, Identify, IdentityReader, KeyReader, LazyIdentity, Required
 from kwai_middleware._inbound.first_of import late
 from kwai_middleware._unsettled import KeySource
 from kwai_middleware.errors import ConfigurationError
 
-__all__ = ["check_age", "check_callables", "check_places", "check_required"]
+__all__ = ["Arguments", "check_age", "check_callables", "check_places", "check_required"]
+
+
+class Arguments(NamedTuple):
+    """What a door was made with, for whoever looks at it; each field is the argument of that name."""
+
+    identify: Identify | None
+    credentials: Credentials | None
+    required: Required
+    required_key: Required
+    override: bool
 
 
 def check_places(identities: tuple[Any, ...], keys: tuple[Any, ...], late_identity: object, late_keys: object) -> None:

@@ -67,6 +67,9 @@ class TrustedPeers:
     Args:
         entries: Addresses, networks such as `10.0.0.0/8`, and the words `unix`, `testclient`, `*`.
 
+    Attributes:
+        entries: The same.
+
     Raises:
         ConfigurationError: One of them is none of these.
     """
@@ -75,6 +78,7 @@ class TrustedPeers:
         if isinstance(entries, str):
             raise ConfigurationError(f"trusted_peers: a tuple of addresses; write ({entries!r},)")
         words = set(entries)
+        self.entries: Final = frozenset(words)
         self._anyone: Final = _ANYONE in words
         self._unix: Final = _UNIX in words
         self._test_client: Final = _TEST_CLIENT in words
