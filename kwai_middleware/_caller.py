@@ -50,7 +50,7 @@ TEXT_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
 """Longest text of each field of a `Caller`, in characters."""
 
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # the last two end a line as well
 _NO_METADATA: Final[Mapping[str, MetadataValue]] = MappingProxyType({})
 
 
