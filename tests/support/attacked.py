@@ -19,6 +19,11 @@ class Server(NamedTuple):
     process: Process
     more: str = ""
 
+    @property
+    def output(self) -> list[str]:
+        """The lines that it has printed."""
+        return self.process.output.splitlines()
+
 
 @contextlib.contextmanager
 def uvicorn(*options: str, unix: bool = False, door: str = "plain") -> Iterator[Server]:
