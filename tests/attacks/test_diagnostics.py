@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import traceback
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI, Request
 
+import kwai_middleware as kwai
+from kwai_middleware.httpx_transport import AsyncKwaiTransport
 from kwai_middleware.testing import Canary, Sandbox
 from tests.support.attacked import gunicorn, uvicorn
+from tests.support.callers import OPENROUTER, settings
 from tests.support.raw_client import ask
 from tests.support.sentry import sink
 from tests.test_canary_demo import SANITIZED, consoles, demo, title
@@ -82,3 +89,55 @@ def test_uvicorns_logs_show_no_header() -> None:
     assert '"GET /who HTTP/1.1" 200' in output
     assert "ASGI [" in output
     assert KEY not in output
+
+
+@pytest.mark.parametrize("keys", ["header", "vault"])
+@pytest.mark.parametrize("fails", ["the call", "the vault", "the view"])
+def test_frameworks_debug_pages_and_exceptions_show_no_key(canary: Canary, keys: str, fails: str) -> None:
+    """With `debug=True`, and with all locals of all frames of the exception that an app's handler is given."""
+    raised: list[BaseException] = []
+    kept = [kwai.Credential(api_key=canary.key)]
+
+    def wire(request: httpx.Request) -> httpx.Response:
+        if fails == "the call":
+            raise httpx.ReadError("cut off", request=request)
+        return httpx.Response(200, json={})
+
+    def keys_of(caller: kwai.Caller) -> list[kwai.Credential]:
+        if fails == "the vault":
+            raise ConnectionError(f"no answer for {caller}")
+        return kept
+
+    app = FastAPI(debug=True)
+    vault = kwai.KeyResolver(keys_of) if keys == "vault" else kwai.HeaderCredentials()
+    app.add_middleware(kwai.ASGIMiddleware, identify=lambda request: kwai.Caller(identifier="acme"), credentials=vault)
+    inner = httpx.MockTransport(wire)
+    client = httpx.AsyncClient(transport=AsyncKwaiTransport(inner, settings=settings(), deliver=lambda call: None))
+
+    @app.get("/")
+    async def view(request: Request) -> None:
+        headers, caller = request.headers, kwai.current_caller()
+        try:
+            answer = await client.post(OPENROUTER, json={"model": "m"})
+            raise RuntimeError(f"after {answer} for {caller} with {headers}")
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    async def ask_app() -> str:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with client, httpx.AsyncClient(transport=transport, base_url="http://app") as browser:
+            sent = {"accept": "text/html"} | (canary.headers() if keys == "header" else {})
+            page = await browser.get("/", headers=sent)
+        assert 500 == page.status_code
+        return page.text
+
+    page = asyncio.run(ask_app())
+    expected = {"the call": "ReadError", "the vault": "KeysUnavailable" if keys == "vault" else "RuntimeError"}
+    assert expected.get(fails, "RuntimeError") == type(raised[0]).__name__
+    assert "Traceback" in page
+    canary.check("the page", page)
+    [error] = raised
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    canary.check("all locals", "".join(shown.format()))
+    canary.expect_unused()
