@@ -58,7 +58,7 @@ IDENTITY: Final = (*TEXT_LIMITS, "metadata")
 """The fields of a `Caller` that say who it is."""
 
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # the last two end a line as well
 _NO_METADATA: Final[Mapping[str, MetadataValue]] = MappingProxyType({})
 
 

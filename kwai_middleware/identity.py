@@ -36,7 +36,8 @@ class HeaderIdentity(IdentityReader):
 
     Args:
         identifier: The header with the customer's id, at most 120 characters.
-        name: The header with the customer's name; None to read none. It alone may hold a comma.
+        name: The header with the customer's name; None to read none. It alone may hold a comma, and characters that
+            cannot be seen, such as those that join emoji.
         email: The header with the customer's e-mail address; None to read none.
         group: The header with the customer's organisation; None to read none.
         thread: The header with the conversation; None to read none.
@@ -124,7 +125,8 @@ group='x-customer-group', thread='x-thread-id')
                         self._ignore(doubt)
                         break
                     texts = {}
-                text = text_from(header, value, commas=field == "name", at_most=MAX_HEADER)
+                is_name = field == "name"
+                text = text_from(header, value, commas=is_name, at_most=MAX_HEADER, unseen=is_name)
                 if text is not None:
                     if len(text) > TEXT_LIMITS[field]:
                         raise _too_long(header, TEXT_LIMITS[field])

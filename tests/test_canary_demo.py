@@ -72,6 +72,7 @@ SANITIZED = {"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS": "autho
 ARGUMENTS = {
     "fastapi": ["-m", "uvicorn", "tests.apps.watched_fastapi:application", "--log-level", "trace", "--port"],
     "flask": ["-m", "tests.apps.watched_flask"],
+    "vault": ["-m", "tests.apps.watched_vault"],
 }
 
 

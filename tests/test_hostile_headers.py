@@ -177,7 +177,7 @@ class Refused(Exception):
     """The headers are to be refused."""
 
 
-def text_of(values: Sequence[bytes], limit: int, *, commas: bool) -> str | None:
+def text_of(values: Sequence[bytes], limit: int, *, is_name: bool) -> str | None:
     """What an identity header says, by the rules as the README has them."""
     if not values:
         return None
@@ -187,9 +187,13 @@ def text_of(values: Sequence[bytes], limit: int, *, commas: bool) -> str | None:
         text = values[0].decode("utf-8").strip(" \t")
     except UnicodeDecodeError:
         raise Refused from None
-    if any(unicodedata.category(character) == "Cc" for character in text) or ("," in text and not commas):
+    if any(unicodedata.category(character) == "Cc" for character in text) or ("," in text and not is_name):
+        raise Refused
+    if re.search("[\u2028-\u202e\u2066-\u2069]", text):
         raise Refused
     text = text if text.isascii() else unicodedata.normalize("NFC", text).strip()
+    if not is_name and re.search("[\u00a0\u00ad\u034f\u061c\u2000-\u206f\ufe00-\ufe0f\ufeff]", text):
+        raise Refused
     if len(text) > limit:
         raise Refused
     return text or None
@@ -232,7 +236,7 @@ def keys_of(values: Sequence[bytes], *, lists: bool) -> dict[str, float]:
 def expected(way: Way, sent: Sent, *, lists: bool) -> tuple[dict[str, str], str | None, dict[str, float]]:
     """The `customer_params` and the conversation that a call must have, and the keys that may pay for it."""
     texts = {
-        name: text_of(way.values(sent, name), limit, commas=name == "x-customer-name")
+        name: text_of(way.values(sent, name), limit, is_name=name == "x-customer-name")
         for name, (_, limit) in READ.items()
     }
     parameters = {PARAMETERS[name][0]: text for name, text in texts.items() if text is not None and name in PARAMETERS}

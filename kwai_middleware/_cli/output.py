@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kwai_middleware._delivery.one_line import shown
+
 __all__ = [
     "ago",
     "complain",
@@ -57,15 +59,6 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str | int]], inden
     for line in (heads, *cells):
         parts = [place(cell, width) for place, cell, width in zip(align, line, widths, strict=True)]
         say((indent + "  ".join(parts)).rstrip())
-
-
-def shown(text: str) -> str:
-    r"""Return a text from elsewhere so that it stands on one line and commands no terminal.
-
-    >>> shown("acme\x1b[2J\n")
-    'acme\\x1b[2J\\n'
-    """
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def counted(number: int, thing: str) -> str:

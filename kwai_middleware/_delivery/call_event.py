@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from kwai_middleware._delivery.one_line import quoted, shown
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction import Keys, mask_text
 from kwai_middleware._secret import Secret
@@ -44,7 +45,7 @@ class _Words:
         self._fields = fields
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self._fields.items())
+        return " ".join(f"{name}={quoted(value)}" for name, value in self._fields.items())
 
 
 def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
     }
     keys, names = Keys(secrets), call.names
     return {
-        name: mask_text(value, keys, names) if isinstance(value, str) else value
+        # Model, ids and codes are what the client or the vendor has written: none of them begins a line of its own.
+        name: shown(mask_text(value, keys, names)) if isinstance(value, str) else value
         for name, value in fields.items()
         if value is not None
     }

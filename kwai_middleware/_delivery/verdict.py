@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kwai_middleware._delivery.one_line import shown
 from kwai_middleware._redaction import Keys, mask_text
 from kwai_middleware._secret import Secret
 
@@ -148,8 +149,8 @@ def judge_bulk(
 
 
 def clipped(text: str, secrets: Iterable[Secret] | Keys = ()) -> str:
-    """Return `text` without keys, line ends and length, as it may be shown to an operator."""
-    words = " ".join(mask_text(text, secrets).split())
+    """Return `text` without keys, line ends, commands to a terminal and length, as it may be shown to an operator."""
+    words = shown(" ".join(mask_text(text, secrets).split()))
     return words if len(words) <= _LONGEST_REASON else words[: _LONGEST_REASON - 1] + "…"
 
 

@@ -15,7 +15,15 @@ MAX_HEADER: Final = 4096
 """Longest value of a header, in bytes."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Line and paragraph separators and what turns the direction of writing are in no text: in a log they begin a line, or
+# make one read as another.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+# What Unicode calls ignorable, and blanks that are not the space: with them one spelling has many twins.
+_UNSEEN: Final = re.compile(
+    "[\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u202f\u205f-\u206f\u2800\u3000"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def checked_name(label: str, name: object) -> str:
@@ -29,7 +37,7 @@ def checked_name(label: str, name: object) -> str:
     return name.lower()
 
 
-def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int) -> str | None:
+def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int, unseen: bool = True) -> str | None:
     """Return a header's value as text: UTF-8, in Unicode's composed form, without blanks around it.
 
     Args:
@@ -37,6 +45,7 @@ def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int) -> 
         value: As received; None when it was sent more than once.
         commas: Whether the text may hold a comma. Servers join repeated headers with one.
         at_most: Bytes.
+        unseen: Whether the text may hold characters that nobody sees, as emoji and some scripts do.
 
     Returns:
         None when there is nothing but blanks.
@@ -56,6 +65,8 @@ def text_from(name: str, value: bytes | None, *, commas: bool, at_most: int) -> 
         raise InvalidHeader(f"The header {name} has a control character.", header=name)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text).strip()
+        if not unseen and _UNSEEN.search(text):
+            raise InvalidHeader(f"The header {name} has a character that cannot be seen.", header=name)
     if not commas and "," in text:
         raise has_comma(name)
     return text or None

@@ -85,6 +85,9 @@ class WSGIRequest(InboundRequest):
         address = self._address
         if not address:
             return None
+        if "PROXY_PROTOCOL" in self._source:
+            # gunicorn has it from the first line that was sent, which anyone may write who can connect.
+            return str(address), 0
         port = self._source.get("REMOTE_PORT")
         if port is None:
             return str(address), None

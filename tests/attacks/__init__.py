@@ -1,0 +1,1 @@
+"""Attacks, each through the public doors."""
