@@ -127,13 +127,13 @@ class ASGIMiddleware:
         bound = bind(outer or NOBODY, self._logged_in)
         try:
             steps = self._resolver.steps(request)
-            answer = None
+            answers: list[object] = [None]  # popped: what is sent may be keys, which no frame is to hold then
             while True:
                 try:
-                    awaitable = steps.send(answer)
+                    awaitable = steps.send(answers.pop())
                 except StopIteration as end:
                     return cast("Slot", end.value)
-                answer = await awaitable
+                answers.append(await awaitable)
         finally:
             restore(bound, self._logged_in)
 

@@ -80,7 +80,7 @@ class JWTIdentity:
         JWTIdentity(jwks_url='https://login.example/jwks.json', issuer='https://login.example/', audience='api')
     """
 
-    __slots__ = ("_header", "_keys", "_shown", "_strip", "_verifier")
+    __slots__ = ("_header", "_keys", "_shown", "_strip", "_verifier", "audience", "issuer")
 
     origin: Final = "jwt"
 
@@ -117,6 +117,8 @@ class JWTIdentity:
             "retry_after": retry_after,
             "stale_for": stale_for,
         }
+        self.issuer: Final = issuer
+        self.audience: Final = audience
         self._header: Final = checked_name("JWTIdentity.header", header)
         self._strip: Final = strip
         accepted: frozenset[str]

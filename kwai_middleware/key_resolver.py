@@ -164,7 +164,9 @@ class KeyResolver(KeySource):
                 answer: object = self._function(caller)
                 if inspect.isawaitable(answer):
                     answer = waited_for(answer, loop, self._timeout, self._origin)
-            credentials = self._checked(answer)
+            credentials = answer = self._judged(answer)
+            if isinstance(credentials, TypeError):
+                raise credentials
         except KeysUnavailable:
             self._cache.abandoned(caller, flight)  # on another thread it may be possible
             raise
@@ -181,9 +183,12 @@ class KeyResolver(KeySource):
         def look_up() -> object:
             # The answer is handed to all who wait right here: a synchronous client may block the loop for it.
             answer = self._function(caller)
-            if not inspect.isawaitable(answer):
-                self._landed(flight, caller, self._checked(answer))
-            return answer
+            if inspect.isawaitable(answer):
+                return answer
+            credentials = self._judged(answer)
+            if isinstance(credentials, tuple):
+                self._landed(flight, caller, credentials)
+            return credentials
 
         try:
             with Binding(Slot(caller, brought=_LOOKING_UP)), anyio.fail_after(self._timeout):
@@ -194,7 +199,9 @@ class KeyResolver(KeySource):
                     answer = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=own_threads())
                 if inspect.isawaitable(answer):
                     answer = await answer
-            credentials = self._checked(answer)
+            credentials = answer = answer if isinstance(answer, TypeError) else self._judged(answer)
+            if isinstance(credentials, TypeError):
+                raise credentials
         except Exception as error:
             self._cache.failed(caller, flight, error)
             raise
@@ -209,14 +216,18 @@ class KeyResolver(KeySource):
             ttl = self._ttl if credentials else self._negative_ttl
             self._cache.landed(caller, flight, credentials, ttl, self._stale_for)
 
-    def _checked(self, answer: object) -> tuple[Credential, ...]:
+    def _judged(self, answer: object) -> tuple[Credential, ...] | TypeError:
+        """Return the credentials in an answer, or what is wrong with it; the caller raises that.
+
+        Not raised here, so that no traceback ever leads to a frame that holds keys as plain texts.
+        """
         if answer is None:
             return ()
         kind = type(answer).__name__
         given = cast("Sequence[Any]", answer) if isinstance(answer, list | tuple) else (None,)
         credentials: tuple[Any, ...] = tuple(given)
         if not all(isinstance(credential, Credential) for credential in credentials):
-            raise TypeError(f"{self._origin}: expected a list of Credential, or None, got {kind}")
+            return TypeError(f"{self._origin}: expected a list of Credential, or None, got {kind}")
         return credentials
 
     def _stale_or_refused(self, caller: Caller, error: Exception) -> tuple[Credential, ...]:

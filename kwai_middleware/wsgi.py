@@ -139,13 +139,13 @@ class WSGIMiddleware:
         # The app's callables must not run for whoever this thread works for otherwise.
         bind(outer or NOBODY, self._logged_in)
         steps = self._resolver.steps(request)
-        answer = None
+        answers: list[object] = [None]  # popped: what is sent may be keys, which no frame is to hold then
         while True:
             try:
-                awaitable = steps.send(answer)
+                awaitable = steps.send(answers.pop())
             except StopIteration as end:
                 return cast("Slot", end.value)
-            answer = _run(awaitable)
+            answers.append(_run(awaitable))
 
 
 def _keeping_the_user(unsettled: Unsettled, start_response: StartResponse) -> StartResponse:

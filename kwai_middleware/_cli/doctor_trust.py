@@ -93,7 +93,7 @@ def _nobody(door: Door, where: str) -> Iterator[Finding]:
 def _keys(examined: Examined, door: Door) -> Iterator[Finding]:
     for source in door.keys:
         where = examined.line_of(type(source).__name__, door.layer.name)
-        kept = sorted(source.headers - source.secret_headers) if isinstance(source, KeyReader) else []
+        kept = sorted(source.header_names - source.secret_headers) if isinstance(source, KeyReader) else []
         if kept:
             what = f"the key in {' and '.join(kept)} stays in the request: logs, error reports and the app see it"
             yield Finding(

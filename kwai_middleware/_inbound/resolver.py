@@ -144,8 +144,13 @@ class Resolver:
         credentials: Sequence[Credential] = ()
         if self._credentials is not None:
             found = self._credentials(request)
-            found = (yield found) if inspect.isawaitable(found) else found
-            credentials = () if found is None and self._is_combined else _checked_credentials(found)
+            if inspect.isawaitable(found):
+                found = _judged((yield found), may_be_none=self._is_combined)
+            else:
+                found = _judged(found, may_be_none=self._is_combined)
+            if isinstance(found, TypeError):
+                raise found
+            credentials = found
             if credentials and brought.keys is None:
                 brought = brought._replace(keys=origin_of(request.answered_by or self._credentials))
         request.caller = caller = _with_keys(request.caller, credentials)
@@ -205,14 +210,19 @@ def _checked_caller(answer: object) -> Caller | None:
     return answer
 
 
-def _checked_credentials(answer: object) -> Sequence[Credential]:
+def _judged(answer: object, *, may_be_none: bool) -> Sequence[Credential] | TypeError:
+    """Return the credentials in an answer, or what is wrong with it; the caller raises that.
+
+    Not raised here, so that no traceback ever leads to a frame that holds keys as plain texts.
+    """
+    if answer is None and may_be_none:
+        return ()
     if not isinstance(answer, tuple | list):
-        raise TypeError(f"credentials: expected a list or tuple of Credential, got {type(answer).__name__}")
-    credentials = cast("Sequence[Credential]", answer)
-    for credential in credentials:
+        return TypeError(f"credentials: expected a list or tuple of Credential, got {type(answer).__name__}")
+    for credential in cast("Sequence[object]", answer):
         if not isinstance(credential, Credential):
-            raise TypeError(f"credentials: expected Credential objects, got {type(credential).__name__}")
-    return credentials
+            return TypeError(f"credentials: expected Credential objects, got {type(credential).__name__}")
+    return cast("Sequence[Credential]", answer)
 
 
 def _with_keys(caller: Caller | None, credentials: Sequence[Credential]) -> Caller | None:
