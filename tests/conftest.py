@@ -26,7 +26,14 @@ __all__ = ["api", "flavour", "path"]
 # These need packages that cannot be installed beside the rest: noxfile.py runs them, by name.
 collect_ignore = ["apart"]
 
-LONG = ("test_isolation", "test_kill", "test_diagnostics", "test_canary_demo", "test_invisibility", "test_invisibility_http2")
+LONG = (
+    "test_isolation",
+    "test_kill",
+    "test_diagnostics",
+    "test_canary_demo",
+    "test_invisibility",
+    "test_invisibility_http2",
+)
 """Files whose tests take many seconds each: begun last, one of them would keep the others waiting at the end."""
 
 

@@ -242,7 +242,12 @@ def test_the_blocks_about_callers_and_keys(vendor: Sandbox) -> None:
 
     app = Starlette(routes=[Route("/", ask)])
     secret = "a-secret-of-tests-0123456789-0123456789"
-    names = {"kwai": kwai, "os": types.SimpleNamespace(environ={"SERVICE_SECRET": secret}), "vault": Vault()}
+    names = {
+        "__name__": "shop",
+        "kwai": kwai,
+        "os": types.SimpleNamespace(environ={"SERVICE_SECRET": secret}),
+        "vault": Vault(),
+    }
     first, second = block("JWTIdentity("), block("async def keys_of")
     exec(first, names | {"app": Starlette()})  # by itself it stands as well
     exec(first.partition("app.add_middleware")[0] + second, names | {"app": app})
@@ -256,7 +261,7 @@ def test_the_blocks_about_callers_and_keys(vendor: Sandbox) -> None:
         token = {"authorization": "Bearer one.of.nobody"}
         assert 503 == browser.get("/", headers=token).status_code  # the issuer's keys cannot be had
 
-    found = "key resolver builtins.keys_of"  # it was made by exec()
+    found = "key resolver shop.keys_of"
     assert [{"status": 200, "identity": "signed header", "keys": keys} for keys in (found, None)] == told
     paid = [call["paid_by"]["fingerprint"] for call in vendor.calls(wait=2, route="openrouter")]
     assert [FINGERPRINT, kwai.Secret("app-key").fingerprint] == paid
