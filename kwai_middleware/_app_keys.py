@@ -31,7 +31,7 @@ def credentials_from(variable: str, text: str) -> tuple[Credential, ...]:
         ConfigurationError: It is something else; the message names the variable, and holds nothing of the text.
     """
     credentials: list[Credential] = []
-    for word in text.split():
+    for word in text.replace(",", " ").split():
         named, semicolon, weight = word.partition(";")
         provider, _, key = named.partition("=")
         try:

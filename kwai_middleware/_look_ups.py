@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._key_cache import Flight
 from kwai_middleware._unsettled import running_loop
 from kwai_middleware.errors import KeysUnavailable
 
-__all__ = ["is_async", "landing", "own_threads", "waited_for"]
-
-_MOST_THREADS: Final = 40
+__all__ = ["in_own_thread", "is_async", "landing", "waited_for"]
 
 
 def waited_for(
@@ -52,22 +47,20 @@ def waited_for(
         future.cancel()
 
 
-_threads: Final[RunVar[anyio.CapacityLimiter]] = RunVar("kwai_middleware_key_lookups")
+async def in_own_thread(function: Callable[[], object]) -> object:
+    """Run a plain function on a thread, apart from those of the app, which a slow vault must not take."""
+    # Where no key is ever looked up, nothing of this is imported.
+    from kwai_middleware import _look_up_threads
 
-
-def own_threads() -> anyio.CapacityLimiter:
-    """Return how many look-ups may run at once: apart from the threads of the app, which a slow vault must not take."""
-    limiter = _threads.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(_MOST_THREADS)
-        _threads.set(limiter)
-    return limiter
+    return await _look_up_threads.run(function)
 
 
 async def landing(flight: Flight) -> tuple[Credential, ...] | None:
     """Return what a look-up that is under way finds; None when whoever began it has given up."""
     if running_loop() is not None:
         return await asyncio.wrap_future(flight)
+    import anyio.to_thread
+
     return await anyio.to_thread.run_sync(flight.result, abandon_on_cancel=True)
 
 

@@ -12,14 +12,13 @@ from concurrent import futures
 from typing import Any, Final, cast, final
 
 import anyio
-import anyio.to_thread
 
 from kwai_middleware import _notices
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import Binding, Slot
 from kwai_middleware._inbound.first_of import origin_of
 from kwai_middleware._key_cache import Flight, KeyCache
-from kwai_middleware._look_ups import is_async, landing, own_threads, waited_for
+from kwai_middleware._look_ups import in_own_thread, is_async, landing, waited_for
 from kwai_middleware._unsettled import KeySource, Origins, running_loop
 from kwai_middleware.errors import ConfigurationError, KeysUnavailable
 
@@ -196,7 +195,7 @@ class KeyResolver(KeySource):
                 if is_async(self._function):
                     answer = self._function(caller)
                 else:
-                    answer = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=own_threads())
+                    answer = await in_own_thread(look_up)
                 if inspect.isawaitable(answer):
                     answer = await answer
             credentials = answer = answer if isinstance(answer, TypeError) else self._judged(answer)

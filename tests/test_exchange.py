@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import pickle
 import threading
@@ -538,6 +539,18 @@ def test_an_endless_stream_of_crumbs_stays_small() -> None:
     assert len(kept) * 96 < 1.2 * (1 << 20)
     assert b"199999" == kept[-1]
     reservation.release()
+
+
+def test_what_a_call_holds_is_given_back_once() -> None:
+    """Whoever copies a call that is not recorded yet copies nothing of the budget, and no other process gets it."""
+    before = in_use()
+    reservation = Reservation(before + 10_000_000)
+    assert reservation.grow(1000)
+    for twin in (copy.copy(reservation), copy.deepcopy(reservation)):
+        twin.release()
+    assert before == in_use()
+    with pytest.raises(TypeError, match="nothing anywhere else"):
+        pickle.dumps(reservation)
 
 
 def test_past_the_budget_only_tails_are_kept() -> None:

@@ -15,16 +15,24 @@ from kwai_middleware import openrouter
 
 pages = APIRouter(prefix="/connect")
 
+Name = tuple[str | None, str | None, str | None]
+
+
+def name_of(caller: kwai.Caller) -> Name:
+    """By whom a customer is known: two issuers, or two organisations, may each have a customer 42."""
+    return caller.issuer, caller.group, caller.identifier
+
+
 # 1. Where the keys are. This belongs in your vault, encrypted, beside the customer: here it ends with the process.
-vault: dict[tuple[str | None, str | None], kwai.Secret] = {}
+vault: dict[Name, kwai.Secret] = {}
 
 # Who is at OpenRouter just now. This belongs in your sessions on the server.
-on_the_way: dict[tuple[str | None, str | None], openrouter.Authorization] = {}
+on_the_way: dict[Name, openrouter.Authorization] = {}
 
 
 def keys_of(caller: kwai.Caller) -> tuple[kwai.Credential, ...]:
     """What the vault has for a customer. A function that asks a database may be async."""
-    key = vault.get((caller.issuer, caller.identifier))
+    key = vault.get(name_of(caller))
     return () if key is None else (kwai.Credential(api_key=key),)
 
 
@@ -34,7 +42,7 @@ keys = kwai.KeyResolver(keys_of, ttl=60)
 
 def keep(caller: kwai.Caller, key: kwai.Secret) -> None:
     """Let this key pay from the next call on."""
-    vault[caller.issuer, caller.identifier] = key
+    vault[name_of(caller)] = key
     keys.forget(caller)
 
 
@@ -64,7 +72,7 @@ def trouble_is_told() -> Iterator[None]:
 @pages.get("", response_class=HTMLResponse)
 async def page(caller: Customer) -> str:
     """What is connected, and both ways to connect."""
-    key = vault.get((caller.issuer, caller.identifier))
+    key = vault.get(name_of(caller))
     status = "No key is connected." if key is None else f"Connected: the key {key.fingerprint} pays."
     return f"""<!doctype html>
 <title>OpenRouter</title>
@@ -81,20 +89,21 @@ async def page(caller: Customer) -> str:
 async def start(request: Request, caller: Customer) -> RedirectResponse:
     """Send the customer to OpenRouter."""
     begun = openrouter.start_authorization(str(request.url_for("callback")))
-    on_the_way[caller.issuer, caller.identifier] = begun
+    on_the_way[name_of(caller)] = begun
     return RedirectResponse(begun.url, 303)
 
 
 @pages.get("/callback")
 async def callback(caller: Customer, state: str = "", code: str = "") -> RedirectResponse:
     """Take the code that the customer has come back with."""
-    begun = on_the_way.get((caller.issuer, caller.identifier))
+    begun = on_the_way.get(name_of(caller))
     if begun is None or not begun.is_answered_by(state):
         # A link that somebody else sent: it would connect a key of theirs here, or the customer's key there.
         raise HTTPException(400, "You have not asked for this here: connect OpenRouter once more.")
     with trouble_is_told():
         granted = await openrouter.aexchange_code(code, begun.code_verifier)
-    del on_the_way[caller.issuer, caller.identifier]
+    if on_the_way.get(name_of(caller)) is begun:  # and not one that another tab has begun meanwhile
+        del on_the_way[name_of(caller)]
     keep(caller, granted.key)
     return RedirectResponse("../connect", 303)
 
@@ -103,7 +112,8 @@ async def callback(caller: Customer, state: str = "", code: str = "") -> Redirec
 @pages.post("/key")
 async def paste(request: Request, caller: Customer) -> dict[str, str | float | None]:
     """Keep a key that OpenRouter accepts and that pays for calls."""
-    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+    from_here = {"sec-fetch-site": "same-origin", "origin": f"{request.url.scheme}://{request.url.netloc}"}
+    if any(request.headers.get(name, expected) != expected for name, expected in from_here.items()):
         raise HTTPException(403, "This form was sent from another site.")
     with trouble_is_told():
         info = await openrouter.avalidate_key(await pasted(request))

@@ -51,7 +51,7 @@ class Door:
     @property
     def key_headers(self) -> frozenset[str]:
         """The headers that keys come in."""
-        return frozenset[str]().union(*(getattr(source, "headers", ()) for source in self.keys))
+        return frozenset[str]().union(*(getattr(source, "header_names", ()) for source in self.keys))
 
     @property
     def refuses(self) -> bool:

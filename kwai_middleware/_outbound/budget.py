@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Self
 
 from kwai_middleware import _native
 
@@ -69,6 +69,15 @@ class Reservation:
             if self._generation == _budget.generation:
                 _budget.used -= self.held
             self.held = 0
+
+    def __copy__(self) -> Self:
+        return self  # a twin would give back as much again
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("what a call holds of this process's memory is nothing anywhere else")
 
     def __del__(self) -> None:
         if self.held:

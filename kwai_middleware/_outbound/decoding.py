@@ -16,6 +16,8 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 """Decoding stops here: a few bytes can stand for gigabytes."""
 
 _MOST_CODINGS: Final = 4
+_MOST_TIMES: Final = 1024
+"""About how much larger than its input an output is at most, for the codings that know their bounds."""
 _MOST_UNKNOWN: Final = 4096
 """Bytes without any output after which deflate is what it was taken for: joined without end they would take
 quadratic time."""
@@ -41,7 +43,7 @@ def codings_of(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     return [name for name in names if name and name != "identity"]
 
 
-def decoded(chunks: Iterable[bytes], codings: list[str]) -> Decoded:
+def decoded(chunks: Iterable[bytes], codings: list[str], most: int = MOST_BYTES) -> Decoded:
     """Undo `codings`, the last one first. Never raises: what comes before a damage is returned.
 
     Brotli and Zstandard need one of the modules that httpx and httpx2 use for them; without it the
@@ -52,7 +54,7 @@ def decoded(chunks: Iterable[bytes], codings: list[str]) -> Decoded:
     makers = [_maker(coding) for coding in reversed(codings)]
     if len(makers) > _MOST_CODINGS or None in makers:
         return Decoded([b"" for _ in chunks], False)
-    steps = [_Step(*maker) for maker in makers if maker]
+    steps = [_Step(*maker, most) for maker in makers if maker]
     pieces: list[bytes] = []
     whole = True
     for chunk in chunks:
@@ -90,12 +92,12 @@ class _Maker(NamedTuple):
 class _Step:
     """One coding being undone; goes on with the next member or frame where one ends."""
 
-    def __init__(self, start: Callable[[], _Decompressor], at_once: int) -> None:
+    def __init__(self, start: Callable[[], _Decompressor], at_once: int, most: int = MOST_BYTES) -> None:
         self.stopped = False
         self._start = start
-        self._at_once = at_once
+        self._at_once = min(at_once, max(most // _MOST_TIMES, 1))
         self._decompressor = start()
-        self._room = MOST_BYTES
+        self._room = most
 
     def feed(self, chunk: bytes) -> bytes:
         parts: list[bytes] = []

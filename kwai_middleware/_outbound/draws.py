@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from random import Random
@@ -48,6 +49,8 @@ def drawn(
 
 def _place_of(draw: float, weights: list[float]) -> tuple[int, float]:
     """Return whose share a draw is in, and where in it: that is a draw itself, which hangs on nothing."""
+    if math.isinf(sum(weights)):
+        weights = [weight / max(weights) for weight in weights]
     position = draw * sum(weights)
     last = len(weights) - 1
     for index, weight in enumerate(weights):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,11 @@ _NAMES_KEY: Final = re.compile(
 # OpenRouter's limit of the account that a key belongs to, and OpenAI's word for what is 402 elsewhere.
 _NAMES_ACCOUNT: Final = re.compile(r"\bfree-models-per-", re.IGNORECASE)
 _NO_MONEY: Final = "insufficient_quota"
+
+_OF_THE_REQUEST: Final = re.compile(r"\bfewer max_tokens\b|\bcan only afford\b", re.IGNORECASE)
+"""OpenRouter's 402 for a request that is larger than what is left: the key pays for smaller ones."""
+_MOST_PLAIN: Final = 64 * 1024
+_LONGEST_MESSAGE: Final = 4096
 
 _MILLISECONDS_FROM: Final = 1e11
 _SINCE_1970_FROM: Final = 1e8
@@ -72,39 +77,73 @@ def fault_of_key(
     if status not in SUSPICIOUS:
         return None
     headers = tuple(headers)
-    if status in (401, 402) and not relayed:
+    if status == 401 and not relayed:
         return KeyFault(str(status), _rest(status, headers, now))
     error = _error(body if is_decoded else _plain(body, headers))
-    if error is None or (status in (403, 429) and not _is_about_key(status, error)):
+    if error is None and (relayed or status != 402):
         return None
+    if error is not None and status in (403, 429) and not _is_about_key(status, error):
+        return None
+    if error is not None and status == 402 and _OF_THE_REQUEST.search(_message(error)):
+        return KeyFault(str(status), _SHORTEST)
     return KeyFault(str(status), _rest(status, headers, now))
 
 
 def _plain(body: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     codings = codings_of(headers)
-    return b"".join(decoded([body], codings).pieces) if codings else body
+    return b"".join(decoded([body], codings, _MOST_PLAIN).pieces) if codings else body
 
 
-def _error(body: bytes) -> Mapping[str, Any] | None:
+class _Metadata(msgspec.Struct):
+    provider_name: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Error(msgspec.Struct):
+    message: msgspec.Raw = msgspec.Raw(b'""')
+    code: msgspec.Raw = msgspec.Raw(b"null")
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Answer(msgspec.Struct):
+    error: _Error
+
+
+def _error(body: bytes) -> _Error | None:
+    """Read what an error says; of all else in the answer nothing is made."""
     try:
-        answer: object = msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=_Answer).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    error = cast("dict[str, object]", answer).get("error") if isinstance(answer, dict) else None
-    return cast("dict[str, Any]", error) if isinstance(error, dict) else None
 
 
-def _is_about_key(status: int, error: Mapping[str, Any]) -> bool:
-    metadata = error.get("metadata")
-    if isinstance(metadata, dict) and "provider_name" in metadata:
+def _message(error: _Error) -> str:
+    return _text(error.message)[:_LONGEST_MESSAGE]
+
+
+def _text(raw: msgspec.Raw) -> str:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _names_a_provider(error: _Error) -> bool:
+    try:
+        return msgspec.json.decode(error.metadata, type=_Metadata).provider_name != msgspec.Raw(b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def _is_about_key(status: int, error: _Error) -> bool:
+    if _names_a_provider(error):
         return False  # whatever a provider behind it says of a key, it is not this one
-    message = error.get("message")
-    if isinstance(message, str) and _NAMES_KEY.search(message):
+    message = _message(error)
+    if _NAMES_KEY.search(message):
         return True
     if status != 429:
         return False
-    is_spent = _NO_MONEY in (error.get("code"), error.get("type"))
-    return is_spent or (isinstance(message, str) and _NAMES_ACCOUNT.search(message) is not None)
+    return _NO_MONEY in (_text(error.code), _text(error.type)) or _NAMES_ACCOUNT.search(message) is not None
 
 
 def _rest(status: int, headers: tuple[tuple[bytes, bytes], ...], now: float) -> float:

@@ -51,8 +51,8 @@ class _Rest:
 class KeyRests:
     """The keys that rest, of all callers and of the app.
 
-    Bounded: the key that failed first is forgotten. Without a lock, so that it may be asked from anywhere and survives
-    a fork.
+    Bounded: the key that has not failed for longest is forgotten. Without a lock, so that it may be asked from anywhere
+    and survives a fork.
 
     Args:
         clock: Seconds that only rise.
@@ -67,7 +67,9 @@ class KeyRests:
     def failed(self, credential: Credential, reason: str, seconds: float) -> None:
         """Let a key rest from now on."""
         place = _place(credential)
-        rest = self._rests.get(place) or self._rests.setdefault(place, _Rest())
+        rest = self._rests.get(place) or _Rest()
+        self._rests.pop(place, None)
+        self._rests[place] = rest
         rest.until, rest.reason = self._clock() + seconds, reason
         rest.failures.add()
         excess = len(self._rests) - self._most

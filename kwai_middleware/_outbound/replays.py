@@ -32,8 +32,8 @@ class Replay:
         """Read the beginning. What goes wrong is there again for who reads; closed if it is no `Exception`."""
         if self._is_read:
             return self._what_was_seen()
-        self._rest = iter(self._stream)
         try:
+            self._rest = iter(self._stream)
             while self._has_room():
                 self._seen.append(next(self._rest))
         except StopIteration:
@@ -49,8 +49,8 @@ class Replay:
         """The same for an asynchronous stream."""
         if self._is_read:
             return self._what_was_seen()
-        self._rest = self._stream.__aiter__()
         try:
+            self._rest = self._stream.__aiter__()
             while self._has_room():
                 self._seen.append(await self._rest.__anext__())
         except StopAsyncIteration:

@@ -43,6 +43,7 @@ def call(
     url: str = GATEWAY,
     *,
     seen: Callable[[Any], object] | None = None,
+    times: int = 1,
     deliver: Callable[[Any], Any] = lambda _: None,
     **options: Any,
 ) -> list[Any]:
@@ -56,7 +57,8 @@ def call(
     client = flavour.answering(handler, settings=settings(**options), deliver=deliver)
     try:
         with bind_caller(caller, credentials=keys):
-            flavour.post(client, url, **ASKS)
+            for _ in range(times):
+                flavour.post(client, url, **ASKS)
             if seen is not None:
                 seen(None)
     finally:
