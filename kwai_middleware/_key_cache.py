@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Final, NamedTuple
 
 from kwai_middleware._caller import Caller, Credential
@@ -92,25 +93,30 @@ class KeyCache:
             stale: Seconds beyond that for which it is used where asking again fails.
         """
         name = _name(caller)
-        if ttl > 0 and self._flights.get(name) is flight:
+        is_current = self._flights.get(name) is flight
+        if is_current:
+            self._kept.pop(name, None)  # also when nothing follows: what was true before is not now
+        if is_current and ttl > 0:
             fresh_until = self._clock() + ttl
-            self._kept.pop(name, None)  # what is put in anew is the youngest
             self._kept[name] = Kept(credentials, fresh_until, fresh_until + stale)
             # A copy, since another thread may change it meanwhile.
             for oldest in tuple(self._kept)[: max(len(self._kept) - self._max_entries, 0)]:
                 self._kept.pop(oldest, None)
         self.ended(caller, flight)
-        flight.set_result(credentials)
+        with contextlib.suppress(InvalidStateError):
+            flight.set_result(credentials)
 
     def failed(self, caller: Caller, flight: Flight, error: Exception) -> None:
         """A look-up has failed, for all who wait for it."""
         self.ended(caller, flight)
-        flight.set_exception(error)
+        with contextlib.suppress(InvalidStateError):
+            flight.set_exception(error)
 
     def abandoned(self, caller: Caller, flight: Flight) -> None:
         """Whoever looked it up was cancelled: one of those who wait begins anew."""
         self.ended(caller, flight)
-        flight.set_result(None)
+        with contextlib.suppress(InvalidStateError):  # its answer was there already
+            flight.set_result(None)
 
     def ended(self, caller: Caller, flight: Flight) -> None:
         """Let the next one who asks begin a look-up."""

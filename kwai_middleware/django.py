@@ -100,8 +100,9 @@ class _DjangoSignIn(SignIn):
         """Do the same with `request.auser()`; what queries the database beyond that does so on Django's thread."""
         user = self._loaded()
         if user is UNKNOWN:
-            find = getattr(self._alive(), "auser", None)
-            if find is None:
+            request = self._alive()
+            find = getattr(request, "auser", None)
+            if find is None or _is_of_others(cast("dict[str, object]", vars(request)).get("user")):
                 return await sync_to_async(self.caller)(fields)
             user = await find()
         try:
@@ -129,9 +130,21 @@ class _DjangoSignIn(SignIn):
         known = cast("dict[str, object]", vars(request))
         user = known.get("user", UNKNOWN)
         # login() and logout() of either kind set `user`, not what auser() remembers.
-        if isinstance(user, LazyObject) and cast("dict[str, object]", vars(user)).get("_wrapped") is empty:
+        if _is_of_others(user):
+            return UNKNOWN  # what Django remembers is whoever that one has taken the place of
+        if _is_unread(user):
             user = UNKNOWN
         return known.get("_cached_user", known.get("_acached_user", UNKNOWN)) if user is UNKNOWN else user
+
+
+def _is_unread(user: object) -> bool:
+    return isinstance(user, LazyObject) and cast("dict[str, object]", vars(user)).get("_wrapped") is empty
+
+
+def _is_of_others(user: object) -> bool:
+    """Say whether it is still to be found, and not by Django's own middleware: somebody may have replaced the user."""
+    find = cast("dict[str, object]", vars(user)).get("_setupfunc") if _is_unread(user) else None
+    return find is not None and getattr(find, "__module__", "") != "django.contrib.auth.middleware"
 
 
 _ON_THE_LOOP: Final = (

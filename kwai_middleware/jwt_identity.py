@@ -80,7 +80,7 @@ class JWTIdentity:
         JWTIdentity(jwks_url='https://login.example/jwks.json', issuer='https://login.example/', audience='api')
     """
 
-    __slots__ = ("_header", "_keys", "_shown", "_strip", "_verifier", "audience", "issuer")
+    __slots__ = ("_header", "_keys", "_shown", "_strip", "_verifier", "audience", "header_names", "issuer")
 
     origin: Final = "jwt"
 
@@ -120,6 +120,7 @@ class JWTIdentity:
         self.issuer: Final = issuer
         self.audience: Final = audience
         self._header: Final = checked_name("JWTIdentity.header", header)
+        self.header_names: Final = frozenset((self._header,))
         self._strip: Final = strip
         accepted: frozenset[str]
         source: KeySource

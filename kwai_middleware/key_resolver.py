@@ -144,14 +144,17 @@ class KeyResolver(KeySource):
         Raises:
             KeysUnavailable: They could not be looked up.
         """
+        deadline = time.monotonic() + self._timeout
         try:
             while True:
                 fresh = self._cache.fresh(caller)
                 if fresh is not None:
                     return fresh
                 flight, is_mine = self._cache.board(caller)
-                with anyio.fail_after(self._timeout):
-                    credentials = await (self._fly_async(flight, caller) if is_mine else landing(flight))
+                if is_mine:
+                    return await self._fly_async(flight, caller)
+                with anyio.fail_after(max(deadline - time.monotonic(), 0)):
+                    credentials = await landing(flight)
                 if credentials is not None:
                     return credentials
         except Exception as error:  # noqa: BLE001 - the app's own function; the call is refused for it
@@ -212,8 +215,9 @@ class KeyResolver(KeySource):
 
     def _landed(self, flight: Flight, caller: Caller, credentials: tuple[Credential, ...]) -> None:
         if not flight.done():
-            ttl = self._ttl if credentials else self._negative_ttl
-            self._cache.landed(caller, flight, credentials, ttl, self._stale_for)
+            # That there were no keys is never an answer for later: the app's own would pay where the vault is away.
+            ttl, stale_for = (self._ttl, self._stale_for) if credentials else (self._negative_ttl, 0.0)
+            self._cache.landed(caller, flight, credentials, ttl, stale_for)
 
     def _judged(self, answer: object) -> tuple[Credential, ...] | TypeError:
         """Return the credentials in an answer, or what is wrong with it; the caller raises that.

@@ -16,7 +16,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kwai_middleware import Caller, ConfigurationError, HeaderCredentials, Secret
+from kwai_middleware import (
+    ASGIMiddleware,
+    Caller,
+    ConfigurationError,
+    HeaderCredentials,
+    HeaderIdentity,
+    Secret,
+    first_of,
+)
 from kwai_middleware._inbound.asgi_request import ASGIRequest
 from kwai_middleware._inbound.request import Interest
 from kwai_middleware._jwt.reading import header_of
@@ -64,6 +72,18 @@ def ask(token: str, **more: Any) -> Seen:
 
 
 # --- what is read
+
+
+def test_keys_and_tokens_are_not_in_one_header() -> None:
+    """A token of a sign-in service is never taken for a key."""
+    identity = JWTIdentity(
+        key="a-secret-of-tests-0123456789-0123456789", algorithms=["HS256"], issuer="i", audience="a"
+    )
+    keys = HeaderCredentials({"authorization": "openrouter"})
+    app: Any = None
+    for combined in (identity, first_of(HeaderIdentity(), identity)):
+        with pytest.raises(ConfigurationError, match="read the same header"):
+            ASGIMiddleware(app, identify=combined, credentials=keys)
 
 
 def test_a_token_that_holds_is_a_caller(door: Door) -> None:

@@ -150,6 +150,30 @@ def test_old_keys_while_the_vault_is_away(flavour: Flavour, kind: str, caplog: p
         call(flavour, ACME, keys)
 
 
+def test_no_keys_is_no_answer_for_later(flavour: Flavour, kind: str) -> None:
+    """A customer who had none when the vault was last there, and may have one now, is refused and not the app's."""
+    vault, clock = Vault(without=("acme",)), Clock()
+    keys = resolver(vault, kind, ttl=60, negative_ttl=10, stale_for=3600, clock=clock)
+    assert key_sent(call(flavour, ACME, keys)[0]) is None
+    vault.error = OSError()
+    clock.now += 11
+    with pytest.raises(KeysUnavailable):
+        call(flavour, ACME, keys)
+
+
+def test_a_key_that_was_deleted_does_not_come_back(flavour: Flavour) -> None:
+    """Once the vault has said that there is none, no older answer counts, also when that one is not kept."""
+    vault, clock = Vault(), Clock()
+    keys = resolver(vault, ttl=10, negative_ttl=0, stale_for=3600, clock=clock)
+    assert key_of("acme") == key_sent(call(flavour, ACME, keys)[0])
+    vault.without.add("acme")
+    clock.now += 11
+    assert key_sent(call(flavour, ACME, keys)[0]) is None
+    vault.error = OSError()
+    with pytest.raises(KeysUnavailable):
+        call(flavour, ACME, keys)
+
+
 def test_two_customers_of_one_name(flavour: Flavour) -> None:
     """What is remembered is by issuer, group and identifier: a 42 of another issuer is somebody else."""
     vault = Vault()

@@ -184,6 +184,54 @@ def test_the_first_one_is_cancelled(vault: SlowVault, kind: str) -> None:
     assert ["acme"] * 2 == vault.asked
 
 
+@pytest.mark.parametrize("ttl", [0, 60])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cancellation_that_comes_after_the_answer(vault: SlowVault, ttl: float, fails: bool) -> None:
+    """The thread has the answer, and the loop has not seen it yet: whoever is cancelled then calls no model."""
+    landed = threading.Event()
+
+    def keys_of(caller: Caller) -> list[Credential]:
+        credentials = vault.keys_of(caller)
+        if fails:
+            raise OSError
+        return credentials
+
+    keys = KeyResolver(keys_of, ttl=ttl)
+
+    async def cancelled() -> None:
+        call = asyncio.create_task(Network().ask_async(ACME, keys))
+        await vault.has_been_asked()
+        (flight,) = keys._cache._flights.values()
+        flight.add_done_callback(lambda _: landed.set())
+        vault.may_answer.set()
+        if not fails:
+            assert landed.wait(DEADLINE)  # the loop is blocked meanwhile, and so sees both at once
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(cancelled())
+
+
+def test_a_vault_that_hangs_takes_no_thread_for_each_call(vault: SlowVault) -> None:
+    """Look-ups that nobody waits for any more are counted; with too many of them calls are refused at once."""
+
+    async def hangs() -> list[BaseException | str]:
+        network, keys = Network(), KeyResolver(vault.keys_of, timeout=0.02)
+        refused: list[BaseException | str] = []
+        while len(vault.asked) < 80:
+            callers = [Caller(identifier=f"c{len(refused)}-{number}") for number in range(20)]
+            refused += await asyncio.gather(*(network.ask_async(who, keys) for who in callers), return_exceptions=True)
+        asked = len(vault.asked)
+        last = await asyncio.gather(network.ask_async(ACME, keys), return_exceptions=True)
+        assert asked == len(vault.asked)
+        return last
+
+    (refused,) = asyncio.run(hangs())
+    assert "failed with RuntimeError" in str(refused)
+    assert "does the vault hang?" in str(getattr(refused, "__cause__", None))
+
+
 def test_one_who_waits_is_cancelled(vault: SlowVault) -> None:
     """Somebody who only waits is cancelled: the look-up goes on for the others."""
     keys = KeyResolver(vault.keys_of_async)

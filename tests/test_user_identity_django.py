@@ -15,6 +15,7 @@ import httpx
 import pytest
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
 from werkzeug.test import Client
 
 import kwai_middleware as kwai
@@ -223,6 +224,26 @@ def test_another_kind_of_user() -> None:
 
     own = Handed(Own())
     assert kwai.Caller(identifier="own") == own.user.read() == asyncio.run(own.user.read_async())
+
+
+def test_a_user_whom_another_middleware_has_put_in_place() -> None:
+    """Support staff that acts for a customer: the customer counts, although Django remembers who has signed in."""
+    for remembered in ("_cached_user", "_acached_user"):
+        request: Any = HttpRequest()
+        setattr(request, remembered, SimpleNamespace(username="staff", email=""))
+        request.user = SimpleLazyObject(lambda: SimpleNamespace(username="customer", email=""))
+        request.auser = lambda: pytest.fail("it does not know of the customer")
+        handed = Handed(request)
+        assert kwai.Caller(identifier="customer") == handed.user.read()
+        request.user = SimpleLazyObject(lambda: SimpleNamespace(username="customer", email=""))
+        assert kwai.Caller(identifier="customer") == asyncio.run(handed.user.read_async())
+        request.user = SimpleLazyObject(lambda: SimpleNamespace(username="customer", email=""))
+
+        async def read(handed: Any = handed) -> None:
+            with pytest.raises(Unreadable, match="on the event loop"):
+                handed.user.read()
+
+        asyncio.run(read())
 
 
 def test_without_a_sign_in() -> None:

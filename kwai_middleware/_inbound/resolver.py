@@ -80,7 +80,8 @@ class Resolver:
             secret=frozenset[str]().union(*(reader.secret_headers for reader in readers)),
             lists=frozenset[str]().union(*(reader.list_headers for reader in readers)),
         )
-        if not identity_headers.isdisjoint(key_headers):
+        also_read = frozenset[str]().union(*(getattr(source, "header_names", ()) for source in identities))
+        if not also_read.isdisjoint(key_headers):
             raise ConfigurationError("identify and credentials read the same header; each needs one of its own")
 
         self.runs_foreign_code: Final = not (
