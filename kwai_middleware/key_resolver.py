@@ -45,8 +45,9 @@ class KeyResolver(KeySource):
 
     Under an asynchronous client a plain function runs on a worker thread. Under a synchronous one it runs
     where the call is made; an async function then runs on the event loop of the request, which waits for
-    nothing meanwhile. Where there is none, and for `bind_caller` on a thread without one, it runs on one of its own. A synchronous client that is used on the
-    event loop itself cannot wait for an async function: that is refused with a message that says so.
+    nothing meanwhile. Where there is none, and for `bind_caller` on a thread without one, it runs on one of
+    its own. A synchronous client that is used on the event loop itself cannot wait for an async function:
+    that is refused with a message that says so.
 
     Args:
         function: From a `Caller` to a list of `Credential`, or None for no keys; plain or async.
