@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # A slow machine is no failed test: nothing here is measured by the clock.
 settings.register_profile("kwai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kwai")
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Nothing is measured on this thread during the test; other threads, the sandbox's above all, go on being so."""
+    measures = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(measures)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.support.invisibility.script import SCRIPT
 from tests.support.invisibility.server import script_server
 from tests.support.invisibility.world import World, certificates
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.usefixtures("unmeasured")
 """To measure coverage would take as long again, and nothing here is not seen by other tests as well."""
 
 
