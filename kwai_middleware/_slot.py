@@ -104,7 +104,10 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
         unsettled: Unsettled | None = None,
     ) -> Slot:
         """Return a slot for a part of this unit of work, with a caller of its own and the same trace id."""
-        return Slot(caller, withheld, {"id": self.trace_id}, brought=brought, unsettled=unsettled)
+        return Slot(caller, withheld, self._shared_trace(), brought=brought, unsettled=unsettled)
+
+    def _shared_trace(self) -> dict[str, str]:
+        return {"id": self.trace_id}
 
     def _brought_id(self) -> str | None:
         """Return the trace id that the unit of work came with."""
@@ -121,14 +124,8 @@ class _Outside(Slot):
     def trace_id(self) -> str:
         return _new_id()
 
-    def part(
-        self,
-        caller: Caller | None,
-        withheld: Withheld | None = None,
-        brought: Origins = NO_ORIGINS,
-        unsettled: Unsettled | None = None,
-    ) -> Slot:
-        return Slot(caller, withheld, brought=brought, unsettled=unsettled)
+    def _shared_trace(self) -> dict[str, str]:
+        return {}
 
 
 def _new_id() -> str:

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent import futures
 from typing import Any, Final, cast, final
 
 import anyio
@@ -132,9 +131,7 @@ class KeyResolver(KeySource):
                 return self._fly(Flight(), caller, None)
             try:
                 credentials = flight.result(max(deadline - time.monotonic(), 0))
-            except futures.TimeoutError as error:
-                return self._stale_or_refused(caller, error)
-            except Exception as error:  # noqa: BLE001 - the app's own function; the call is refused for it
+            except Exception as error:  # noqa: BLE001 - too late, or the app's own function; the call is refused for it
                 return self._stale_or_refused(caller, error)
             if credentials is not None:
                 return credentials

@@ -52,12 +52,11 @@ def _place_of(draw: float, weights: list[float]) -> tuple[int, float]:
     if math.isinf(sum(weights)):
         weights = [weight / max(weights) for weight in weights]
     position = draw * sum(weights)
-    last = len(weights) - 1
-    for index, weight in enumerate(weights):
-        if position < weight or index == last:
-            return index, min(position / weight, _BELOW_ONE)
-        position -= weight
-    raise IndexError("no weights")  # pragma: no cover - there is a last one
+    index = 0
+    while index < len(weights) - 1 and position >= weights[index]:
+        position -= weights[index]
+        index += 1
+    return index, min(position / weights[index], _BELOW_ONE)
 
 
 class _Seeded:
