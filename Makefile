@@ -5,11 +5,15 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 VENV ?= .venv
 WORKERS ?= auto
 KEEP ?=
+QUICK ?=
+BASE ?=
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+BENCH := $(VENV)-bench
+BENCH_READY := $(BENCH)/.ready
 
-.PHONY: help setup test test-all check format demo clean
+.PHONY: help setup test test-all check format demo bench bench-compare clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -35,25 +39,44 @@ format: $(READY) ## rewrite the code as `make check` wants it
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+bench: $(BENCH_READY) ## the benchmarks, beside the peers, into bench-results/ (QUICK=1: rough, within two minutes)
+	$(BENCH)/bin/python -m benchmarks $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-compare: $(BENCH_READY) ## the hot paths of this tree against those of another revision: BASE=<revision>
+	$(BENCH)/bin/python -m benchmarks.compare $(if $(filter-out 0,$(QUICK)),--quick) "$(BASE)"
+
 setup: $(READY) ## only the environment
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .coverage .coverage.* .hypothesis .nox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(BENCH) bench-results .coverage .coverage.* .hypothesis .nox .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Hashes are asked for all that is downloaded; the package itself is built by the pinned hatchling, with nothing else downloaded.
+install = -m pip install --quiet --disable-pip-version-check --require-hashes
+install_package = -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+
 $(READY): requirements/dev.txt requirements/openai-2.txt pyproject.toml
-	@if $(RUN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
-	for python in $(PYTHON); do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Setting up $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
-	  fi; \
-	done; \
-	echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \
-	echo "Name yours: make PYTHON=/path/to/python3.12" >&2; exit 1
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(call make_environment,$(VENV))
+	@$(RUN) $(install) --requirement requirements/dev.txt
 	@rm -rf $(VENV)/openai-2
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(VENV)/openai-2 \
-	  --requirement requirements/openai-2.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(RUN) $(install) --no-deps --target $(VENV)/openai-2 --requirement requirements/openai-2.txt
+	@$(RUN) $(install_package)
 	@touch $@
+
+# An environment of its own: some of the peers change what others install when they are imported.
+$(BENCH_READY): requirements/bench.txt pyproject.toml
+	@$(call make_environment,$(BENCH))
+	@$(BENCH)/bin/python $(install) --requirement requirements/bench.txt
+	@$(BENCH)/bin/python $(install_package)
+	@touch $@
+
+define make_environment
+if $(1)/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
+for python in $(PYTHON); do \
+  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+    echo "Setting up $(1) with $$("$$python" --version)"; exec "$$python" -m venv $(1); \
+  fi; \
+done; \
+echo "Python 3.11 or newer is needed, and none of these is one: $(PYTHON)." >&2; \
+echo "Name yours: make PYTHON=/path/to/python3.12" >&2; exit 1
+endef
