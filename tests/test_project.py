@@ -237,14 +237,18 @@ def test_every_test_states_its_promise() -> None:
     assert [] == silent
 
 
-def test_every_requirement_is_pinned_and_hashed() -> None:
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize(("name", "extras"), [("dev", [*EXTRAS]), ("bench", ["httpx2", "sandbox"])])
+def test_every_requirement_is_pinned_and_hashed(name: str, extras: list[str]) -> None:
     """All that the project files ask for is pinned with hashes; no line names a place to get it from."""
-    pinned = (PROJECT / "requirements" / "dev.txt").read_text()
+    pinned = (PROJECT / "requirements" / f"{name}.txt").read_text()
     wanted = [
         *PYPROJECT["project"]["dependencies"],
-        *(name for extra in PYPROJECT["project"]["optional-dependencies"].values() for name in extra),
+        *(name for extra in extras for name in EXTRAS[extra]),
         *PYPROJECT["build-system"]["requires"],
-        *re.findall(r"^[a-z][^#\n]*", (PROJECT / "requirements" / "dev.in").read_text(), re.MULTILINE),
+        *re.findall(r"^[a-z][^#\n]*", (PROJECT / "requirements" / f"{name}.in").read_text(), re.MULTILINE),
     ]
     names = {re.split(r"[^A-Za-z0-9._-]", name)[0].replace(".", "-") for name in wanted}
     entries = re.findall(
