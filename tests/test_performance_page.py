@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from benchmarks.page import KEPT, PAGES, merged, written
 from benchmarks.plan import SUITES, suite_named
 from benchmarks.results import Report
