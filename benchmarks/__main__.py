@@ -24,12 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
 
     report = run(_wanted(parser, asked.names), is_quick=asked.quick, with_peers=not asked.ours, tell=_show)
+    pages = [_page(table) for table in report.tables]
     reached = tables.bars(report)
-    print(f"\n## What was meant to be reached\n\n{reached}")
+    if reached:
+        pages.append(f"## What was meant to be reached\n\n{reached}")
+        print(f"\n{pages[-1]}")
     folder: Path = asked.into
     report.write(folder / "results.json")
-    pages = [f"## {table.title}\n\n{table.what}\n\n{tables.markdown(table)}" for table in report.tables]
-    (folder / "tables.md").write_text("\n".join((*pages, f"## What was meant to be reached\n\n{reached}")))
+    (folder / "tables.md").write_text("\n".join(pages))
     for table in report.tables:
         for name, drawing in plots.drawings(table):
             (folder / name).write_text(drawing)
@@ -50,8 +52,12 @@ def _wanted(parser: argparse.ArgumentParser, names: Sequence[str]) -> list[tuple
     return wanted
 
 
+def _page(table: Table) -> str:
+    return f"## {table.title}\n\n{table.what}\n\n{tables.markdown(table)}"
+
+
 def _show(table: Table) -> None:
-    print(f"\n## {table.title}\n\n{table.what}\n\n{tables.markdown(table)}", flush=True)
+    print(f"\n{_page(table)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,22 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure two revisions and print the ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("base", metavar="REVISION", help="what git knows it by: HEAD, a tag, a branch")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--rounds", type=int, default=30, help="how many of each; by default 30")
+    parser.add_argument("--quick", dest="rounds", action="store_const", const=5, help="the same as --rounds 5")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         _check_out(parser, asked.base, base)
-        measured = _interleaved(base, rounds=5 if asked.quick else 30)
+        measured = _interleaved(base, rounds=asked.rounds)
     print(tables.comparison(asked.base, *measured))
 
 
 def _check_out(parser: argparse.ArgumentParser, revision: str, into: Path) -> None:
     """Lay the package as it was at a revision into a folder."""
-    archived = subprocess.run(
-        ["git", "archive", "--format=tar", revision, "kwai_middleware"], cwd=_ROOT, capture_output=True, check=False
-    )
+    command = ["git", "archive", "--format=tar", revision, "kwai_middleware"]
+    try:
+        archived = subprocess.run(command, cwd=_ROOT, capture_output=True, check=False)
+    except FileNotFoundError:
+        parser.error("another revision comes out of git, and there is none on this machine")
     if archived.returncode != 0:
-        parser.error(f"git knows no revision {revision!r}: give BASE=<tag, branch or commit>")
+        parser.error(f"git knows no revision {revision!r} here: give BASE=<tag, branch or commit>, in a clone")
     with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as packed:
         packed.extractall(into, filter="data")
 

@@ -62,14 +62,15 @@ class Worker:
 @contextmanager
 def worker(arguments: Sequence[str], *, tree: Path = _ROOT, script: str = "benchmarks.worker") -> Iterator[Worker]:
     """A process that runs `script`, with the package that stands in `tree`."""
-    # The tree first: what is measured may be another revision than the one that is installed.
+    # The tree first: what is measured may be another revision than the one that is installed. It is also where the
+    # process starts, since `-m` puts that before everything else.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), str(_ROOT)))}
     process = subprocess.Popen(
         [sys.executable, "-m", script, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        cwd=_ROOT,
+        cwd=tree,
         text=True,
     )
     assert process.stdin is not None

@@ -11,13 +11,14 @@ __all__ = ["bars", "comparison", "markdown", "number"]
 
 
 def number(value: float) -> str:
-    """Return a number with three figures that count: no more was measured."""
+    """Return a number with three figures, or three decimals of a small one: no more was measured."""
+    size = abs(float(f"{value:.3g}"))
     if value == 0:
         return "0"
-    size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    decimals = 1 if size >= 10 else 2 if size >= 0.1 else 3
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # a negative zero becomes one
 
 
 def _spread(spread: Spread | None) -> str:
@@ -75,8 +76,10 @@ def markdown(table: Table) -> str:
 
 
 def bars(report: Report) -> str:
-    """Return what was meant to be reached, and what was."""
+    """Return what was meant to be reached, and what was; nothing where no bar was measured."""
     reached = [each for table in report.tables for each in table.reached()]
+    if not reached:
+        return ""
     sign = {False: "≤", True: "≥"}
     columns = [
         ("what", [each.bar.promise for each in reached]),

@@ -1,0 +1,1 @@
+"""Servers on loopback, each in a process of its own: a model, and a sink that accepts whatever is exported to it."""

@@ -1,0 +1,73 @@
+"""`python -m benchmarks.loopback.serve model|sink|hang`: one of them, until its standard input ends.
+
+Prints its port. `GET /kept` hands out the requests that came since it was asked last, of which it keeps so many bytes;
+`GET /count` says how many there were in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.loopback.model import answered
+from benchmarks.loopback.sink import accepted
+from benchmarks.loopback.wire import Answer, Connection, Kept, answer
+
+_KINDS: Final[dict[str, Answer]] = {"model": answered, "sink": accepted, "hang": lambda _: None}
+
+
+class _Keeping:
+    """Answers, and keeps what came."""
+
+    def __init__(self, to_answer: Answer, most: int) -> None:
+        self._answer = to_answer
+        self._most = most
+        self._kept: list[Kept] = []
+        self._bytes = 0
+        self._count = 0
+
+    def __call__(self, request: Kept) -> bytes | None:
+        if request.path == "/kept":
+            kept, self._kept, self._bytes = self._kept, [], 0
+            return answer(msgspec.msgpack.encode(kept))
+        if request.path == "/count":
+            return answer(b"%d" % self._count)
+        self._count += 1
+        if self._bytes < self._most:
+            self._kept.append(request)
+            self._bytes += len(request.body)
+        return self._answer(request)
+
+
+async def _serve(to_answer: Answer, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(to_answer), "127.0.0.1", port, backlog=200)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+def _quick_loop() -> Any:
+    try:
+        return importlib.import_module("uvloop").new_event_loop
+    except ModuleNotFoundError:
+        return None
+
+
+def main() -> None:
+    """Serve one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loopback.serve", description=__doc__)
+    parser.add_argument("kind", choices=_KINDS)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--keep", type=int, default=0, metavar="BYTES")
+    asked = parser.parse_args()
+    with asyncio.Runner(loop_factory=_quick_loop()) as runner:
+        runner.run(_serve(_Keeping(_KINDS[asked.kind], asked.keep), asked.port))
+
+
+if __name__ == "__main__":
+    main()
