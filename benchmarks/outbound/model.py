@@ -34,19 +34,19 @@ _LONGEST_MESSAGE: Final = 4000
 
 
 def conversation(size: int) -> bytes:
-    """Return the body of a request of so many bytes: turns of at most 4 KB, with quotes and line ends in them."""
-    turns: list[dict[str, str]] = []
+    """Return the body of a request of so many bytes: messages of 4 KB with quotes and line ends, and a last one."""
 
-    def body() -> bytes:
-        return json.dumps({"model": "m", "temperature": 0.2, "messages": turns}, separators=(",", ":")).encode()
+    def message(text: str) -> dict[str, str]:
+        return {"role": "user", "content": text}
 
-    missing = size - len(body())
-    while missing > 0:
-        text = (_SENTENCES * (_LONGEST_MESSAGE // len(_SENTENCES) + 1))[: min(_LONGEST_MESSAGE, missing)]
-        turn = {"role": "assistant" if len(turns) % 2 else "user", "content": text}
-        turns.append(turn)
-        missing -= len(json.dumps(turn)) + 1
-    return body()
+    def written(*messages: dict[str, str]) -> bytes:
+        body = {"model": "m", "temperature": 0.2, "messages": messages}
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    long = message(_SENTENCES * (_LONGEST_MESSAGE // len(_SENTENCES)))
+    bare = len(written(message("")))
+    longs, rest = divmod(size - bare, len(written(long, long)) - len(written(long)))
+    return written(*[long] * longs, message(("word " * (rest // 5 + 1))[:rest]))
 
 
 def somebody() -> Caller:
