@@ -12,5 +12,5 @@ __all__ = ["SUITE"]
 SUITE: Final = Suite(
     "outbound",
     "Outbound",
-    (*calls.BY_LIBRARY, *calls_async.CASES, *calls.BY_SIZE, *memory.CASES, *chunks.CASES),
+    (*calls.BY_LIBRARY, *calls_async.CASES, calls.BY_SIZE, *memory.CASES, *chunks.CASES),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import httpx2
 
 from benchmarks.outbound import ways
 from benchmarks.outbound.model import HEADERS, Model, conversation, transport_over
@@ -17,7 +19,7 @@ __all__ = ["BY_LIBRARY", "BY_SIZE", "QUICK", "SAME_WORK", "checked"]
 QUICK: Final = Scale(is_quick=True, rounds=3, seconds=0.015)
 
 _BODY: Final = 10_000
-_Inner = Callable[[Model, Any], Any]
+_SIZES: Final = {"1 KB": 1_000, "100 KB": 100_000, "1 MB": 1_000_000, "10 MB": 10_000_000}
 
 
 def checked(way: ways.Way, model: Model, body: bytes) -> Callable[[int], None]:
@@ -37,18 +39,13 @@ def checked(way: ways.Way, model: Model, body: bytes) -> Callable[[int], None]:
     return calls
 
 
-def _just(model: Model, library: Any) -> Any:
-    del library
-    return model
-
-
-def _calls(library_name: str, make: ways.MakeWay, size: int = _BODY, inner: _Inner = _just) -> Prepare:
+def _calls(library_name: str, make: ways.MakeWay) -> Prepare:
     @contextmanager
     def prepare(scale: Scale) -> Iterator[Round]:
         library = importlib.import_module(library_name)
         model = Model(library)
-        way = make(library, inner(model, library))
-        with way.around, sync_loop(checked(way, model, conversation(size)), scale) as one_round:
+        way = make(library, model)
+        with way.around, sync_loop(checked(way, model, conversation(_BODY)), scale) as one_round:
             yield one_round
 
     return prepare
@@ -88,33 +85,35 @@ def _by_library(library: str) -> Case:
     )
 
 
-def _by_size(name: str, said: str, size: int, *bars: Bar) -> Case:
-    return Case(
-        name=f"size_{name}",
-        title=f"A call with a body of {said}",
-        what=f"CPU of the calling thread for one POST of {said} with httpx2, on its own transport, whose connection "
-        "pool answers at once: with that one inside, a large body goes out in parts, as it does in an app.",
-        metrics=(Metric("CPU", "µs"),),
-        variants=tuple(
-            Variant(name, role, _calls("httpx2", make, size, transport_over), peer)
-            for name, role, make, peer in SAME_WORK
-        ),
-        base="plain",
-        bars=bars,
-        quick=QUICK,
-        full=Scale(is_quick=False, rounds=11, seconds=0.15),
-    )
-
-
 BY_LIBRARY: Final = (_by_library("httpx2"), _by_library("httpx"))
-BY_SIZE: Final = (
-    _by_size("1_kb", "1 KB", 1_000),
-    _by_size("100_kb", "100 KB", 100_000),
-    _by_size(
-        "1_mb",
-        "1 MB",
-        1_000_000,
-        Bar("A call of 1 MB through the gateway over plain httpx2", "through the gateway", "CPU", 400, of="added"),
-    ),
-    _by_size("10_mb", "10 MB", 10_000_000),
+
+
+def _all_sizes(make: ways.MakeWay) -> Prepare:
+    @contextmanager
+    def prepare(scale: Scale) -> Iterator[Round]:
+        model = Model(httpx2)
+        way = make(httpx2, transport_over(model, httpx2))
+        with way.around, ExitStack() as stack:
+            by_size = {said: checked(way, model, conversation(size)) for said, size in _SIZES.items()}
+            rounds = [stack.enter_context(sync_loop(calls, scale, said)) for said, calls in by_size.items()]
+
+            def one_round() -> dict[str, float]:
+                return {said: took for each in rounds for said, took in each().items()}
+
+            yield one_round
+
+    return prepare
+
+
+BY_SIZE: Final = Case(
+    name="sizes",
+    title="A call by the size of its body",
+    what="CPU of the calling thread for one POST with httpx2, on its own transport, whose connection pool answers at "
+    "once: with that one inside, a large body goes out in parts, as it does in an app.",
+    metrics=tuple(Metric(said, "µs") for said in _SIZES),
+    variants=tuple(Variant(name, role, _all_sizes(make), peer) for name, role, make, peer in SAME_WORK),
+    base="plain",
+    bars=(Bar("A call of 1 MB through the gateway over plain httpx2", "through the gateway", "1 MB", 400, of="added"),),
+    quick=QUICK,
+    full=Scale(is_quick=False, rounds=11, seconds=0.15),
 )

@@ -62,7 +62,7 @@ _CASE: Final = Case(
     title="Memory of a call",
     what="By how much one call with httpx2 raises the memory that the process has resident, at the most, beside the "
     "body that the app has made; on httpx2's own transport, whose connection pool answers at once.",
-    metrics=tuple(Metric(f"peak, {said}", "MB") for said in _SIZES),
+    metrics=tuple(Metric(f"peak, {said}", "MB", is_compared=False) for said in _SIZES),
     variants=tuple(Variant(name, role, _prepare(make), peer) for name, role, make, peer in SAME_WORK),
     base="plain",
     bars=(
