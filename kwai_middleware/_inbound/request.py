@@ -48,8 +48,8 @@ class InboundRequest(ABC):
             callable that looks keys up goes by this, never by a header that anyone may send.
         valid_until: Until when the answer of `identify` holds, in seconds since 1970, where it is known: of a token,
             say. A websocket's caller ends then.
-        sent: Values of headers as received, by their names in lower case: of those that the door looks for, and
-            of those that somebody has asked for. None stands for a header that was sent more than once.
+        sent: Values of headers as received, by their names in lower case: of those that the door looks for, and of
+            those that somebody has asked for. None stands for a header that was sent more than once.
         answered_by: Which of several sources has answered the last question, for `explain`.
     """
 
