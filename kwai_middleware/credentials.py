@@ -48,7 +48,7 @@ class HeaderCredentials(KeyReader):
         HeaderCredentials({'x-openrouter-key': 'openrouter', 'x-openai-key': 'openai'})
     """
 
-    __slots__ = ("_alike", "_strip")
+    __slots__ = ("_alike", "_is_simple", "_strip")
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class HeaderCredentials(KeyReader):
             list_headers=_checked_lists(lists, self._alike),
             origin=f"header {' or '.join(self._alike)}",
         )
+        self._is_simple: Final = strip and not self.list_headers
 
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
         """Return the keys of a request, in the order of the headers given.
@@ -102,12 +103,15 @@ class HeaderCredentials(KeyReader):
         Raises:
             InvalidHeader: As above.
         """
-        if self.list_headers or not self._strip:
+        taken = request.taken
+        if request.broken or not self._is_simple:
             return self(request)
         credentials: tuple[Credential, ...] = ()
         for header, alike in self._alike.items():
-            key = request.taken_key(header)
-            if key is not None:
+            if header in taken:
+                key = taken[header]
+                if isinstance(key, tuple):
+                    return self(request)  # an outer middleware has read a list
                 credentials += (checked_credential(alike, key),)
         return credentials
 

@@ -50,10 +50,12 @@ class InboundRequest(ABC):
             say. A websocket's caller ends then.
         sent: Values of headers as received, by their names in lower case: of those that the door looks for, and of
             those that somebody has asked for. None stands for a header that was sent more than once.
+        taken: Keys that were taken out of the request, by header in lower case: each is one, or a list of them.
+        broken: What was taken out in place of a key, and is none: the refusals.
         answered_by: Which of several sources has answered the last question, for `explain`.
     """
 
-    __slots__ = ("_broken", "_interest", "_outer", "_source", "_taken", "answered_by", "caller", "sent", "valid_until")
+    __slots__ = ("_interest", "_outer", "_source", "answered_by", "broken", "caller", "sent", "taken", "valid_until")
 
     def __init__(
         self,
@@ -79,15 +81,17 @@ class InboundRequest(ABC):
         self.sent = sent
         self._interest = interest
         self._outer = outer
-        self._taken: dict[str, Secret | tuple[WeightedKey, ...]] = {}
-        self._broken: dict[str, InvalidHeader] = _NONE_BROKEN
+        self.taken: dict[str, Secret | tuple[WeightedKey, ...]] = {}
+        self.broken: dict[str, InvalidHeader] = _NONE_BROKEN
         if outer is not None and outer.withheld:
-            self._taken.update(outer.withheld)
+            self.taken.update(outer.withheld)
         for name in interest.secret:
             if name in sent:
                 # From here on it is a secret only, whatever code of others runs.
                 is_list = name in interest.lists
-                self._keep(name, keys_from(name, self._joined(name)) if is_list else key_from(name, sent[name]))
+                found = keys_from(name, self._joined(name)) if is_list else key_from(name, sent[name])
+                del sent[name]
+                self._hold(name, found)
 
     @property
     def scope(self) -> MutableMapping[str, Any] | None:
@@ -184,17 +188,6 @@ class InboundRequest(ABC):
         name = name.lower()
         if name not in self._interest.secret and self._find(name):
             return self._found(name, key_from(name, self.sent[name]), strip=strip)
-        return self.taken_key(name)
-
-    def taken_key(self, name: str) -> Secret | None:
-        """Return the key that a door has taken out of a header; None when there is none.
-
-        Args:
-            name: In lower case.
-
-        Raises:
-            InvalidHeader: What it has taken out is no key.
-        """
         taken = self._withheld(name)
         if not isinstance(taken, tuple):
             return taken
@@ -239,8 +232,8 @@ class InboundRequest(ABC):
         """Return the slot of this request, for whom it has turned out to be, and what is still to be learnt."""
         if self._outer is None:
             headers = self._trace_headers()
-            return RequestSlot(caller, self._taken or None, brought=brought, unsettled=unsettled, _headers=headers)
-        return self._outer.part(caller, self._taken or None, brought, unsettled)
+            return RequestSlot(caller, self.taken or None, brought=brought, unsettled=unsettled, _headers=headers)
+        return self._outer.part(caller, self.taken or None, brought, unsettled)
 
     @property
     def is_websocket(self) -> bool:
@@ -281,17 +274,19 @@ class InboundRequest(ABC):
 
     def _keep(self, name: str, found: Secret | tuple[WeightedKey, ...] | InvalidHeader) -> None:
         del self.sent[name]
-        if name not in self._interest.secret:
-            self._remove(name)
+        self._remove(name)
+        self._hold(name, found)
+
+    def _hold(self, name: str, found: Secret | tuple[WeightedKey, ...] | InvalidHeader) -> None:
         if isinstance(found, InvalidHeader):
-            self._broken = {**self._broken, name: found}
+            self.broken = {**self.broken, name: found}
         else:
-            self._taken[name] = found
+            self.taken[name] = found
 
     def _withheld(self, name: str) -> Secret | tuple[WeightedKey, ...] | None:
-        if name in self._broken:
-            raise self._broken[name]
-        return self._taken.get(name)
+        if name in self.broken:
+            raise self.broken[name]
+        return self.taken.get(name)
 
 
 _NONE_BROKEN: Final[dict[str, InvalidHeader]] = {}
