@@ -118,7 +118,7 @@ group='x-customer-group', thread='x-thread-id')
         """
         if self._fields.keys().isdisjoint(request.sent):
             return None
-        doubt = self._doubt(request)
+        doubt = self._peers.doubt(request) if self._proxy_secret is None else self._doubt(request)
         if doubt is not None:
             self._ignore(doubt)
             return None
@@ -135,8 +135,6 @@ group='x-customer-group', thread='x-thread-id')
         return caller
 
     def _doubt(self, request: InboundRequest) -> Doubt | None:
-        if self._proxy_secret is None:
-            return self._peers.doubt(request)
         try:
             if request.secret(self._proxy_header) == self._proxy_secret:
                 return None
