@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -28,7 +29,6 @@ ADDRESS_HEADERS: Final = frozenset(
 _BETWEEN_ADDRESSES: Final = re.compile(r'[\s,;="\[\]]+')
 
 _LONGEST_ADDRESS: Final = 64
-_MOST_LISTED: Final = 1024
 
 
 class Doubt(Enum):
@@ -84,7 +84,7 @@ class TrustedPeers:
         self._test_client: Final = _TEST_CLIENT in words
         self._networks: Final = tuple(_network(entry) for entry in words - {_ANYONE, _UNIX, _TEST_CLIENT})
         # Looked up for each request with an identity; what it costs to parse an address is not paid twice.
-        self._listed: Final[set[str]] = set()
+        self._lists: Final = functools.lru_cache(maxsize=1024)(self._is_listed)
 
     def doubt(self, request: InboundRequest) -> Doubt | None:
         """Return why the request's peer is not believed, or None when it is.
@@ -102,7 +102,7 @@ class TrustedPeers:
         address, port = peer
         if port == 0:
             return Doubt.REWRITTEN
-        if address not in self._listed and not self._lists(address):
+        if len(address) > _LONGEST_ADDRESS or not self._lists(address):
             return Doubt.STRANGER
         # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
         # daphne from X-Forwarded-Port). Then the header still shows the address.
@@ -115,12 +115,6 @@ class TrustedPeers:
                 if _is_quoted(address, value.decode("latin-1")):
                     return Doubt.QUOTED
         return None
-
-    def _lists(self, address: str) -> bool:
-        is_listed = len(address) <= _LONGEST_ADDRESS and self._is_listed(address)
-        if is_listed and len(self._listed) < _MOST_LISTED:
-            self._listed.add(address)
-        return is_listed
 
     def _is_listed(self, text: str) -> bool:
         if text == _TEST_CLIENT:

@@ -67,13 +67,11 @@ class Resolver:
 
         self._identity_reader: Final = self._identify if isinstance(self._identify, IdentityReader) else None
         self._key_reader: Final = self._credentials if isinstance(self._credentials, KeyReader) else None
-        # By whether there is an identity, and whether there is a key.
         origin = None if self._identity_reader is None else self._identity_reader.origin
         keys_origin = None if self._key_reader is None else self._key_reader.origin
-        self._origins: Final = (
-            (NO_ORIGINS, Origins(None, keys_origin)),
-            (Origins(origin, None), Origins(origin, keys_origin)),
-        )
+        self._with_identity: Final = Origins(origin, None)
+        self._with_key: Final = Origins(None, keys_origin)
+        self._with_both: Final = Origins(origin, keys_origin)
         identity_headers = _headers(identities)
         key_headers = _headers(keys)
         self._keys_sent_in: Final = tuple(sorted(key_headers))
@@ -120,8 +118,9 @@ class Resolver:
             raise _identity_missing()
         if self._required_key and not keys:
             raise self._key_missing()
-        brought = self._origins[caller is not None][len(keys) > 0]
+        brought = NO_ORIGINS if caller is None else self._with_identity
         if keys:
+            brought = self._with_key if caller is None else self._with_both
             caller = caller or new_caller()
             set_checked(caller, "credentials", keys)
         return request.slot(caller, brought, None if self._is_settled else self._unsettled(request, caller))
