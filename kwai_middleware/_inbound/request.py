@@ -170,8 +170,7 @@ class InboundRequest(ABC):
         name = name.lower()
         if self._find(name):
             del self.sent[name]
-            if name not in self._interest.secret:
-                self._remove(name)
+            self._remove(name)
 
     def secret(self, name: str, *, strip: bool = True) -> Secret | None:
         """Return the key in a header; None when there is none.
@@ -186,7 +185,7 @@ class InboundRequest(ABC):
                 the answer 400, so that a broken key never means "no key".
         """
         name = name.lower()
-        if name not in self._interest.secret and self._find(name):
+        if self._find(name):
             return self._found(name, key_from(name, self.sent[name]), strip=strip)
         taken = self._withheld(name)
         if not isinstance(taken, tuple):
