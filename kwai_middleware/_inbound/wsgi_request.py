@@ -30,9 +30,9 @@ def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: froz
         secret: Names of those to take out.
     """
     sent: dict[str, bytes | None] = {}
-    for key, name in keys.items():
-        if key in environ:
-            sent[name] = _bytes(environ.pop(key) if name in secret else environ[key])
+    for key in keys.keys() & environ.keys():
+        name = keys[key]
+        sent[name] = _bytes(environ.pop(key) if name in secret else environ[key])
     return sent
 
 
