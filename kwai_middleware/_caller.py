@@ -26,7 +26,9 @@ __all__ = [
     "Credential",
     "MetadataValue",
     "caller_of",
-    "checked_caller",
+    "checked_credential",
+    "new_caller",
+    "set_checked",
     "stated",
 ]
 
@@ -89,6 +91,13 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
             isinstance(self.weight, (int, float)) and math.isfinite(self.weight) and self.weight > 0
         ):
             raise ValueError("Credential.weight: a finite number above 0")
+
+
+def checked_credential(alike: Any, key: Secret) -> Credential:
+    """Make a credential that is like another one, which has been checked, but for its key: in half the time."""
+    credential: Credential = alike.__copy__()
+    _set_field(credential, "api_key", key)
+    return credential
 
 
 @functools.lru_cache(maxsize=256)
@@ -214,18 +223,17 @@ def caller_of(fields: Mapping[str, Any], allowed: Iterable[str]) -> Caller | Non
         return None
 
 
-def checked_caller(texts: Mapping[str, str], credentials: tuple[Credential, ...]) -> Caller:
-    """Make a caller of fields that have been checked by the same rules already, in a third of the time."""
-    caller = _copy(_NOBODY_IN_PARTICULAR)
-    for field, text in texts.items():
-        _set_field(caller, field, text)
-    _set_field(caller, "credentials", credentials)
-    return caller
-
-
-_NOBODY_IN_PARTICULAR: Final = Caller()
 _copy: Final[Callable[[Caller], Caller]] = operator.methodcaller("__copy__")
+_nobody: Final[Any] = Caller()
 _set_field: Final = msgspec.structs.force_setattr
+
+new_caller: Final[Callable[[], Caller]] = _nobody.__copy__
+"""Makes a caller without anything, which whoever makes it may complete with `set_checked`."""
+
+set_checked: Final[Callable[[Caller, str, object], None]] = _set_field
+"""Sets a field of a caller that nobody else has seen yet to what was checked by the same rules already.
+
+So a caller is made in a third of the time."""
 
 
 def _checked_credentials(credentials: Iterable[Credential]) -> tuple[Credential, ...]:

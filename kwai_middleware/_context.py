@@ -103,7 +103,8 @@ def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
         logged_in: structlog's variable for the identifier; None leaves structlog alone.
     """
     previous = _get_bound()
-    logged_before: Any = ... if logged_in is None else logged_in.get()
+    logged: Any = ... if logged_in is None else logged_in.get()
+    logged_before = logged
     while previous.has_ended and previous.previous is not None:
         # In an inherited context the previous request's binding is still there, though it is over.
         logged_before = previous.logged_before
@@ -113,7 +114,9 @@ def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
     if logged_in is not None:
         caller = slot.known
         # structlog keeps Ellipsis in a variable that is unbound, and shows none of those.
-        logged_in.set(... if caller is None or caller.identifier is None else caller.identifier)
+        identifier: Any = ... if caller is None or caller.identifier is None else caller.identifier
+        if identifier is not logged:  # most often it is unbound and stays so; to set it takes thrice the time of a look
+            logged_in.set(identifier)
     return bound
 
 
@@ -124,7 +127,7 @@ def restore(bound: Bound, logged_in: LogVariable | None) -> None:
     while previous is not None and previous.has_ended:
         logged_before, previous = previous.logged_before, previous.previous
     _set_bound(previous or _OUTSIDE)
-    if logged_in is not None:
+    if logged_in is not None and logged_in.get() is not logged_before:
         logged_in.set(logged_before)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from typing import Any, Final, NoReturn, Self, final
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "secret_of"]
 
 _CLOSED: Final = "a Secret is never serialised; call .reveal() where the key itself is really needed"
 
@@ -49,7 +49,7 @@ class Secret:
                 " a key is visible ASCII only (was it copied with a line end or quotes?)"
             )
         # A subclass of `str` may show itself in its own way, and JSON encoders refuse some of them.
-        object.__setattr__(self, "_value", str.__str__(value))
+        _set_value(self, value if type(value) is str else str.__str__(value))
 
     def reveal(self) -> str:
         """Return the key itself. The one way out: search for `.reveal(` to audit a program."""
@@ -94,3 +94,14 @@ class Secret:
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(_CLOSED)
+
+
+_set_value: Final = Secret.__dict__["_value"].__set__
+_new: Final = Secret.__new__
+
+
+def secret_of(text: str) -> Secret:
+    """Make a secret of one or more characters that are known to be visible ASCII, in a third of the time."""
+    secret = _new(Secret)
+    _set_value(secret, text)
+    return secret

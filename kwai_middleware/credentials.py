@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
-from kwai_middleware._caller import Credential
+from kwai_middleware._caller import Credential, checked_credential
 from kwai_middleware._inbound.callables import KeyReader
 from kwai_middleware._inbound.key_lists import list_parser
 from kwai_middleware._inbound.request import InboundRequest
@@ -48,7 +48,7 @@ class HeaderCredentials(KeyReader):
         HeaderCredentials({'x-openrouter-key': 'openrouter', 'x-openai-key': 'openai'})
     """
 
-    __slots__ = ("_providers", "_strip")
+    __slots__ = ("_alike", "_is_simple", "_strip")
 
     def __init__(
         self,
@@ -62,23 +62,23 @@ class HeaderCredentials(KeyReader):
                 "HeaderCredentials: a mapping such as {'x-openrouter-key': 'openrouter'};"
                 " to read no keys, pass credentials=None to the middleware"
             )
-        self._providers: Final = {
-            checked_name("HeaderCredentials", header): _checked_provider(provider)
-            for header, provider in headers.items()
+        self._alike: Final = {
+            checked_name("HeaderCredentials", header): _of_provider(provider) for header, provider in headers.items()
         }
-        if len(self._providers) < len(headers):
+        if len(self._alike) < len(headers):
             raise ConfigurationError("HeaderCredentials: two of the headers have the same name")
-        if not self._providers.keys().isdisjoint(_TRACE_NAMES):
+        if not self._alike.keys().isdisjoint(_TRACE_NAMES):
             raise ConfigurationError(
                 f"HeaderCredentials: {' and '.join(_TRACE_NAMES)} hold what calls are known by in logs, never a key"
             )
         self._strip: Final = strip
         super().__init__(
-            self._providers,
-            self._providers if strip else (),
-            list_headers=_checked_lists(lists, self._providers),
-            origin=f"header {' or '.join(self._providers)}",
+            self._alike,
+            self._alike if strip else (),
+            list_headers=_checked_lists(lists, self._alike),
+            origin=f"header {' or '.join(self._alike)}",
         )
+        self._is_simple: Final = strip and not self.list_headers
 
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
         """Return the keys of a request, in the order of the headers given.
@@ -87,18 +87,37 @@ class HeaderCredentials(KeyReader):
             InvalidHeader: A header of these holds no usable key, or was sent twice and is no list.
         """
         credentials: list[Credential] = []
-        for header, provider in self._providers.items():
+        for header, alike in self._alike.items():
             if header in self.list_headers:
                 for listed, weight in request.secrets(header, strip=self._strip):
-                    credentials.append(Credential(provider=provider, api_key=listed, weight=weight))
+                    credentials.append(Credential(provider=alike.provider, api_key=listed, weight=weight))
                 continue
             key = request.secret(header, strip=self._strip)
             if key is not None:
-                credentials.append(Credential(provider=provider, api_key=key))
+                credentials.append(checked_credential(alike, key))
         return tuple(credentials)
 
+    def taken_keys(self, request: InboundRequest) -> tuple[Credential, ...]:
+        """Do the same for a request whose door has looked for these headers.
+
+        Raises:
+            InvalidHeader: As above.
+        """
+        taken = request.taken
+        if request.broken or not self._is_simple:
+            return self(request)
+        credentials: tuple[Credential, ...] = ()
+        for header, alike in self._alike.items():
+            if header in taken:
+                key = taken[header]
+                if isinstance(key, tuple):
+                    return self(request)  # an outer middleware has read a list
+                credentials += (checked_credential(alike, key),)
+        return credentials
+
     def __repr__(self) -> str:
-        return f"HeaderCredentials({self._providers!r})"
+        shown = {header: alike.provider for header, alike in self._alike.items()}
+        return f"HeaderCredentials({shown!r})"
 
 
 def _checked_lists(lists: bool | Collection[str], headers: Collection[str]) -> frozenset[str]:
@@ -120,9 +139,9 @@ def _checked_lists(lists: bool | Collection[str], headers: Collection[str]) -> f
     return names
 
 
-def _checked_provider(provider: str) -> str:
+def _of_provider(provider: str) -> Credential:
+    """Return what each credential of a provider is like."""
     try:
-        Credential(provider=provider, api_key=Secret("any"))
+        return Credential(provider=provider, api_key=Secret("any"))
     except ValueError as error:
         raise ConfigurationError(f"HeaderCredentials: {error}") from None
-    return provider

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Final, final
 
 from kwai_middleware import _notices
-from kwai_middleware._caller import TEXT_LIMITS, Caller, checked_caller
+from kwai_middleware._caller import TEXT_LIMITS, Caller, new_caller, set_checked
 from kwai_middleware._inbound.callables import IdentityReader
 from kwai_middleware._inbound.peers import ADDRESS_HEADERS, Doubt, TrustedPeers
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._inbound.values import MAX_HEADER, checked_name, text_from
+from kwai_middleware._inbound.values import MAX_HEADER, checked_name, plain_text, text_from
 from kwai_middleware._secret import Secret
 from kwai_middleware.errors import ConfigurationError, InvalidHeader
 
 __all__ = ["HeaderIdentity"]
 
-_NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 _DEFAULT_PEERS: Final = ("127.0.0.1", "::1", "testclient")
 
 
@@ -106,36 +104,37 @@ group='x-customer-group', thread='x-thread-id')
         Raises:
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
-        texts = self.texts(request)
-        return checked_caller(texts, ()) if texts else None
+        request.look_for(self.header_names)
+        if self._fields.keys().isdisjoint(request.sent):
+            return None
+        request.look_for(self.other_headers)
+        return self.new_caller(request)
 
-    def texts(self, request: InboundRequest) -> Mapping[str, str]:
-        """Return the fields of the request's `Caller`; none when it is nobody's.
+    def new_caller(self, request: InboundRequest) -> Caller | None:
+        """Do the same for a request whose headers have been looked for.
 
         Raises:
             InvalidHeader: A proven proxy has sent a header that is malformed, too long or sent twice.
         """
-        texts: dict[str, str] | None = None
-        for header, value in tuple(request.sent(self.header_names).items()):
+        if self._fields.keys().isdisjoint(request.sent):
+            return None
+        doubt = self._peers.doubt(request) if self._proxy_secret is None else self._doubt(request)
+        if doubt is not None:
+            self._ignore(doubt)
+            return None
+        caller: Caller | None = None
+        for header, value in request.sent.items():
             field = self._fields.get(header)
             if field is not None:
-                if texts is None:
-                    doubt = self._doubt(request)
-                    if doubt is not None:
-                        self._ignore(doubt)
-                        break
-                    texts = {}
-                is_name = field == "name"
-                text = text_from(header, value, commas=is_name, at_most=MAX_HEADER, unseen=is_name)
+                text = plain_text(value) or _checked_text(header, value, field)
                 if text is not None:
                     if len(text) > TEXT_LIMITS[field]:
                         raise _too_long(header, TEXT_LIMITS[field])
-                    texts[field] = text
-        return texts or _NO_TEXTS
+                    caller = caller or new_caller()
+                    set_checked(caller, field, text)
+        return caller
 
     def _doubt(self, request: InboundRequest) -> Doubt | None:
-        if self._proxy_secret is None:
-            return self._peers.doubt(request)
         try:
             if request.secret(self._proxy_header) == self._proxy_secret:
                 return None
@@ -154,6 +153,11 @@ group='x-customer-group', thread='x-thread-id')
     def __repr__(self) -> str:
         fields = ", ".join(f"{field}={header!r}" for header, field in self._fields.items())
         return f"HeaderIdentity({fields})"
+
+
+def _checked_text(header: str, value: bytes | None, field: str) -> str | None:
+    is_name = field == "name"
+    return text_from(header, value, commas=is_name, at_most=MAX_HEADER, unseen=is_name)
 
 
 def _too_long(header: str, limit: int) -> InvalidHeader:

@@ -44,15 +44,16 @@ class HeaderNames:
         A value of None stands for a header that was sent more than once and is no list.
         """
         received: Iterable[tuple[bytes, bytes]] = scope["headers"]
-        headers = received if isinstance(received, list) else [*received]
-        scope["headers"] = headers
+        if isinstance(received, list):
+            headers = received
+        else:
+            headers = scope["headers"] = [*received]
         sent: dict[str, bytes | None] = {}
         gone: list[tuple[bytes, bytes]] | None = None
         names, others = self._names, self._others
         for header in headers:
-            raw = header[0]
-            if raw not in others:
-                name = names.get(raw) or self._find(raw)
+            if header[0] not in others:
+                name = names.get(header[0]) or self._find(header[0])
                 if name is not None:
                     sent[name] = header[1] if name not in sent else self._joined(name, sent[name], header[1])
                     if name in self._secret:

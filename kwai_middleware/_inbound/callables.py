@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from kwai_middleware._caller import Caller, Credential
@@ -70,8 +70,11 @@ class IdentityReader(HeaderReader, ABC):
         """Return who the request is for; None for nobody."""
 
     @abstractmethod
-    def texts(self, request: InboundRequest) -> Mapping[str, str]:
-        """Return the fields of that caller; none for nobody. They are checked as a caller's fields are."""
+    def new_caller(self, request: InboundRequest) -> Caller | None:
+        """Do the same for a request whose door has looked for the headers of this reader.
+
+        Nobody else has seen that caller yet, so that it may be completed.
+        """
 
 
 class KeyReader(HeaderReader, ABC):
@@ -82,3 +85,7 @@ class KeyReader(HeaderReader, ABC):
     @abstractmethod
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
         """Return the keys."""
+
+    @abstractmethod
+    def taken_keys(self, request: InboundRequest) -> tuple[Credential, ...]:
+        """Do the same for a request whose door has looked for the headers of this reader."""

@@ -87,7 +87,11 @@ class TrustedPeers:
         self._lists: Final = functools.lru_cache(maxsize=1024)(self._is_listed)
 
     def doubt(self, request: InboundRequest) -> Doubt | None:
-        """Return why the request's peer is not believed, or None when it is."""
+        """Return why the request's peer is not believed, or None when it is.
+
+        Args:
+            request: One of which the `ADDRESS_HEADERS` have been looked for.
+        """
         if self._anyone:
             return None
         peer = request.peer
@@ -102,7 +106,7 @@ class TrustedPeers:
             return Doubt.STRANGER
         # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
         # daphne from X-Forwarded-Port). Then the header still shows the address.
-        sent = request.sent(ADDRESS_HEADERS)
+        sent = request.sent
         if not ADDRESS_HEADERS.isdisjoint(sent):
             for header in ADDRESS_HEADERS.intersection(sent):
                 value = sent[header]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterable, MutableMapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from kwai_middleware._caller import Caller
@@ -18,7 +18,10 @@ from kwai_middleware.errors import InvalidHeader
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["InboundRequest", "Interest"]
+__all__ = ["PREFLIGHT_HEADER", "InboundRequest", "Interest"]
+
+PREFLIGHT_HEADER: Final = "access-control-request-method"
+"""By this header a browser's preflight request differs from other requests of its method."""
 
 Found = TypeVar("Found", Secret, tuple[WeightedKey, ...])
 
@@ -45,10 +48,14 @@ class InboundRequest(ABC):
             callable that looks keys up goes by this, never by a header that anyone may send.
         valid_until: Until when the answer of `identify` holds, in seconds since 1970, where it is known: of a token,
             say. A websocket's caller ends then.
+        sent: Values of headers as received, by their names in lower case: of those that the door looks for, and of
+            those that somebody has asked for. None stands for a header that was sent more than once.
+        taken: Keys that were taken out of the request, by header in lower case: each is one, or a list of them.
+        broken: What was taken out in place of a key, and is none: the refusals.
         answered_by: Which of several sources has answered the last question, for `explain`.
     """
 
-    __slots__ = ("_broken", "_interest", "_outer", "_sent", "_source", "_taken", "answered_by", "caller", "valid_until")
+    __slots__ = ("_interest", "_outer", "_source", "answered_by", "broken", "caller", "sent", "taken", "valid_until")
 
     def __init__(
         self,
@@ -61,7 +68,8 @@ class InboundRequest(ABC):
 
         Args:
             source: The scope or environ.
-            sent: The known headers that were sent; None as a value stands for sent more than once.
+            sent: The known headers that were sent; None as a value stands for sent more than once. Secret ones
+                are taken out of it.
             interest: What is known, so that of what is not in `sent` none was sent; its secret
                 headers have been taken out of the source.
             outer: The slot of an outer middleware, with the keys that it has taken out.
@@ -70,13 +78,20 @@ class InboundRequest(ABC):
         self.valid_until: float | None = None
         self.answered_by: object = None
         self._source = source
-        self._sent = sent
+        self.sent = sent
         self._interest = interest
         self._outer = outer
-        self._taken: dict[str, Secret | tuple[WeightedKey, ...]] = (
-            {**outer.withheld} if outer is not None and outer.withheld else {}
-        )
-        self._broken: dict[str, InvalidHeader] = _NONE_BROKEN
+        self.taken: dict[str, Secret | tuple[WeightedKey, ...]] = {}
+        self.broken: dict[str, InvalidHeader] = _NONE_BROKEN
+        if outer is not None and outer.withheld:
+            self.taken.update(outer.withheld)
+        for name in interest.secret:
+            if name in sent:
+                # From here on it is a secret only, whatever code of others runs.
+                is_list = name in interest.lists
+                found = keys_from(name, self._joined(name)) if is_list else key_from(name, sent[name])
+                del sent[name]
+                self._hold(name, found)
 
     @property
     def scope(self) -> MutableMapping[str, Any] | None:
@@ -144,7 +159,7 @@ class InboundRequest(ABC):
         name = name.lower()
         if not self._find(name):
             return None
-        return text_from(name, self._sent[name], commas=commas, at_most=at_most)
+        return text_from(name, self.sent[name], commas=commas, at_most=at_most)
 
     def remove(self, name: str) -> None:
         """Take a header out of the request, so that no log and no error report shows it, and nobody else reads it.
@@ -154,9 +169,8 @@ class InboundRequest(ABC):
         """
         name = name.lower()
         if self._find(name):
-            del self._sent[name]
-            if name not in self._interest.secret:
-                self._remove(name)
+            del self.sent[name]
+            self._remove(name)
 
     def secret(self, name: str, *, strip: bool = True) -> Secret | None:
         """Return the key in a header; None when there is none.
@@ -172,7 +186,7 @@ class InboundRequest(ABC):
         """
         name = name.lower()
         if self._find(name):
-            return self._found(name, key_from(name, self._sent[name]), strip=strip)
+            return self._found(name, key_from(name, self.sent[name]), strip=strip)
         taken = self._withheld(name)
         if not isinstance(taken, tuple):
             return taken
@@ -203,30 +217,22 @@ class InboundRequest(ABC):
             return ()
         return taken if isinstance(taken, tuple) else (WeightedKey(taken, 1.0),)
 
-    def seal(self) -> None:
-        """Keep what was taken out of the source as secrets only, before code that is not ours runs."""
-        for name in self._interest.secret.intersection(self._sent):
-            is_list = name in self._interest.lists
-            self._keep(name, keys_from(name, self._joined(name)) if is_list else key_from(name, self._sent[name]))
+    def look_for(self, names: Set[str]) -> None:
+        """See to it that these headers are among `sent`, of those that were sent.
 
-    def sent(self, names: Set[str]) -> Mapping[str, bytes | None]:
-        """Return the values of some headers as received, of those that were sent, and maybe of others too.
-
-        The names are in lower case. None stands for a header that was sent more than once.
+        Args:
+            names: In lower case.
         """
         if not self._interest.known >= names:
             for name in names:
                 self._find(name)
-        return self._sent
 
     def slot(self, caller: Caller | None, brought: Origins = NO_ORIGINS, unsettled: Unsettled | None = None) -> Slot:
         """Return the slot of this request, for whom it has turned out to be, and what is still to be learnt."""
-        if not self._interest.secret.isdisjoint(self._sent):
-            self.seal()
         if self._outer is None:
             headers = self._trace_headers()
-            return RequestSlot(caller, self._taken or None, brought=brought, unsettled=unsettled, _headers=headers)
-        return self._outer.part(caller, self._taken or None, brought, unsettled)
+            return RequestSlot(caller, self.taken or None, brought=brought, unsettled=unsettled, _headers=headers)
+        return self._outer.part(caller, self.taken or None, brought, unsettled)
 
     @property
     def is_websocket(self) -> bool:
@@ -236,7 +242,7 @@ class InboundRequest(ABC):
     @property
     def is_preflight(self) -> bool:
         """Whether this is the question that a browser asks before a request to another origin."""
-        return self.method == "OPTIONS" and self._find("origin") and self._find("access-control-request-method")
+        return self.method == "OPTIONS" and self._find("origin") and self._find(PREFLIGHT_HEADER)
 
     @abstractmethod
     def _trace_headers(self) -> Iterable[Sequence[bytes]]:
@@ -244,18 +250,18 @@ class InboundRequest(ABC):
 
     def _joined(self, name: str) -> bytes:
         """Return the value of a header that was sent, several as one list."""
-        value = self._sent[name]
+        value = self.sent[name]
         return b", ".join(self.values(name)) if value is None else value
 
     def _find(self, name: str) -> bool:
         """Return whether a header was sent; look for it, if that has not been done yet."""
-        if name in self._sent:
+        if name in self.sent:
             return True
         if name in self._interest.known:
             return False
         values = self.values(name)
         if values:
-            self._sent[name] = values[0] if len(values) == 1 else None
+            self.sent[name] = values[0] if len(values) == 1 else None
         return len(values) > 0
 
     def _found(self, name: str, found: Found | InvalidHeader, *, strip: bool) -> Found:
@@ -266,18 +272,20 @@ class InboundRequest(ABC):
         return found
 
     def _keep(self, name: str, found: Secret | tuple[WeightedKey, ...] | InvalidHeader) -> None:
-        del self._sent[name]
-        if name not in self._interest.secret:
-            self._remove(name)
+        del self.sent[name]
+        self._remove(name)
+        self._hold(name, found)
+
+    def _hold(self, name: str, found: Secret | tuple[WeightedKey, ...] | InvalidHeader) -> None:
         if isinstance(found, InvalidHeader):
-            self._broken = {**self._broken, name: found}
+            self.broken = {**self.broken, name: found}
         else:
-            self._taken[name] = found
+            self.taken[name] = found
 
     def _withheld(self, name: str) -> Secret | tuple[WeightedKey, ...] | None:
-        if name in self._broken:
-            raise self._broken[name]
-        return self._taken.get(name)
+        if name in self.broken:
+            raise self.broken[name]
+        return self.taken.get(name)
 
 
 _NONE_BROKEN: Final[dict[str, InvalidHeader]] = {}

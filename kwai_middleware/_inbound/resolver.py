@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final, cast
 
-from kwai_middleware._caller import Caller, Credential, checked_caller
+from kwai_middleware._caller import Caller, Credential, new_caller, set_checked
 from kwai_middleware._inbound.arguments import check_age, check_callables, check_places, check_required
 from kwai_middleware._inbound.callables import (
     Credentials,
@@ -20,14 +19,12 @@ from kwai_middleware._inbound.callables import (
     Required,
 )
 from kwai_middleware._inbound.first_of import FirstOf, early, early_sources, late, origin_of
-from kwai_middleware._inbound.request import InboundRequest, Interest
+from kwai_middleware._inbound.request import PREFLIGHT_HEADER, InboundRequest, Interest
 from kwai_middleware._slot import Slot
 from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
 from kwai_middleware.errors import ConfigurationError, Unauthenticated
 
 __all__ = ["Resolver"]
-
-_NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Resolver:
@@ -70,13 +67,18 @@ class Resolver:
 
         self._identity_reader: Final = self._identify if isinstance(self._identify, IdentityReader) else None
         self._key_reader: Final = self._credentials if isinstance(self._credentials, KeyReader) else None
+        origin = None if self._identity_reader is None else self._identity_reader.origin
+        keys_origin = None if self._key_reader is None else self._key_reader.origin
+        self._with_identity: Final = Origins(origin, None)
+        self._with_key: Final = Origins(None, keys_origin)
+        self._with_both: Final = Origins(origin, keys_origin)
         identity_headers = _headers(identities)
         key_headers = _headers(keys)
         self._keys_sent_in: Final = tuple(sorted(key_headers))
         self._headers: Final = identity_headers | key_headers
         readers = [source for source in (*identities, *keys) if isinstance(source, HeaderReader)]
         self.interest: Final = Interest(
-            known=self._headers.union(*(reader.other_headers for reader in readers)),
+            known=self._headers.union((PREFLIGHT_HEADER,), *(reader.other_headers for reader in readers)),
             secret=frozenset[str]().union(*(reader.secret_headers for reader in readers)),
             lists=frozenset[str]().union(*(reader.list_headers for reader in readers)),
         )
@@ -106,20 +108,21 @@ class Resolver:
         Raises:
             RequestRefused: The request is to be answered with an error.
         """
-        if request.is_preflight:
+        if PREFLIGHT_HEADER in request.sent and request.is_preflight:
             return request.slot(None)
-        identities, key_reader = self._identity_reader, self._key_reader
-        texts = _NO_TEXTS if identities is None else identities.texts(request)
-        keys = () if key_reader is None else key_reader(request)
-        caller = checked_caller(texts, keys) if texts or keys else None
+        caller = None
+        if self._identity_reader is not None:
+            caller = self._identity_reader.new_caller(request)
+        keys = () if self._key_reader is None else self._key_reader.taken_keys(request)
         if self._required and not _has_identity(caller):
             raise _identity_missing()
         if self._required_key and not keys:
             raise self._key_missing()
-        brought = Origins(
-            identities.origin if texts and identities is not None else None,
-            key_reader.origin if keys and key_reader is not None else None,
-        )
+        brought = NO_ORIGINS if caller is None else self._with_identity
+        if keys:
+            brought = self._with_key if caller is None else self._with_both
+            caller = caller or new_caller()
+            set_checked(caller, "credentials", keys)
         return request.slot(caller, brought, None if self._is_settled else self._unsettled(request, caller))
 
     def steps(self, request: InboundRequest) -> Generator[Awaitable[object], Any, Slot]:
@@ -131,7 +134,6 @@ class Resolver:
             RequestRefused: The request is to be answered with an error.
             TypeError: A callable gave an answer of the wrong type.
         """
-        request.seal()
         if request.is_preflight:
             return request.slot(None)
         brought = NO_ORIGINS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
@@ -30,13 +30,13 @@ def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: froz
         secret: Names of those to take out.
     """
     sent: dict[str, bytes | None] = {}
-    for key, name in keys.items():
-        if key in environ:
-            sent[name] = _bytes(environ.pop(key) if name in secret else environ[key])
+    for key in keys.keys() & environ.keys():
+        name = keys[key]
+        sent[name] = _bytes(environ.pop(key) if name in secret else environ[key])
     return sent
 
 
-def trace_headers(environ: WSGIEnvironment) -> Sequence[tuple[bytes, bytes]]:
+def trace_headers(environ: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
     """Return the headers of an environ that may bring a trace id."""
     if _TRACE_PARENT not in environ and _REQUEST_ID not in environ:
         return ()
@@ -82,7 +82,7 @@ class WSGIRequest(InboundRequest):
 
         What werkzeug's ProxyFix has put aside counts, not what it has put in.
         """
-        address = self._address
+        address = self._address()
         if not address:
             return None
         if "PROXY_PROTOCOL" in self._source:
@@ -104,9 +104,8 @@ class WSGIRequest(InboundRequest):
         connection = self._source.get("gunicorn.socket")
         if connection is not None:
             return bool(connection.family == socket.AF_UNIX)
-        return self._address == ""
+        return self._address() == ""
 
-    @property
     def _address(self) -> str | None:
         put_aside = self._source.get("werkzeug.proxy_fix.orig")
         address: str | None = (self._source if put_aside is None else put_aside).get("REMOTE_ADDR")
@@ -119,7 +118,7 @@ class WSGIRequest(InboundRequest):
 
     def _trace_headers(self) -> Sequence[tuple[bytes, bytes]]:
         # Not the environ itself: that holds the slot, and would be held by it.
-        return trace_headers(self.environ)
+        return trace_headers(self._source)
 
     def _remove(self, name: str) -> None:
         del self._source[environ_key(name)]
