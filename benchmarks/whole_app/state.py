@@ -1,0 +1,45 @@
+"""What the server's process says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Final
+
+__all__ = ["LoopLag", "state"]
+
+_SLEEP: Final = 0.005
+
+
+def state() -> dict[str, float]:
+    """Return the CPU that this process has used so far, and the memory that it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {"cpu": time.process_time(), "rss": pages * os.sysconf("SC_PAGE_SIZE")}
+
+
+class LoopLag:
+    """Sleeps on the loop again and again, and sees how late it is waked."""
+
+    def __init__(self) -> None:
+        self._late: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self._late = []
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def end(self) -> float:
+        """Stop, and return the 99th percentile in seconds."""
+        if self._task is not None:
+            self._task.cancel()
+        return statistics.quantiles(self._late, n=100, method="inclusive")[98] if len(self._late) > 1 else 0.0
+
+    async def _watch(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(_SLEEP)
+            self._late.append(time.perf_counter() - begun - _SLEEP)
