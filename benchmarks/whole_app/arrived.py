@@ -6,7 +6,7 @@ import gzip
 import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.loopback.wire import Kept
 
@@ -43,19 +43,16 @@ def _of_langfuse(requests: Iterable[Kept]) -> Iterator[Call]:
 
 
 def _of_sentry(requests: Iterable[Kept]) -> Iterator[Call]:
-    """Envelopes: the transactions with a call of a model among their spans."""
+    """Envelopes: the spans that are calls of a model, which it sends apart from their transaction."""
     for request in requests:
         lines = iter(_unpacked(request).split(b"\n"))
         next(lines, None)
         for head, item in zip(lines, lines, strict=False):
-            if head and json.loads(head).get("type") == "transaction":
-                yield from _of_transaction(json.loads(item))
-
-
-def _of_transaction(event: dict[str, Any]) -> Iterator[Call]:
-    for span in event.get("spans", ()):
-        if str(span.get("op", "")).startswith("gen_ai."):
-            yield event.get("user", {}).get("id", ""), json.dumps(span)
+            if head and json.loads(head).get("type") == "span":
+                for span in json.loads(item)["items"]:
+                    attributes = {name: each["value"] for name, each in span["attributes"].items()}
+                    if str(attributes.get("sentry.op", "")).startswith("gen_ai."):
+                        yield attributes.get("user.id", ""), json.dumps(attributes)
 
 
 def _unpacked(request: Kept) -> bytes:

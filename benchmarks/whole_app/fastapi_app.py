@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -88,16 +89,14 @@ def ours() -> FastAPI:
 
 def langfuse() -> FastAPI:
     """Its client in place of the SDK's, and the user's id for all that is traced below."""
-    from langfuse import get_client, propagate_attributes
-    from langfuse.openai import AsyncOpenAI as TracedOpenAI
-
-    by_hand = _by_hand(TracedOpenAI(base_url=os.environ[_MODEL_URL], api_key="app-key"))
+    sdk, traced = importlib.import_module("langfuse"), importlib.import_module("langfuse.openai")
+    by_hand = _by_hand(traced.AsyncOpenAI(base_url=os.environ[_MODEL_URL], api_key="app-key"))
 
     async def ask(request: Request, messages: list[Any]) -> Any:
-        with propagate_attributes(user_id=request.headers["x-customer-id"]):
+        with sdk.propagate_attributes(user_id=request.headers["x-customer-id"]):
             return await by_hand(request, messages)
 
-    return _app(ask, get_client().flush)
+    return _app(ask, sdk.get_client().flush)
 
 
 def sentry() -> FastAPI:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -75,16 +76,14 @@ def ours() -> Flask:
 
 def langfuse() -> Flask:
     """Its client in place of the SDK's, and the user's id for all that is traced below."""
-    from langfuse import get_client, propagate_attributes
-    from langfuse.openai import OpenAI as TracedOpenAI
-
-    by_hand = _by_hand(TracedOpenAI(base_url=os.environ[_MODEL_URL], api_key="app-key"))
+    sdk, traced = importlib.import_module("langfuse"), importlib.import_module("langfuse.openai")
+    by_hand = _by_hand(traced.OpenAI(base_url=os.environ[_MODEL_URL], api_key="app-key"))
 
     def ask(messages: list[Any]) -> Any:
-        with propagate_attributes(user_id=request.headers["x-customer-id"]):
+        with sdk.propagate_attributes(user_id=request.headers["x-customer-id"]):
             return by_hand(messages)
 
-    return _app(ask, get_client().flush)
+    return _app(ask, sdk.get_client().flush)
 
 
 def sentry() -> Flask:

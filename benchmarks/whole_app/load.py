@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, cast
 
 __all__ = ["load"]
@@ -62,6 +63,10 @@ class _Client(asyncio.Protocol):
         self._transport.close()
 
 
+def _given(client: _Client) -> _Client:
+    return client
+
+
 async def load(
     port: int, requests: Sequence[bytes], *, connections: int, seconds: float, expected: bytes
 ) -> tuple[list[float], float]:
@@ -79,9 +84,8 @@ async def load(
     clients: list[_Client] = []
     for number in range(connections):
         first = number * len(requests) // connections
-        _, client = await loop.create_connection(
-            lambda first=first: _Client(requests, first, begun + seconds, expected), "127.0.0.1", port
-        )
+        client = _Client(requests, first, begun + seconds, expected)
         clients.append(client)
+        await loop.create_connection(partial(_given, client), "127.0.0.1", port)
     await asyncio.gather(*(client.done for client in clients))
     return [took for client in clients for took in client.took], time.perf_counter() - begun
