@@ -151,5 +151,5 @@ CASE: Final = Case(
     base=_IDLE,
     bars=(Bar("Loopback round trip p99 while 2 MB records are processed, over idle", _NAME, "p99", 0.5, of="added"),),
     quick=Scale(is_quick=True, rounds=1, seconds=0.5),
-    full=Scale(is_quick=False, rounds=9, seconds=2),
+    full=Scale(is_quick=False, rounds=7, seconds=1.5),
 )

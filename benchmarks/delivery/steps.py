@@ -130,5 +130,5 @@ CASE: Final = Case(
         Variant("lease and settle, 100 at once", "ours", _ship(100)),
     ),
     quick=Scale(is_quick=True, rounds=3, seconds=0.02),
-    full=Scale(is_quick=False, rounds=11, seconds=0.2),
+    full=Scale(is_quick=False, rounds=7, seconds=0.2),
 )

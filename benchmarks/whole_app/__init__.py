@@ -40,7 +40,7 @@ def _case(name: str, title: str, command: servers.Command, what: str, *more: Met
             Variant("Sentry", "peer", prepare(command, "sentry"), "sentry-sdk"),
         ),
         base=_WITHOUT,
-        quick=Scale(is_quick=True, rounds=1, seconds=0.7),
+        quick=Scale(is_quick=True, rounds=1, seconds=0.6),
         full=Scale(is_quick=False, rounds=5, seconds=3),
     )
 

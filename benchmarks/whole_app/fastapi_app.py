@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-from benchmarks.whole_app.state import LoopLag, state
+from benchmarks.whole_app.state import LoopLag, state, wait_until_shipped
 
 __all__ = ["langfuse", "ours", "plain", "sentry"]
 
@@ -82,7 +82,7 @@ def ours() -> FastAPI:
     async def ask(_: Request, messages: list[Any]) -> Any:
         return await llm.chat.completions.create(model="openai/gpt-4o-mini", messages=messages)
 
-    app = _app(ask, lambda: kwai.default_delivery(settings).flush(30))
+    app = _app(ask, lambda: wait_until_shipped(kwai.default_delivery(settings)))
     app.add_middleware(kwai.ASGIMiddleware)
     return app
 

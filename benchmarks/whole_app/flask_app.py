@@ -10,7 +10,7 @@ from typing import Any, Final
 from flask import Flask, request
 from openai import OpenAI
 
-from benchmarks.whole_app.state import state
+from benchmarks.whole_app.state import state, wait_until_shipped
 
 __all__ = ["langfuse", "ours", "plain", "sentry"]
 
@@ -69,7 +69,7 @@ def ours() -> Flask:
     def ask(messages: list[Any]) -> Any:
         return llm.chat.completions.create(model="openai/gpt-4o-mini", messages=messages)
 
-    app = _app(ask, lambda: kwai.default_delivery(settings).flush(30))
+    app = _app(ask, lambda: wait_until_shipped(kwai.default_delivery(settings)))
     app.wsgi_app = kwai.WSGIMiddleware(app.wsgi_app)  # type: ignore[method-assign]  # the way Flask documents it
     return app
 

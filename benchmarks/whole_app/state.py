@@ -7,17 +7,35 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["LoopLag", "state"]
+if TYPE_CHECKING:
+    from kwai_middleware import Delivery
+
+__all__ = ["LoopLag", "state", "wait_until_shipped"]
 
 _SLEEP: Final = 0.005
+_SHIPPED: Final = 30.0
+_GLANCE: Final = 0.05
 
 
 def state() -> dict[str, float]:
     """Return the CPU that this process has used so far, and the memory that it has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {"cpu": time.process_time(), "rss": pages * os.sysconf("SC_PAGE_SIZE")}
+
+
+def wait_until_shipped(delivery: Delivery) -> None:
+    """Wait until all is delivered in its own time: a `flush` would hurry, and send more and smaller requests.
+
+    Raises:
+        TimeoutError: It is not delivered.
+    """
+    deadline = time.monotonic() + _SHIPPED
+    while (stats := delivery.stats()).in_memory or stats.pending:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not delivered: {stats}")
+        time.sleep(_GLANCE)
 
 
 class LoopLag:
