@@ -33,8 +33,8 @@ def call(size: int = 10_000) -> CompletedCall:
 @contextmanager
 def settings(**more: Any) -> Iterator[Settings]:
     """Settings with a spool of their own on the disk; the vendor is away unless they name one."""
-    # That the vendor is away is no news here.
-    logging.getLogger("kwai_middleware").setLevel(logging.ERROR)
+    # That the vendor is away, and the folder gone at the end, is no news here.
+    logging.getLogger("kwai_middleware").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         ours = {"api_key": KEY, "base_url": _AWAY, "spool": f"sqlite://{folder}/spool/", "max_spool_bytes": 4 << 30}
         yield Settings(**{**ours, **more})
