@@ -16,7 +16,7 @@ __all__ = ["LoopLag", "state", "wait_until_shipped"]
 
 _SLEEP: Final = 0.005
 _SHIPPED: Final = 30.0
-_GLANCE: Final = 0.05
+_GLANCE: Final = 0.1
 
 
 def state() -> dict[str, float]:
