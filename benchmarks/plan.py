@@ -69,7 +69,7 @@ class Scale:
 
     Attributes:
         is_quick: Whether all of it has to end within two minutes.
-        rounds: How many rounds of each variant count; one more warms up.
+        rounds: How many rounds of each variant count; one more warms up, see `Case`.
         seconds: How long a round lasts, at least.
     """
 
@@ -113,6 +113,7 @@ class Case:
         bars: What is meant to be reached.
         quick: The scale of a quick run.
         full: The scale of a whole run.
+        warms_up: Whether a round goes before those that count; not where each begins from nothing.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Case:
     bars: tuple[Bar, ...] = ()
     quick: Scale = Scale(is_quick=True, rounds=3, seconds=0.03)
     full: Scale = Scale(is_quick=False, rounds=15, seconds=0.2)
+    warms_up: bool = True
 
 
 @dataclass(frozen=True)

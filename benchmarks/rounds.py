@@ -109,7 +109,8 @@ def measure(
         for variant in variants:
             try:
                 workers[variant.name].wait_until_ready()
-                workers[variant.name].round()  # warms up
+                if case.warms_up:
+                    workers[variant.name].round()
             except VariantFailed:
                 if variant.role != "peer":
                     raise
