@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library
+from kwai_middleware._outbound.library import Library, copier
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody
@@ -33,7 +33,8 @@ class _AsyncStream(AsyncObservedStream, httpx.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx",
-    request=httpx.Request,
+    request=copier(httpx.Request),
+    headers=httpx.Headers,
     response=httpx.Response,
     real_transports=(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
     byte_stream=httpx.ByteStream,

@@ -55,6 +55,8 @@ class KeptChunks:
 
     def kept(self) -> tuple[tuple[bytes, ...], tuple[int, ...], int | None]:
         """Return the chunks, their times, and how many of them come before a gap (None: there is none)."""
+        if not self._tail:
+            return tuple(self.chunks), tuple(self.arrivals), None
         chunks = (*self.chunks, *(chunk for chunk, _ in self._tail))
         arrivals = (*self.arrivals, *(arrival for _, arrival in self._tail))
         return chunks, arrivals, len(self.chunks) if self._skipped else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import NoReturn, Self, cast
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, NoReturn, Self
 
 from kwai_middleware._outbound.attribution import credentials_member
 from kwai_middleware._outbound.changes import Changes
@@ -43,12 +43,13 @@ class WireBody:
 
     def __init__(self, parts: tuple[bytes | memoryview, ...]) -> None:
         self._parts = parts
-        self.size = sum(len(part) for part in parts)
+        self.size = sum(map(len, parts))
 
     def __iter__(self) -> Iterator[bytes]:
         # The HTTP libraries send a memoryview as they send bytes: a large body is not copied here
         # for the sake of a few bytes more.
-        return iter(cast("tuple[bytes, ...]", self._parts))
+        parts: tuple[Any, ...] = self._parts
+        return iter(parts)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return WireParts(iter(self))
@@ -70,7 +71,7 @@ def wire_parts(changes: Changes, body: bytes, *, whole: bool) -> tuple[bytes | m
     """
     if changes.body is None:
         return (body,)
-    added = {} if changes.in_header is not None else _added(changes)
+    added: Mapping[str, bytes] = {} if changes.in_header is not None else _added(changes)
     for name, beside in reversed(changes.nest):
         added = {name: joined(beside, added)}
     return spliced(changes.body, changes.members, {**changes.changed, **added}, whole=whole)
@@ -81,6 +82,7 @@ def wire_header(changes: Changes) -> str | None:
     return None if changes.in_header is None else parameters_to(joined(changes.in_header, _added(changes)))
 
 
-def _added(changes: Changes) -> dict[str, bytes]:
-    keys = {CREDENTIALS: credentials_member(changes.attribution)} if changes.sends_key else {}
-    return {**keys, **changes.added}
+def _added(changes: Changes) -> Mapping[str, bytes]:
+    if not changes.sends_key:
+        return changes.added
+    return {CREDENTIALS: credentials_member(changes.attribution), **changes.added}
