@@ -39,19 +39,15 @@ class HttpxDeparture(Departure):
         headers = library.headers(request.headers)
         stream = request.stream
         if body is not None and decision.changes_body:
-            parts = wire_parts(decision.changes, body, whole=not self._inner_is_real)
-            stream = library.wire_body(parts)
+            # Layers that sign, cache or imitate look into a body, which a real transport never does.
+            stream = library.wire_body(wire_parts(decision.changes, body), whole=not self._inner_is_real)
             # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
             if decision.has_true_length:
                 headers["Content-Length"] = str(stream.size)
         elif self._watches_body():
             stream = library.sent_stream(stream, self._exchange)
         self._write_headers(headers)
-        copy = library.request(request, headers, stream)
-        if body is not None and not self._inner_is_real:
-            # Layers that sign, cache or imitate look at a request's content, which a real transport never does.
-            copy.read()
-        return copy
+        return library.request(request, headers, stream, is_held=body is not None)
 
     def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
         """The response's head is there: watch its body from now on."""

@@ -105,12 +105,17 @@ class Library:
     deliver: Callable[[Settings], Deliver]
 
 
-def copier(request_class: type[Any]) -> Callable[[RequestLike, Any, Any], Any]:
-    """Return what copies requests, given other headers and another stream."""
+def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:
+    """Return what copies requests, given other headers and another stream.
 
-    def copied(request: RequestLike, headers: Any, stream: Any) -> Any:
+    Args:
+        plain: The library's class of requests.
+        held: The one for bodies that are held in memory, a `WireRequest`.
+    """
+
+    def copied(request: RequestLike, headers: Any, stream: Any, *, is_held: bool) -> Any:
         # All that the constructor would set. It would read headers and URL once more: 3 µs.
-        copy = object.__new__(request_class)
+        copy = object.__new__(held if is_held else plain)
         copy.method, copy.url, copy.headers, copy.stream = request.method, request.url, headers, stream
         copy.extensions = dict(request.extensions)
         return copy
