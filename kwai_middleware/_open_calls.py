@@ -39,9 +39,13 @@ def begin(call: OpenCall) -> None:
         _expect_exit()
 
 
-def end(call: OpenCall) -> None:
-    """Note that `call` is over."""
-    _open.pop(id(call), None)
+def end(call: OpenCall) -> bool:
+    """Note that `call` is over; False when that is known.
+
+    Of several threads, finalizers and signal handlers that say so, one is told that it was the first: removing is
+    one step.
+    """
+    return _open.pop(id(call), None) is not None
 
 
 def end_all() -> None:

@@ -71,7 +71,7 @@ class _Departure(Departure):
         body = decision.body
         self._headers = headers = attributes["headers"] = attributes["headers"].copy()
         if body is not None and decision.changes_body:
-            wire_body = WireBody(wire_parts(decision.changes, body, whole=False))
+            wire_body = WireBody(wire_parts(decision.changes, body))
             # Not by update_body(), which closes the body that was there: it is the app's.
             attributes["_body"] = WirePayload(wire_body)
             if headers.get("Content-Length") == str(len(body)):

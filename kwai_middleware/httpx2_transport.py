@@ -10,14 +10,18 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library
+from kwai_middleware._outbound.library import Library, copier
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
-from kwai_middleware._outbound.wire import WireBody
+from kwai_middleware._outbound.wire import WireBody, WireRequest
 from kwai_middleware._outbound.wrapping import AsyncTransport, Transport
 from kwai_middleware._submit import default_submit
 
 __all__ = ["AsyncKwaiTransport", "KwaiTransport", "async_client", "client", "wrap"]
+
+
+class _Request(WireRequest, httpx2.Request):
+    pass
 
 
 class _Body(WireBody, httpx2.SyncByteStream, httpx2.AsyncByteStream):
@@ -38,7 +42,8 @@ class _AsyncStream(AsyncObservedStream, httpx2.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx2",
-    request=httpx2.Request,
+    request=copier(httpx2.Request, _Request),
+    headers=httpx2.Headers,
     response=httpx2.Response,
     real_transports=(httpx2.HTTPTransport, httpx2.AsyncHTTPTransport),
     byte_stream=httpx2.ByteStream,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import httpx
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library
+from kwai_middleware._outbound.library import Library, copier
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
-from kwai_middleware._outbound.wire import WireBody
+from kwai_middleware._outbound.wire import WireBody, WireRequest
 from kwai_middleware._outbound.wrapping import AsyncTransport, Transport
 from kwai_middleware._submit import default_submit
 
 __all__ = ["AsyncKwaiTransport", "KwaiTransport", "async_client", "client", "wrap"]
+
+
+class _Request(WireRequest, httpx.Request):
+    pass
 
 
 class _Body(WireBody, httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -33,7 +37,8 @@ class _AsyncStream(AsyncObservedStream, httpx.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx",
-    request=httpx.Request,
+    request=copier(httpx.Request, _Request),
+    headers=httpx.Headers,
     response=httpx.Response,
     real_transports=(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
     byte_stream=httpx.ByteStream,

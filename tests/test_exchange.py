@@ -449,6 +449,22 @@ def test_an_exchange_that_cannot_be_made_does_not_reach_the_app(
     flavour.close(client)
 
 
+def test_an_answer_that_cannot_be_watched_reaches_the_app(
+    flavour: Flavour, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """A layer inside may hand over what is hardly an answer: it is the app's all the same."""
+    answer = flavour.library.Response(200, content=b"{}")
+    answer.headers = None
+    transport = flavour.transport_class(
+        flavour.library.MockTransport(lambda request: answer), settings=settings(), deliver=lambda call: None
+    )
+    request = flavour.library.Request("POST", OPENROUTER, content=b"{}")
+    send = transport.handle_async_request if flavour.asynchronous else transport.handle_request
+    assert answer is flavour.run(send(request))
+    assert [AttributeError] == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+
+
 def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed: list[BaseException]) -> None:
     """The recording side never fails the stream."""
     exchange = _exchange(_Calls())

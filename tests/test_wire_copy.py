@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -323,6 +324,30 @@ def test_layers_inside_can_read_the_request(flavour: Flavour, url: str, size: in
         flavour.post(client, url, content=body)
     assert bytes is type(seen[0])
     assert seen[0].startswith(body[:-1])
+
+
+def test_a_large_body_is_not_copied_for_a_layer_that_only_forwards(flavour: Flavour) -> None:
+    """What goes out is the app's bytes and a few more; nobody joins them before somebody wants to see them."""
+    library = flavour.library
+
+    class Forwards:
+        def handle_request(self, request: Any) -> Any:
+            return library.Response(200, content=b"{}")
+
+        async def handle_async_request(self, request: Any) -> Any:
+            return self.handle_request(request)
+
+    transport = flavour.transport_class(Forwards(), settings=settings(), deliver=lambda call: None)
+    send = transport.handle_async_request if flavour.asynchronous else transport.handle_request
+    request = library.Request("POST", GATEWAY, content=b'{"model":"' + b"m" * 4_000_000 + b'"}')
+    with bind_caller(caller()):
+        tracemalloc.start()
+        try:
+            flavour.run(send(request))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert 2_000_000 > most
 
 
 @pytest.mark.parametrize(

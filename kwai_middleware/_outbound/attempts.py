@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import ref
+
+import msgspec
 
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._slot import Slot
@@ -16,7 +19,7 @@ RETRY_COUNT: Final = "x-stainless-retry-count"
 """The SDKs of OpenAI and Anthropic count in it; 0 is the first attempt."""
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """One attempt at a call.
 
     Attributes:
@@ -62,27 +65,17 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
         retry_count: Value of the header `RETRY_COUNT`; empty without one.
         slot: The unit of work that the call is part of.
     """
-    call = _sent_with(stream)
+    place = id(stream)
+    before = _sent_before.get(place)
+    call = before[1] if before is not None and before[0]() is stream else None
     if call is None and retry_count not in (b"", b"0"):
         latest = _latest.get()
         if latest is not None and latest.endpoint == endpoint and latest.size == size:
             call = latest
     if call is None or not call.is_of(slot):
         call = _Call(endpoint, size, slot)
-    _remember(stream, call)
+    with contextlib.suppress(TypeError):  # where nothing tells when it ends, sending it again is a call of its own
+        _sent_before[place] = (ref(stream, lambda _: _sent_before.pop(place, None)), call)
     _latest.set(call)
     call.number += 1
     return Attempt(call.identifier, call.number)
-
-
-def _sent_with(stream: object) -> _Call | None:
-    found = _sent_before.get(id(stream))
-    return found[1] if found is not None and found[0]() is stream else None
-
-
-def _remember(stream: object, call: _Call) -> None:
-    place = id(stream)
-    try:
-        _sent_before[place] = (ref(stream, lambda _: _sent_before.pop(place, None)), call)
-    except TypeError:
-        return  # nothing can tell when it ends: then sending it again is a call of its own

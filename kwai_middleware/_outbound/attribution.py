@@ -74,11 +74,11 @@ def attribute(
     """
     policy = _policy(caller, settings)
     credentials = () if caller is None or policy == "off" else caller.credentials
-    credential = next((each for each in credentials if each.provider == endpoint.provider), None)
-    if endpoint.kind == "gateway":
-        credential = credential or next(iter(credentials), None)
-    else:
+    credential = _first_of(endpoint.provider, credentials)
+    if endpoint.kind != "gateway":
         credentials = _of_provider(credentials, credential)
+    elif credential is None and credentials:
+        credential = credentials[0]
     of_app = credential is None and policy != "only" and bool(settings.credentials)
     if of_app:
         credential, credentials = _of_the_app(endpoint, settings)
@@ -97,15 +97,15 @@ def attribute(
     if pinned:
         credentials = _of_provider(credentials, credential)
     return Attribution(
-        caller=caller,
-        credential=credential,
-        credentials=credentials,
-        billed_to=_billed_to(endpoint, None if of_app else credential, pinned=pinned),
-        capture=_capture(caller, settings),
-        pinned=pinned,
-        origins=origins,
-        of_app=of_app,
-        key_lists=settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
+        caller,
+        credential,
+        credentials,
+        _billed_to(endpoint, None if of_app else credential, pinned=pinned),
+        settings.capture if caller is None or caller.capture is None else _stricter(settings.capture, caller.capture),
+        pinned,
+        origins,
+        of_app,
+        settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
     )
 
 
@@ -142,6 +142,9 @@ def paid_by(attribution: Attribution, credential: Credential) -> Attribution:
 
 def credentials_member(attribution: Attribution) -> bytes:
     """Return the keys as the vendor's `customer_credentials`. Holds them in clear."""
+    if len(attribution.credentials) == 1:
+        [only] = attribution.credentials
+        return msgspec.json.encode({only.provider: _object(only)})
     by_provider = _by_provider(attribution.credentials)
     if attribution.key_lists == "top-level" and len(by_provider) < len(attribution.credentials):
         return msgspec.json.encode(
@@ -171,7 +174,7 @@ def _by_provider(credentials: tuple[Credential, ...]) -> dict[str, list[Credenti
 def _of_the_app(endpoint: Endpoint, settings: Settings) -> tuple[Credential | None, tuple[Credential, ...]]:
     """Return the app's own key for a call, and all of its keys that may be sent."""
     credentials = settings.credentials
-    credential = next((each for each in credentials if each.provider == endpoint.provider), None)
+    credential = _first_of(endpoint.provider, credentials)
     if endpoint.kind == "gateway":
         return credential or credentials[0], credentials
     return credential, _of_provider(credentials, credential)
@@ -185,10 +188,8 @@ def _policy(caller: Caller | None, settings: Settings) -> Byok:
     return settings.byok
 
 
-def _capture(caller: Caller | None, settings: Settings) -> Capture:
-    if caller is None or caller.capture is None:
-        return settings.capture
-    return _CAPTURES[max(_CAPTURES.index(settings.capture), _CAPTURES.index(caller.capture))]
+def _stricter(one: Capture, other: Capture) -> Capture:
+    return _CAPTURES[max(_CAPTURES.index(one), _CAPTURES.index(other))]
 
 
 def _billed_to(endpoint: Endpoint, credential: Credential | None, *, pinned: bool) -> BilledTo:
@@ -197,5 +198,15 @@ def _billed_to(endpoint: Endpoint, credential: Credential | None, *, pinned: boo
     return "unknown"  # the gateway may fall back to another key, and does not say so
 
 
+def _first_of(provider: str, credentials: tuple[Credential, ...]) -> Credential | None:
+    for each in credentials:
+        if each.provider == provider:
+            return each
+    return None
+
+
 def _of_provider(credentials: tuple[Credential, ...], credential: Credential | None) -> tuple[Credential, ...]:
-    return tuple(each for each in credentials if credential is not None and each.provider == credential.provider)
+    """Return those of the same provider as `credential`, which is one of them; none for None."""
+    if credential is None or len(credentials) == 1:
+        return () if credential is None else credentials
+    return tuple([each for each in credentials if each.provider == credential.provider])

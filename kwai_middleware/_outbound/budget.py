@@ -21,13 +21,12 @@ class _Budget:
         self.used = 0
         self.generation = 0
         self.lock: Any = _native.lock()
-        self._follows_forks = False
+        self.follows_forks = False
 
     def follow_forks(self) -> None:
         """From now on a forked child begins with nothing reserved, and a lock that nobody holds."""
-        if not self._follows_forks:
-            self._follows_forks = True
-            os.register_at_fork(after_in_child=self._begin_again)
+        self.follows_forks = True
+        os.register_at_fork(after_in_child=self._begin_again)
 
     def _begin_again(self) -> None:
         # Calls that were under way at the fork are the parent's: what they held there is nothing here.
@@ -49,7 +48,8 @@ class Reservation:
     __slots__ = ("_generation", "_limit", "held")
 
     def __init__(self, limit: int) -> None:
-        _budget.follow_forks()
+        if not _budget.follows_forks:
+            _budget.follow_forks()
         self._limit = limit
         self._generation = _budget.generation
         self.held = 0

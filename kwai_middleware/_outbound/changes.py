@@ -8,12 +8,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kwai_middleware._caller import Caller
+from kwai_middleware._outbound.attempts import RETRY_COUNT
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, THREAD, DoorKind, Inspection
+from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, THREAD, Door, DoorKind, Inspection
 from kwai_middleware._outbound.hidden_bodies import is_form, refuse_what_is_hidden
 from kwai_middleware._outbound.json_members import Changed, Members, joined, read_object, read_text
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS, parameters_from, parameters_to
-from kwai_middleware._outbound.routes import Endpoint
+from kwai_middleware._outbound.routes import Endpoint, Place
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute
 
@@ -31,7 +32,13 @@ _LIMITS: Final = (
 """Members of `customer_params` that stay; the others say, or may one day say, who the customer is."""
 
 
-class Changes(msgspec.Struct, frozen=True, kw_only=True):
+_SAY_NOTHING: Final = frozenset(
+    ("authorization", "content-encoding", "content-length", "content-type", "x-api-key", RETRY_COUNT)
+)
+"""Headers without parameters: the fast answer for nearly all requests."""
+
+
+class Changes(msgspec.Struct, frozen=True):
     """What must become of a request. Holds no key of the caller: those are put in where the wire copy is made.
 
     Attributes:
@@ -86,42 +93,36 @@ def changes_to(
             another payer where that is an error.
     """
     closed = _closed(attribution, settings)
-    in_headers = _inspected_headers(headers, closed)
-    looks = looks_into_body(endpoint, attribution, settings)
+    in_headers = _NOTHING if _SAY_NOTHING.issuperset(headers) else _inspected_headers(headers, closed)
     # The vendor reads by the declared type, so an object may be a form to it.
     is_hidden = body is None or (endpoint.kind != "direct" and is_form(headers.get("content-type", b"")))
     read = None if body is None or is_hidden else read_object(body)
     in_body = Inspection(*(read or (b"{}", {})), closed)
-    inspections = [*in_headers.inspections, in_body]
+    doors = in_body.doors
+    if in_headers.inspections:
+        doors = [door for inspection in in_headers.inspections for door in inspection.doors] + doors
     if settings.on_conflict == "error":
-        _refuse_contradiction(inspections, in_headers.unreadable, closed)
+        _refuse_contradiction([*in_headers.inspections, in_body], in_headers.unreadable, closed)
     if attribution.pinned:
-        _refuse_other_payers(inspections)
-    if body is not None and looks:
+        _refuse_other_payers(doors)
+    if body is not None and looks_into_body(endpoint, attribution, settings):
         refuse_what_is_hidden(body, headers, is_object=read is not None, pinned=attribution.pinned)
 
-    brought = {door.kind for inspection in inspections for door in inspection.doors}
+    brought: Collection[DoorKind] = {door.kind for door in doors} if doors else ()
     has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
     sends_key = has_key and ("key" in closed or "key" not in brought)
     if has_key and not sends_key:
         attribution = msgspec.structs.replace(attribution, credential=None, credentials=())
-    added: dict[str, bytes] = {}
-    if endpoint.kind != "direct" and ("identity" in closed or "identity" not in brought):
-        added |= _params(attribution.caller, inspections)
-    if endpoint.kind != "direct" and ("thread" in closed or "thread" not in brought):
-        added |= _thread(attribution.caller)
-    if attribution.capture != "full" and endpoint.kind != "direct":
-        added["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
+    added = {} if endpoint.kind == "direct" else _parameters(attribution, closed, brought, doors)
+    in_new_headers = in_headers.changes
     if attribution.pinned:
-        added["disable_fallback"] = b"true"
-        in_headers.changes[ROUTE_PROVIDER] = attribution.credentials[0].provider
-    changes = Changes(
-        attribution=attribution, changed=in_body.changes, headers=in_headers.changes, added=added, sends_key=sends_key
-    )
-    if read is not None:
-        nest = _nest(endpoint, {**read[1], **in_body.changes}) if added or sends_key else ()
-        return msgspec.structs.replace(changes, body=read[0], members=read[1], nest=nest)
-    return _beside_any_body(changes, endpoint, in_headers.kept)
+        in_new_headers = {**in_new_headers, ROUTE_PROVIDER: attribution.credentials[0].provider}
+    if read is None:
+        changes = Changes(attribution, None, {}, in_body.changes, in_new_headers, added, sends_key=sends_key)
+        return _beside_any_body(changes, endpoint, in_headers.kept)
+    is_nested = endpoint.place != "body" and (added or sends_key)
+    nest = _nest(endpoint.place, {**read[1], **in_body.changes}) if is_nested else ()
+    return Changes(attribution, *read, in_body.changes, in_new_headers, added, nest, sends_key=sends_key)
 
 
 def looks_into_body(endpoint: Endpoint, attribution: Attribution, settings: Settings) -> bool:
@@ -137,12 +138,12 @@ def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind
         of_caller = attribution.credentials and not attribution.of_app
         if of_caller or settings.body_credentials != "allow":
             closed.add("key")
+        if attribution.caller is not None and attribution.caller.thread is not None:
+            closed.add("thread")
     if attribution.pinned:
         closed.update(("key", "payer"))
     if attribution.capture != "full":
         closed.add("log")
-    if settings.on_conflict != "body" and attribution.caller is not None and attribution.caller.thread is not None:
-        closed.add("thread")
     return closed
 
 
@@ -160,6 +161,9 @@ class _InspectedHeaders(NamedTuple):
     changes: dict[str, str | None]
     kept: Members
     unreadable: str | None
+
+
+_NOTHING: Final = _InspectedHeaders([], {}, {}, None)
 
 
 def _inspected_headers(headers: Mapping[str, bytes], closed: Collection[DoorKind]) -> _InspectedHeaders:
@@ -200,26 +204,40 @@ def _refuse_contradiction(inspections: list[Inspection], unreadable: str | None,
         )
 
 
-def _refuse_other_payers(inspections: list[Inspection]) -> None:
-    for inspection in inspections:
-        for door in inspection.doors:
-            last = door.name.rpartition(".")[2].rpartition(" ")[2]
-            if door.kind in ("identity", "thread", "log") or last in (CREDENTIALS, "disable_fallback"):
-                continue  # replaced by the caller's
-            raise CannotAttribute(
-                f"the request has {door.name}, so that another key than the caller's could pay, and byok='only'"
-                " refuses that; leave it out"
-            )
+def _refuse_other_payers(doors: list[Door]) -> None:
+    for door in doors:
+        last = door.name.rpartition(".")[2].rpartition(" ")[2]
+        if door.kind in ("identity", "thread", "log") or last in (CREDENTIALS, "disable_fallback"):
+            continue  # replaced by the caller's
+        raise CannotAttribute(
+            f"the request has {door.name}, so that another key than the caller's could pay, and byok='only'"
+            " refuses that; leave it out"
+        )
 
 
-def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, bytes]:
+def _parameters(
+    attribution: Attribution, closed: Collection[DoorKind], brought: Collection[DoorKind], doors: list[Door]
+) -> dict[str, bytes]:
+    """Return the vendor's parameters, the keys aside, as far as the request may not bring them or does not."""
+    caller = attribution.caller
+    added: dict[str, bytes] = {}
+    if caller is not None and caller.identifier is not None and ("identity" in closed or "identity" not in brought):
+        added[PARAMS] = _params(caller, caller.identifier, doors)
+    if caller is not None and caller.thread is not None and ("thread" in closed or "thread" not in brought):
+        added[THREAD] = msgspec.json.encode(caller.thread)
+    if attribution.capture != "full":
+        added["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
+    if attribution.pinned:
+        added["disable_fallback"] = b"true"
+    return added
+
+
+def _params(caller: Caller, identifier: str, doors: list[Door]) -> bytes:
     """Return the caller as the vendor's `customer_params`, with the limits that the request brings for it.
 
     The vendor drops `customer_params` without `customer_identifier`.
     """
-    if caller is None or caller.identifier is None:
-        return {}
-    params: dict[str, object] = {"customer_identifier": caller.identifier}
+    params: dict[str, object] = {"customer_identifier": identifier}
     if caller.name is not None:
         params["name"] = caller.name
     if caller.email is not None:
@@ -228,24 +246,17 @@ def _params(caller: Caller | None, inspections: list[Inspection]) -> dict[str, b
         params["group_identifier"] = caller.group
     if caller.metadata:
         params["metadata"] = dict(caller.metadata)
-    for door in sorted(door for inspection in inspections for door in inspection.doors):
+    for door in sorted(doors):
         if door.name.endswith(PARAMS):
             limits = read_text(door.value)
             params.update((name, value) for name, value in limits.items() if name in _LIMITS)
-    return {PARAMS: msgspec.json.encode(params)}
+    return msgspec.json.encode(params)
 
 
-def _thread(caller: Caller | None) -> dict[str, bytes]:
-    """Return the caller's conversation as the vendor's `thread_identifier`."""
-    return {} if caller is None or caller.thread is None else {THREAD: msgspec.json.encode(caller.thread)}
-
-
-def _nest(endpoint: Endpoint, members: Mapping[str, bytes | msgspec.Raw | None]) -> tuple[tuple[str, Members], ...]:
+def _nest(place: Place, members: Mapping[str, bytes | msgspec.Raw | None]) -> tuple[tuple[str, Members], ...]:
     """Return the objects that the gateway's parameters travel in, as they stand in the body."""
     nest: list[tuple[str, Members]] = []
-    for name in {"body": (), "respan_params": ("respan_params",), "metadata": ("metadata", "respan_params")}[
-        endpoint.place
-    ]:
+    for name in ("respan_params",) if place == "respan_params" else ("metadata", "respan_params"):
         inner = read_text(bytes(members.get(name) or b""))
         nest.append((name, inner))
         members = {**inner}

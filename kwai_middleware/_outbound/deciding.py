@@ -16,7 +16,7 @@ from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_bo
 from kwai_middleware._outbound.draws import draw_for
 from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
 from kwai_middleware._outbound.failover import Failover
-from kwai_middleware._outbound.headers import key_headers
+from kwai_middleware._outbound.headers import LENGTH, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
 from kwai_middleware._outbound.notes import note_anonymous, note_origins, note_unconfirmed_payer, note_unrouted
 from kwai_middleware._outbound.refusals import refusal_answer
@@ -43,6 +43,7 @@ class Decision(msgspec.Struct, frozen=True):
         changes: What is written into the copy that goes out.
         key_headers: Headers in which the key that pays takes the place of what is there.
         exchange: Is told what happens.
+        has_true_length: The request declares its body's length, and the length is right.
         failover: Tries one key after the other; None where there is but one, or where it is not ours to try.
     """
 
@@ -51,6 +52,7 @@ class Decision(msgspec.Struct, frozen=True):
     changes: Changes
     key_headers: tuple[str, ...]
     exchange: Exchange | Unwatched
+    has_true_length: bool
     failover: Failover | None = None
 
 
@@ -176,6 +178,7 @@ class Decider:
             changes,
             key_headers(endpoint, changes.attribution, headers),
             exchange,
+            body is not None and headers.get(LENGTH) == b"%d" % len(body),
             failover,
         )
 

@@ -81,9 +81,8 @@ class Departure(ABC):
                 del headers[name]
             if value is not None:
                 headers[name] = value
-        parameters = wire_header(changes)
-        if parameters is not None:
-            headers[PARAMETER_HEADER] = parameters
+        if changes.in_header is not None:
+            headers[PARAMETER_HEADER] = wire_header(changes, changes.in_header)
         for name in self._decision.key_headers:
             key = changes.attribution.credentials[0].api_key
             headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()

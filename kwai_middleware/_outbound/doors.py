@@ -101,6 +101,8 @@ class Inspection:
         changes: What becomes of the object's members.
     """
 
+    __slots__ = ("_closed", "_depth", "_path", "_within", "changes", "doors")
+
     def __init__(
         self,
         body: bytes,

@@ -42,7 +42,7 @@ class Exchange:
 
     __slots__ = (
         "_answered", "_app_credentials", "_attempt", "_attribution", "_body", "_clock", "_decoded", "_deliver",
-        "_endpoint", "_headers", "_kept", "_open", "_reservation", "_sent", "_started", "_started_at", "_status",
+        "_endpoint", "_has_ended", "_headers", "_kept", "_reservation", "_sent", "_started", "_started_at", "_status",
         "_trace_id", "_whole_body",
     )  # fmt: skip
 
@@ -78,10 +78,7 @@ class Exchange:
         self._answered: int | None = None
         self._status: int | None = None
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
-        self._decoded = False
-        # Whoever pops it finishes the exchange: a dict's pop is atomic, also between threads, a finalizer
-        # and a signal handler. Most exchanges are finished three times: read, closed and collected.
-        self._open = {"open": True}
+        self._decoded = self._has_ended = False
         self._started_at = wall_clock()
         _open_calls.begin(self)
         self._started = clock()
@@ -133,42 +130,46 @@ class Exchange:
 
     def finished(self, ending: Ending, error: BaseException | None = None) -> None:
         """It is over, in whichever way. Only the first call counts."""
-        if not self._open.pop("open", False):
+        # Most exchanges are finished three times: read, closed and collected. Who takes it from the open calls counts.
+        if self._has_ended or not _open_calls.end(self):
             return
-        _open_calls.end(self)
-        with _guard.never_raise:
+        self._has_ended = True
+        try:
             ended = self._clock()
             chunks, arrivals, gap_after = self._kept.kept()
             sent = None if self._sent is None else self._sent.seen()
-            self._deliver(
-                Observation(
-                    endpoint=self._endpoint,
-                    caller=self._attribution.caller,
-                    credential=self._attribution.known_credential,
-                    app_credentials=self._app_credentials,
-                    billed_to=self._attribution.billed_to,
-                    origins=self._attribution.origins,
-                    capture=self._attribution.capture,
-                    trace_id=self._trace_id,
-                    attempt=self._attempt,
-                    request_body=self._body,
-                    request_sent=sent,
-                    request_kept=self._whole_body if sent is None else sent.is_kept,
-                    started_at=self._started_at,
-                    started=self._started,
-                    answered=self._answered,
-                    ended=ended,
-                    status=self._status,
-                    response_headers=self._headers,
-                    chunks=chunks,
-                    arrivals=arrivals,
-                    gap_after=gap_after,
-                    decoded=self._decoded,
-                    ending=ending,
-                    error=None if error is None else (type(error).__name__, str(error)),
-                    reservation=self._reservation,
-                )
+            attribution = self._attribution
+            # By position: by name it would take 0.9 µs.
+            observation = Observation(
+                self._endpoint,
+                attribution.caller,
+                attribution.known_credential,
+                attribution.billed_to,
+                attribution.capture,
+                self._trace_id,
+                self._attempt,
+                self._body,
+                self._whole_body if sent is None else sent.is_kept,
+                self._started_at,
+                self._started,
+                self._answered,
+                ended,
+                self._status,
+                self._headers,
+                chunks,
+                arrivals,
+                gap_after,
+                self._decoded,
+                ending,
+                None if error is None else (type(error).__name__, str(error)),
+                self._reservation,
+                sent,
+                attribution.origins,
+                self._app_credentials,
             )
+            self._deliver(observation)
+        except Exception as failure:  # noqa: BLE001 - as in `received`
+            _guard.report(failure)
 
 
 class Unwatched:

@@ -12,7 +12,9 @@ from kwai_middleware._outbound.changes import READ_HEADERS, ROUTE_PROVIDER
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS
 from kwai_middleware._outbound.routes import Endpoint
 
-__all__ = ["headers_of", "key_headers"]
+__all__ = ["LENGTH", "headers_of", "key_headers"]
+
+LENGTH: Final = "content-length"
 
 _AUTHORIZATION: Final = "authorization"
 _API_KEYS: Final = ("x-api-key", "api-key", "x-goog-api-key")
@@ -30,7 +32,7 @@ def _with_underscores(name: str) -> Iterator[str]:
 
 _OURS: Final = (*PARAMETER_HEADERS, ROUTE_PROVIDER, _RELAYED_KEY, *_API_KEYS)
 _MISSPELLED: Final = tuple(each for name in _OURS for each in _with_underscores(name))
-_OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT)}
+_OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT, LENGTH)}
 _OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, *_API_KEYS, *_MISSPELLED)}
 
 

@@ -11,6 +11,9 @@ from kwai_middleware.errors import CannotAttribute
 
 __all__ = ["is_form", "refuse_what_is_hidden"]
 
+_JSON: Final = b"application/json"
+"""What nearly all requests declare."""
+
 # A structure in ASCII reads the same in all of these.
 _HARMLESS_CHARSET: Final = re.compile(
     rb'\s*=\s*("?)(?:utf-8|utf8|us-ascii|ascii|iso-8859-1|latin-1|windows-1252)\1\s*(?:;|$)'
@@ -29,6 +32,8 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
     Raises:
         CannotAttribute: It is compressed, has an unusual charset, or names a parameter and could not be read.
     """
+    if is_object and headers.get("content-type") == _JSON and "content-encoding" not in headers:
+        return
     encoding = headers.get("content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity"):
         reason = "is compressed"
@@ -46,6 +51,8 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
 
 def is_form(content_type: bytes) -> bool:
     """Say whether a body is declared as a form: then it is read as one, even if it is a JSON object as well."""
+    if content_type == _JSON:
+        return False
     content_type = content_type.lower()
     return b"multipart/" in content_type or b"form-urlencoded" in content_type
 

@@ -34,33 +34,26 @@ class HttpxDeparture(Departure):
         self._inner_is_real = inner_is_real
 
     def _copied(self) -> Any:
-        request = self._request
-        decision = self._decision
+        request, library, decision = self._request, self._library, self._decision
         body = decision.body
-        headers = request.headers.copy()
+        headers = library.headers(request.headers)
         stream = request.stream
         if body is not None and decision.changes_body:
-            parts = wire_parts(decision.changes, body, whole=not self._inner_is_real)
-            stream = self._library.wire_body(parts)
+            # Layers that sign, cache or imitate look into a body, which a real transport never does.
+            stream = library.wire_body(wire_parts(decision.changes, body), whole=not self._inner_is_real)
             # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
-            if headers.get("content-length") == str(len(body)):
+            if decision.has_true_length:
                 headers["Content-Length"] = str(stream.size)
         elif self._watches_body():
-            stream = self._library.sent_stream(stream, self._exchange)
+            stream = library.sent_stream(stream, self._exchange)
         self._write_headers(headers)
-        copy = self._library.request(
-            request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
-        )
-        if body is not None and not self._inner_is_real:
-            # Layers that sign, cache or imitate look at a request's content, which a real transport never does.
-            copy.read()
-        return copy
+        return library.request(request, headers, stream, is_held=body is not None)
 
     def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
         """The response's head is there: watch its body from now on."""
         with _guard.never_raise:
             self._show_the_apps_request(response)
-        with _guard.never_raise:
+        try:
             self._exchange.answered(response.status_code, tuple(response.headers.raw))
             if response.is_closed or response.is_stream_consumed:
                 # Caches, mocks and retry layers hand over answers that are read already: such a
@@ -68,6 +61,8 @@ class HttpxDeparture(Departure):
                 self._exchange.read_already(_content(response))
             else:
                 response.stream = make_stream(response.stream, self)
+        except Exception as error:  # noqa: BLE001 - as in `Exchange.received`
+            _guard.report(error)
 
     def replay(self, response: ResponseLike) -> Replay:
         """Return what stands for an answer's stream from now on, and can be looked into."""

@@ -63,7 +63,7 @@ def spliced(body: bytes, members: Members, changes: Changed, *, whole: bool = Fa
     """
     if members.keys().isdisjoint(changes):
         end = body.rindex(b"}")
-        added = b",".join(_member(name, value) for name, value in changes.items() if value is not None)
+        added = b",".join([_member(name, value) for name, value in changes.items() if value is not None])
         if not added:
             return (body,)
         tail = (b"," if members else b"") + added + b"}"
@@ -90,8 +90,7 @@ def has_each_once(body: bytes, members: Members) -> bool:
 
 
 def _member(name: str, value: bytes | msgspec.Raw) -> bytes:
-    quoted = f'"{name}"' if name.isidentifier() else json.dumps(name)
-    return quoted.encode() + b":" + bytes(value)
+    return b"%b:%b" % (b'"%b"' % name.encode() if name.isidentifier() else json.dumps(name).encode(), value)
 
 
 _lenient: Final = json.JSONDecoder(strict=False)

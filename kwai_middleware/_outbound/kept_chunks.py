@@ -28,8 +28,7 @@ class KeptChunks:
     """
 
     __slots__ = (
-        "_head_is_full", "_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size",
-        "arrivals", "chunks",
+        "_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size", "arrivals", "chunks",
     )  # fmt: skip
 
     def __init__(self, limit: int, reservation: Reservation) -> None:
@@ -39,8 +38,7 @@ class KeptChunks:
         self._reservation = reservation
         self._size = 0
         self._room = 0
-        self._head_is_full = False
-        self._tail: deque[tuple[bytes, int]] = deque()
+        self._tail: deque[tuple[bytes, int]] | None = None  # there is none before the head is full
         self._tail_size = 0
         self._skipped = False
 
@@ -51,33 +49,35 @@ class KeptChunks:
             self.chunks.append(chunk)
             self.arrivals.append(now)
         else:
-            self._add_to_tail(chunk, now)
+            self._tail = self._tail or deque()
+            self._add_to_tail(self._tail, chunk, now)
 
     def kept(self) -> tuple[tuple[bytes, ...], tuple[int, ...], int | None]:
         """Return the chunks, their times, and how many of them come before a gap (None: there is none)."""
+        if self._tail is None:
+            return tuple(self.chunks), tuple(self.arrivals), None
         chunks = (*self.chunks, *(chunk for chunk, _ in self._tail))
         arrivals = (*self.arrivals, *(arrival for _, arrival in self._tail))
         return chunks, arrivals, len(self.chunks) if self._skipped else None
 
     def _found_room(self) -> bool:
-        if self._head_is_full:
+        if self._tail is not None:
             return False
         missing = self._size - self._room
         step = -(-missing // _STEP) * _STEP
         if self._size <= self._limit and self._reservation.grow(step):
             self._room += step
             return True
-        self._head_is_full = True
         return False
 
-    def _add_to_tail(self, chunk: bytes, now: int) -> None:
+    def _add_to_tail(self, tail: deque[tuple[bytes, int]], chunk: bytes, now: int) -> None:
         if len(chunk) > TAIL:
             # A slice, so that a huge chunk does not stay alive for its end.
             chunk = chunk[-TAIL:]
             self._skipped = True
-        self._tail.append((chunk, now))
+        tail.append((chunk, now))
         self._tail_size += len(chunk) + _OVERHEAD
-        while self._tail_size - len(self._tail[0][0]) - _OVERHEAD >= TAIL:
-            dropped, _ = self._tail.popleft()
+        while self._tail_size - len(tail[0][0]) - _OVERHEAD >= TAIL:
+            dropped, _ = tail.popleft()
             self._tail_size -= len(dropped) + _OVERHEAD
             self._skipped = True

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._settings import Settings
 
-__all__ = ["Library", "RequestLike", "ResponseLike"]
+__all__ = ["Library", "RequestLike", "ResponseLike", "copier"]
 
 
 class UrlLike(Protocol):
@@ -78,7 +78,8 @@ class Library:
 
     Attributes:
         name: How the library is imported.
-        request: Makes a request.
+        request: Copies a request, but for its headers and its stream; `copier` makes it.
+        headers: Makes headers, also of others.
         response: Makes a response.
         real_transports: Those of its own that open connections.
         byte_stream: The type of a body that is held in memory.
@@ -92,6 +93,7 @@ class Library:
 
     name: str
     request: Callable[..., Any]
+    headers: Callable[..., Any]
     response: Callable[..., Any]
     real_transports: tuple[type[Any], ...]
     byte_stream: type[Any]
@@ -101,3 +103,21 @@ class Library:
     async_stream: Callable[..., Any]
     timeout: type[Exception]
     deliver: Callable[[Settings], Deliver]
+
+
+def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:
+    """Return what copies requests, given other headers and another stream.
+
+    Args:
+        plain: The library's class of requests.
+        held: The one for bodies that are held in memory, a `WireRequest`.
+    """
+
+    def copied(request: RequestLike, headers: Any, stream: Any, *, is_held: bool) -> Any:
+        # All that the constructor would set. It would read headers and URL once more: 3 µs.
+        copy = object.__new__(held if is_held else plain)
+        copy.method, copy.url, copy.headers, copy.stream = request.method, request.url, headers, stream
+        copy.extensions = dict(request.extensions)
+        return copy
+
+    return copied

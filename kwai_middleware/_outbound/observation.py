@@ -38,7 +38,7 @@ class Ending(Enum):
     """Nobody closed it; the garbage collector found it."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True):
     """One attempt, from its first byte to its last. The `PendingCall` that the transport delivers.
 
     Attributes:

@@ -69,7 +69,9 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         endpoint: Endpoint,
         slot: Slot,
         attribution: Attribution,
-        gathered_body: bytes | None = None,
+        body: bytes | None,
+        *,
+        is_gathered: bool,
     ) -> HttpxDeparture:
         """Decide what goes to the wire.
 
@@ -78,7 +80,8 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             endpoint: Where it goes.
             slot: The unit of work that it is part of.
             attribution: Who it is for and who pays, as far as that does not hang on the request.
-            gathered_body: What was read of a body that came in pieces.
+            body: The app's bytes; None when the body is a stream that was not read.
+            is_gathered: The bytes were read from a stream.
 
         Raises:
             OutboundRefused: The call must not go out.
@@ -87,10 +90,10 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             endpoint,
             slot,
             attribution,
-            self._body(request) if gathered_body is None else gathered_body,
+            body,
             headers_of(request.headers.raw),
             request.stream,
-            is_gathered=gathered_body is not None,
+            is_gathered=is_gathered,
         )
         return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
 
@@ -101,15 +104,12 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
         return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
 
-    def _body(self, request: RequestT) -> bytes | None:
+    def _held(self, request: RequestT) -> bytes | None:
+        """Return a body that is held in memory; None for one that has to be read."""
         # Not `request.content`: on a redirect's second hop it says "not read" although the stream
         # is the same bytes.
         stream = request.stream
         return b"".join(stream) if type(stream) is self.library.byte_stream else None
-
-    def _must_gather(self, request: RequestT, endpoint: Endpoint, attribution: Attribution) -> bool:
-        is_held = type(request.stream) is self.library.byte_stream
-        return not is_held and self._decider.must_gather(endpoint, attribution)
 
     def _refused(self, refusal: OutboundRefused, request: RequestT, endpoint: Endpoint) -> ResponseT:
         response: ResponseT = self.library.response(**self._decider.refused(refusal, endpoint), request=request)
@@ -130,9 +130,10 @@ class Transport(_Wrapper[RequestT, ResponseT]):
         slot = current_slot()
         try:
             attribution = self._decider.attribution(endpoint, slot, self._decider.caller(slot))
-            gathers = self._must_gather(request, endpoint, attribution)
-            body = gathered(request.stream, self._decider.settings) if gathers else None
-            departure = self._depart(request, endpoint, slot, attribution, body)
+            body, is_gathered = self._held(request), False
+            if body is None and self._decider.must_gather(endpoint, attribution):
+                body, is_gathered = gathered(request.stream, self._decider.settings), True
+            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = self._sent(departure)
@@ -199,9 +200,10 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
         slot = current_slot()
         try:
             attribution = self._decider.attribution(endpoint, slot, await self._decider.caller_async(slot))
-            gathers = self._must_gather(request, endpoint, attribution)
-            body = await gathered_async(request.stream, self._decider.settings) if gathers else None
-            departure = self._depart(request, endpoint, slot, attribution, body)
+            body, is_gathered = self._held(request), False
+            if body is None and self._decider.must_gather(endpoint, attribution):
+                body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
+            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = await self._sent(departure)
