@@ -74,11 +74,15 @@ class Pace:
             self._is_away = False
         if not self._is_hurried:
             native.sleep(_BREATH)
+        self.rested()
+
+    def rested(self) -> None:
+        """Begin a slice: this thread has just slept, for a reason of its own."""
         self.due = perf_counter_ns() + _SLICE
 
     def __enter__(self) -> Pace:
         self._pid = os.getpid()
-        self.due = perf_counter_ns() + _SLICE
+        self.rested()
         _paces[get_ident()] = self
         return self
 

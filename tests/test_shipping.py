@@ -92,6 +92,19 @@ def test_more_go_in_bulk(api: LogsAPI, path: Path) -> None:
     assert each_once(api, *range(1050))
 
 
+def test_what_comes_often_goes_together(api: LogsAPI, path: Path) -> None:
+    """After a hundred records within two seconds those that follow are gathered, though they are few."""
+    with Delivery(api.settings(spool=place(path), bulk_per_minute=NO_PAUSE)) as delivery:
+        for group in range(1, 26):
+            for _ in range(4):
+                delivery.submit(completed())
+            until(lambda: 4 * group == delivery.stats().delivered)  # noqa: B023 - called at once
+        for _ in range(25):
+            delivery.submit(completed())
+        until(lambda: 125 == delivery.stats().delivered)
+    assert [25] == [len(request.ids) for request in api.requests if request.kind == "bulk"]
+
+
 def test_a_bulk_is_bounded_in_bytes(api: LogsAPI, path: Path) -> None:
     """No more than four MiB are in hand at once, however many records may go together."""
     settings = api.settings(spool=place(path), bulk_per_minute=NO_PAUSE)

@@ -22,6 +22,7 @@ from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Handout, Outcome, Row, Spool, most_at_once
+from kwai_middleware._delivery.traffic import Traffic
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._secret import Secret
@@ -237,7 +238,9 @@ class Rig:
         self.sender = Scripted()
         self.crew = Crew(lambda: self.sender)
         self.progress = 0
-        self.shipper = Shipper(self.spool, self.sender, self.crew, 1.0, self._progressed, bulk=bulk)
+        self.shipper = Shipper(
+            self.spool, self.sender, self.crew, 1.0, self._progressed, bulk=bulk, traffic=Traffic(self.clock)
+        )
 
     def _progressed(self) -> None:
         self.progress += 1
@@ -302,6 +305,78 @@ def test_whoever_waited_no_longer_does(rig: Rig) -> None:
     assert (MINUTE, []) == rig.step()
     rig.shipper.hurry()
     assert (0.0, [1] * 8) == rig.step()
+
+
+def _send_singly(rig: Rig, count: int) -> None:
+    for _ in range(count):
+        rig.wait_for(1)
+        assert (0.0, [1]) == rig.step()
+
+
+def test_what_comes_often_is_gathered(rig: Rig) -> None:
+    """After a hundred alone within two seconds few records wait for half a second, and go together."""
+    _send_singly(rig, 100)
+    rig.wait_for(21)
+    assert (0.5, []) == rig.step()
+    rig.clock.now += 0.5
+    assert (0.0, [21]) == rig.step()
+    rig.wait_for(30)
+    # The next bulk is allowed after a minute.
+    assert (MINUTE, []) == rig.step()
+    rig.wait_for(500)
+    assert (0.0, [1] * 8) == rig.step()
+
+
+def test_what_comes_seldom_is_not(rig: Rig) -> None:
+    """A hundred alone in more than two seconds, and the next one goes alone as well."""
+    _send_singly(rig, 99)
+    rig.clock.now += 2.0
+    _send_singly(rig, 2)
+
+
+def test_gathering_ends_with_heavy_traffic(rig: Rig) -> None:
+    """When no more than twenty have gathered, the next ones go alone; and so they do when none have."""
+    _send_singly(rig, 100)
+    rig.wait_for(20)
+    rig.clock.now += 0.5
+    assert (0.0, [20]) == rig.step()
+    _send_singly(rig, 100)
+    assert (0.5, []) == rig.step()
+    rig.clock.now += 0.5
+    assert (0.0, []) == rig.step()
+    assert (None, []) == rig.step()
+    _send_singly(rig, 1)
+
+
+def test_nobody_waits_for_a_gathering(rig: Rig) -> None:
+    """Whoever flushes has the records sent at once; with the last of them, nobody waits any more."""
+    _send_singly(rig, 100)
+    rig.shipper.hurry(time.monotonic() + 3600)
+    rig.wait_for(1)
+    assert (0.0, []) == rig.step()
+    assert (0.0, [1]) == rig.step()
+    assert (None, []) == rig.step()
+    _send_singly(rig, 99)
+    rig.wait_for(1)
+    assert (0.5, []) == rig.step()
+
+
+def test_a_gathering_finds_another_process_at_it() -> None:
+    """Another one has begun to ship meanwhile, and the records are left to it."""
+    rig = Rig(spool=Elsewhere(LARGE, 1e9, MINUTE))
+    rig.shipper.finish()
+    rig.spool.is_there = False
+    _send_singly(rig, 100)
+    rig.spool.is_there = True
+    rig.wait_for(1)
+    rig.clock.now += 0.5
+    assert (0.0, []) == rig.step()
+    assert (None, []) == rig.step()
+
+
+def test_none_is_gathered_where_no_bulk_is_allowed() -> None:
+    """Without bulk requests each record goes at once, however often they come."""
+    _send_singly(Rig(bulk=False), 150)
 
 
 def test_never_in_bulk() -> None:
@@ -424,8 +499,11 @@ class Elsewhere(MemorySpool):
 
     poll = 0.5
     is_hurried = False
+    is_there = True
 
     def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
+        if not self.is_there:
+            return super().lease(rows, size, bulk=bulk)
         return Handout(wait=1.0, is_elsewhere=True)
 
     def renew(self) -> bool:

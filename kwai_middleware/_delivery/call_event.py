@@ -79,10 +79,15 @@ def _fields(call: CompletedCall, secrets: tuple[Secret, ...]) -> dict[str, Any]:
         "attempt": call.attempt if call.attempt > 1 else None,
         "truncated": call.truncated,
     }
-    keys, names = Keys(secrets), call.names
-    return {
-        # Model, ids and codes are what the client or the vendor has written: none of them begins a line of its own.
-        name: shown(mask_text(value, keys, names)) if isinstance(value, str) else value
-        for name, value in fields.items()
-        if value is not None
-    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    texts = {name: value for name, value in known.items() if isinstance(value, str)}
+    # Model, ids and codes are what the client or the vendor has written: none of them begins a line of its own.
+    return known | {name: shown(value) for name, value in _masked(texts, Keys(secrets), call.names).items()}
+
+
+def _masked(texts: dict[str, str], keys: Keys, names: tuple[str, ...]) -> dict[str, str]:
+    """Return texts without keys. Nearly always there is none in all of them, which one look tells, not twenty."""
+    together = "\n".join(texts.values())
+    if mask_text(together, keys, names) == together:
+        return texts
+    return {name: mask_text(text, keys, names) for name, text in texts.items()}

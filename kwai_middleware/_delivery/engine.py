@@ -118,6 +118,7 @@ class Engine:
         if self._has_ended:
             return self._has_flushed
         position = self._calls.position()
+        self._recorder.expedite()
         if not self._wait_for(
             lambda: self._calls.is_finished(position), deadline, self._recording, self._recorder.drain
         ):
@@ -156,7 +157,7 @@ class Engine:
 
     def hurry(self) -> None:
         """Begin what `flush` and `close` wait for."""
-        self._recorder.wake()
+        self._recorder.expedite()
         self._shipper.hurry()
 
     def abandon(self) -> None:

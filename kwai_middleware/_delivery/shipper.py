@@ -10,8 +10,10 @@ from typing import Final
 from kwai_middleware._delivery import judgement
 from kwai_middleware._delivery.backoff import Backoff
 from kwai_middleware._delivery.crew import Crew
+from kwai_middleware._delivery.haste import Haste
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Outcome, Row, Spool
+from kwai_middleware._delivery.traffic import Traffic
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._native import Doorbell
@@ -36,9 +38,6 @@ _GLANCE: Final = 0.1
 _MOST_IN_VAIN: Final = 3
 """So many attempts in a row that reached nobody, and another process may try: its way may be another."""
 
-_HURRY: Final = 10.0
-"""Seconds for which somebody is taken to wait who does not say for how long."""
-
 _Verdicts = Sequence[Verdict | None]
 
 
@@ -52,6 +51,7 @@ class Shipper:
         bulk: Whether bulk requests may be sent at all.
         request_timeout: Seconds for one request.
         progressed: Called after each attempt.
+        traffic: What was sent lately.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Shipper:
         progressed: Callable[[], None],
         *,
         bulk: bool = True,
+        traffic: Traffic | None = None,
     ) -> None:
         self._spool = spool
         self._sender = sender
@@ -71,9 +72,10 @@ class Shipper:
         self._request_timeout = request_timeout
         self._progressed = progressed
         self._backoff = Backoff()
+        self._traffic = Traffic() if traffic is None else traffic
+        self._haste = Haste()
         self._bell = Doorbell()
         self._in_a_hurry = False
-        self._waited_until = 0.0
         self._has_begun = False
         self._finishing = False
         self._stopped = False
@@ -89,7 +91,9 @@ class Shipper:
     def wake(self) -> None:
         """Say that there is a new record. Before the first one, `run` leaves the spool alone."""
         self._has_begun = True
-        self._bell.ring()
+        if not self._traffic.is_heavy:
+            # Else whoever gathers records looks at a time of its own.
+            self._bell.ring()
 
     def hurry(self, until: float | None = None) -> int:
         """Try at once, however long it would have waited: somebody waits.
@@ -101,7 +105,7 @@ class Shipper:
             The moment, for `is_refused_since`.
         """
         moment = self._attempts
-        self._waited_until = max(self._waited_until, time.monotonic() + _HURRY if until is None else until)
+        self._haste.begin(moment, until)
         self._in_a_hurry = True
         self._bell.ring()
         return moment
@@ -165,10 +169,22 @@ class Shipper:
             self._backoff.hasten()
             self._spool.hasten()
         backlog = self._spool.backlog()
+        is_over = not backlog and not self._traffic.gathering()
+        if self._traffic.is_heavy and (is_over or self._haste.is_on or self._backoff.is_probing):
+            return self._look_again()
+        if not backlog:
+            self._haste.emptied(self._attempts)
+            if self._traffic.is_heavy:
+                return self._traffic.gathering()
         delay = self._backoff.remaining(time.monotonic())
         if delay:
             return self._wait(delay) if backlog else None
         return self._send_some(backlog, timeout, most_alone)
+
+    def _look_again(self) -> float:
+        """Gather no more records. Nobody has rung for those that came in meanwhile."""
+        self._traffic.subsides()
+        return 0.0
 
     def _wait(self, delay: float) -> float:
         """Return when to look again, while there is something to send but not yet."""
@@ -176,31 +192,40 @@ class Shipper:
             # Somebody waits in another process.
             self.hurry()
             return 0.0
-        return _sooner(delay, self._spool.poll)
+        return min(delay, self._spool.poll or delay)
 
     def _send_some(self, backlog: int, timeout: float, most_alone: int) -> float | None:
         bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
+        is_heavy = self._traffic.is_heavy
+        if is_heavy and backlog < MOST_TOGETHER and (gathering := max(bulk_wait, self._traffic.gathering())):
+            return self._wait(gathering)
         # After a failure one record goes ahead and finds out whether the vendor is back.
-        if backlog <= _FEW or self._backoff.is_probing:
+        if not is_heavy and (backlog <= _FEW or self._backoff.is_probing):
             rows, bulk = 1, False
-        elif self._bulk and backlog > _MANY and not bulk_wait:
+        elif self._bulk and (is_heavy or backlog > _MANY) and not bulk_wait:
             rows, bulk = MOST_TOGETHER, True
-        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._is_waited_for() or not self._bulk:
+        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._haste.is_on or not self._bulk:
             rows, bulk = most_alone, False
         else:
             return self._wait(bulk_wait)
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
         if not handout.rows:
+            if is_heavy:
+                return self._look_again()
             if handout.is_elsewhere:
                 # Whoever ships may be about to end, and to leave the rest to us.
-                glance = _GLANCE if self._is_waited_for() else None
-                return None if self._finishing else _sooner(handout.wait or 0.0, glance)
+                wait = handout.wait or 0.0
+                return None if self._finishing else min(wait, _GLANCE if self._haste.is_on else wait)
             return handout.wait
         self._attempts += 1
         self._pause = handout.pause
         if bulk and len(handout.rows) > 1 and handout.rows[0].together > 1:
+            self._traffic.sent_together(len(handout.rows))
             self._send_together(handout.rows, timeout)
-        elif len(handout.rows) == 1:
+            return 0.0
+        if self._bulk:
+            self._traffic.sent_alone(len(handout.rows))
+        if len(handout.rows) == 1:
             self._send_alone(handout.rows[0], timeout)
         else:
             self._send_each(handout.rows, timeout)
@@ -259,7 +284,7 @@ class Shipper:
         elif fates:
             self._backoff.succeeded()
         self._tell_spool()
-        if (self._in_vain >= _MOST_IN_VAIN or (self._in_vain and self._pause)) and not self._is_waited_for():
+        if (self._in_vain >= _MOST_IN_VAIN or (self._in_vain and self._pause)) and not self._haste.is_on:
             self._spool.make_way(self._backoff.remaining(time.monotonic()))
         self._progressed()
 
@@ -268,13 +293,6 @@ class Shipper:
             self._spool.settle(self._unsettled, self.weather.last_error)
             self._unsettled = []
 
-    def _is_waited_for(self) -> bool:
-        return time.monotonic() < self._waited_until
-
     def _let_go(self) -> None:
         self._sender.close()
         self._crew.close()
-
-
-def _sooner(delay: float, poll: float | None) -> float:
-    return delay if poll is None else min(delay, poll)

@@ -99,7 +99,8 @@ def _further(source: Reading, chain: str) -> Iterator[Reading]:
 
 def _undone(escapes: _Escapes, text: str) -> str | None:
     """Return a text without its escapes; None when it has none."""
-    if not any(is_in(text, mark) for mark in escapes.marks):
+    # The sign first: to look for one character takes a hundredth of the time.
+    if not is_in(text, escapes.sign) or not any(is_in(text, mark) for mark in escapes.marks):
         return None
     is_changed = False
     parts: list[str] = []

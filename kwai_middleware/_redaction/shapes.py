@@ -52,6 +52,15 @@ _KINDS: Final = (
 _SHAPES: Final = re.compile("|".join(f"({begins}{goes_on}{times})" for begins, goes_on, times in _KINDS))
 _REST: Final = tuple(re.compile(f"{goes_on}{'*' if ',' in times else '{0}'}") for _, goes_on, times in _KINDS)
 _PREFIXES: Final = ("sk-", "gsk_", "xai-", "AIza", "pplx-", "hf_", "AKIA")
+_LONGEST_REST: Final = max(map(len, _PREFIXES)) - 1
+# The same prefixes by a character that is rare. Nearly every text has none, and to find that out takes a fifth of the
+# time (5 instead of 27 µs for 5 KB). What is asked first keeps a text of nothing but hyphens from being slow.
+_MARKS: Final = tuple(
+    map(
+        re.compile,
+        ("-(?<=[kix]-)(?:(?<=sk-)|(?<=xai-)|(?<=pplx-))", "_(?<=[kf]_)(?:(?<=gsk_)|(?<=hf_))", "A(?:Iza|KIA)"),
+    )
+)
 
 _LONGEST_BEGUN: Final = 40
 _BEGUN: Final = re.compile(rf"(?:{'|'.join(map(_bordered, _PREFIXES))})[A-Za-z0-9_-]{{4,}}\Z")
@@ -61,6 +70,8 @@ def shapes(text: str) -> Iterator[Span]:
     """Find all that looks like a key: from where to where each stands."""
     behind = 0
     for start, end in windows(len(text)):
+        if not any(mark.search(text, start, end + _LONGEST_REST) for mark in _MARKS):
+            continue
         for place in sorted(place for prefix in _PREFIXES for place in _places(text, prefix, start, end)):
             if place >= behind and (found := _SHAPES.match(text, place, place + WINDOW)) is not None:
                 behind = _end_of(found, text)

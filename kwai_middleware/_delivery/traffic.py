@@ -1,0 +1,58 @@
+"""Whether records come so often that it is better to gather them than to send each at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+__all__ = ["Traffic"]
+
+_MOST_ALONE: Final = 100
+_WITHIN: Final = 2.0
+"""Seconds. So many records alone in this time, and traffic is heavy. A vendor at a distance of 80 ms gets no more
+over four connections."""
+
+_FEW: Final = 20
+"""When no more than these have gathered, traffic is light again."""
+
+_GATHERING: Final = 0.5
+"""Seconds between two requests with many records, at least."""
+
+
+class Traffic:
+    """What has been sent lately, and how.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._alone: deque[float] = deque(maxlen=_MOST_ALONE)
+        self._gathers_until = 0.0
+        self.is_heavy = False
+
+    def sent_alone(self, records: int) -> None:
+        """Note that records went in a request each."""
+        now = self._clock()
+        self._alone.extend([now] * records)
+        if not self.is_heavy and len(self._alone) == _MOST_ALONE and now - self._alone[0] < _WITHIN:
+            self.is_heavy = True
+            self._gathers_until = now + _GATHERING
+
+    def sent_together(self, records: int) -> None:
+        """Note that records went in one request."""
+        self._gathers_until = self._clock() + _GATHERING
+        if records <= _FEW:
+            self.subsides()
+
+    def subsides(self) -> None:
+        """Note that traffic is light: nothing waits, or somebody waits for it all."""
+        self.is_heavy = False
+        self._alone.clear()
+
+    def gathering(self) -> float:
+        """Seconds for which records are still to be gathered."""
+        return max(0.0, self._gathers_until - self._clock()) if self.is_heavy else 0.0
