@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -83,7 +84,11 @@ def prepare(set_up: SetUp, kind: Kind) -> Prepare:
 
     @contextmanager
     def prepared(scale: Scale) -> Iterator[Round]:
-        with other_side() as other, set_up(other, kind) as way:
+        until_exit = ExitStack()
+        # Registered before anything of a peer's, so that what peers still send at their exit is taken.
+        atexit.register(until_exit.close)
+        other = until_exit.enter_context(other_side())
+        with set_up(other, kind) as way:
             rounds = _AsyncRounds if kind.is_async else _SyncRounds
             yield rounds(kind, way, other, kind.quick if scale.is_quick else kind.full).one
 

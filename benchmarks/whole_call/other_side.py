@@ -47,7 +47,7 @@ class OtherSide:
 
     def __init__(self, url: str) -> None:
         self.url: Final = url
-        # Whatever a peer instruments, this is not to be seen by it.
+        # By none of the clients that a peer may have instrumented.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     @property
@@ -68,10 +68,14 @@ class OtherSide:
 
 @contextmanager
 def other_side() -> Iterator[OtherSide]:
-    """Start it. It ends with this process, after what peers do at their exit."""
+    """Start it, and end it again."""
     program = "from benchmarks.whole_call.server import main; main()"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield OtherSide(f"http://127.0.0.1:{int(process.stdout.readline())}")
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield OtherSide(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.stdin.close()

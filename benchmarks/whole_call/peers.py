@@ -6,6 +6,7 @@ what the call itself needs: less work than an app would have of it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -49,7 +50,8 @@ def openllmetry(other: OtherSide, kind: Kind) -> Iterator[Way]:
     """`Traceloop.init`, which exports spans in batches, and metrics once a minute."""
     os.environ["TRACELOOP_BASE_URL"] = other.url
     sdk = importlib.import_module("traceloop.sdk")
-    sdk.Traceloop.init(app_name=_APP, api_key=_KEY, instruments={sdk.Instruments.OPENAI})
+    with contextlib.redirect_stdout(None):
+        sdk.Traceloop.init(app_name=_APP, api_key=_KEY, instruments={sdk.Instruments.OPENAI})
     tracing = importlib.import_module("traceloop.sdk.tracing.tracing")
     yield Way(_client("openai", other, kind), flush=tracing.TracerWrapper().flush)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -137,7 +138,7 @@ def _wants_stream(body: bytes) -> bool:
 
 def _serve(connection: socket.socket, seen: _Seen) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with connection, connection.makefile("rb") as stream:
+    with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as stream:
         while (request := _read(stream)) is not None:
             if request.path.endswith(CHAT):
                 seen.asked(request)
