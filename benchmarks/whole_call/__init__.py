@@ -15,7 +15,7 @@ __all__ = ["SUITE"]
 _PLAIN: Final = "the SDK alone"
 _OURS: Final = "kwai_middleware"
 _QUICK: Final = Scale(is_quick=True, rounds=1, seconds=0)
-_FULL: Final = Scale(is_quick=False, rounds=9, seconds=0)
+_FULL: Final = Scale(is_quick=False, rounds=7, seconds=0)
 
 _WHAT: Final = (
     "Calls one after the other by {client} of the OpenAI SDK, about 2 KB of conversation and 2 KB of answer{how}, to a "
@@ -108,7 +108,7 @@ def _other_ways(kind: Kind) -> Case:
 
 
 _UNARY: Final = Kind(is_async=False, is_stream=False, quick=150, full=500)
-_STREAM: Final = Kind(is_async=False, is_stream=True, quick=8, full=60)
+_STREAM: Final = Kind(is_async=False, is_stream=True, quick=8, full=40)
 
 SUITE: Final = Suite(
     "whole_call",

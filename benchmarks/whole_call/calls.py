@@ -100,7 +100,9 @@ class _Rounds(ABC):
         self._kind = kind
         self._way = way
         self._other = other
-        self._calls = calls
+        # The first round only warms up, and need not be long.
+        self._calls = max(2, calls // 3)
+        self._calls_of_next = calls
         self._first_chunks: list[float] = []
         more = {"stream": True, "stream_options": {"include_usage": True}} if kind.is_stream else {}
         self._options = {"model": MODEL, "messages": MESSAGES, **more, **way.options}
@@ -126,6 +128,7 @@ class _Rounds(ABC):
         }
         if self._kind.is_stream:
             numbers[FIRST_CHUNK] = statistics.median(self._first_chunks) * unit
+        self._calls = self._calls_of_next
         return numbers
 
     @abstractmethod
