@@ -9,6 +9,7 @@ from kwai_middleware import _notices
 from kwai_middleware._caller import TEXT_LIMITS, Caller, new_caller, set_checked
 from kwai_middleware._inbound.callables import IdentityReader
 from kwai_middleware._inbound.peers import ADDRESS_HEADERS, Doubt, TrustedPeers
+from kwai_middleware._inbound.plain import PlainFields
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.values import MAX_HEADER, checked_name, plain_text, text_from
 from kwai_middleware._secret import Secret
@@ -97,6 +98,11 @@ group='x-customer-group', thread='x-thread-id')
     def proxy_secret(self) -> Secret | None:
         """That argument; a `Secret` shows nothing."""
         return self._proxy_secret
+
+    @property
+    def plain_fields(self) -> PlainFields | None:
+        """Which header holds which field; None when the proxy proves itself by its secret."""
+        return PlainFields(self._fields, self._peers) if self._proxy_secret is None else None
 
     def __call__(self, request: InboundRequest) -> Caller | None:
         """Return who the request is for; None for nobody.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -92,29 +92,33 @@ class TrustedPeers:
         Args:
             request: One of which the `ADDRESS_HEADERS` have been looked for.
         """
-        if self._anyone:
+        peer, sent = request.peer, request.sent
+        values = ((header, sent[header]) for header in ADDRESS_HEADERS.intersection(sent))
+        quoting = [b",".join(request.values(header)) if value is None else value for header, value in values]
+        if self.believe(peer, quoting):
             return None
-        peer = request.peer
         if peer is None:
             if not self._unix:
                 return Doubt.NO_ADDRESS
             return None if request.is_on_unix_socket else Doubt.NO_SOCKET
-        address, port = peer
-        if port == 0:
+        if peer[1] == 0:
             return Doubt.REWRITTEN
-        if len(address) > _LONGEST_ADDRESS or not self._lists(address):
-            return Doubt.STRANGER
+        return Doubt.QUOTED if self.believe(peer, ()) else Doubt.STRANGER
+
+    def believe(self, peer: tuple[str, int | None] | None, quoting: Sequence[bytes]) -> bool:
+        """Return whether the other end of a connection is one of these, and nothing speaks against that.
+
+        Args:
+            peer: As an `InboundRequest` names it.
+            quoting: The values of the `ADDRESS_HEADERS` that were sent.
+        """
+        if self._anyone:
+            return True
+        if peer is None or peer[1] == 0 or len(peer[0]) > _LONGEST_ADDRESS or not self._lists(peer[0]):
+            return False
         # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
         # daphne from X-Forwarded-Port). Then the header still shows the address.
-        sent = request.sent
-        if not ADDRESS_HEADERS.isdisjoint(sent):
-            for header in ADDRESS_HEADERS.intersection(sent):
-                value = sent[header]
-                if value is None:
-                    value = b",".join(request.values(header))
-                if _is_quoted(address, value.decode("latin-1")):
-                    return Doubt.QUOTED
-        return None
+        return not quoting or not any(_is_quoted(peer[0], value.decode("latin-1")) for value in quoting)
 
     def _is_listed(self, text: str) -> bool:
         if text == _TEST_CLIENT:
