@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Set
+from operator import length_hint
 from typing import Final
 
 from starlette.types import Scope
@@ -46,9 +46,9 @@ class HeaderNames:
         if not isinstance(headers, list):
             return None
         ours: list[tuple[str, bytes]] | None = None
-        place = -1
+        after: list[int] = []
         names, others = self._names, self._others
-        left = iter(headers)  # tells where it is, while `enumerate` takes each request 0.1 µs
+        left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
         for header in left:
             if header[0] not in others:
                 name = names.get(header[0]) or self._find(header[0])
@@ -56,12 +56,13 @@ class HeaderNames:
                     ours = ours or []
                     ours.append((name, header[1]))
                     if name in self._secret:
-                        place = len(headers) - operator.length_hint(left) - 1
+                        after.append(length_hint(left))
         if ours is None:
             return plain.nobodys_slot(headers)
         slot = plain.slot(ours, peer_in(scope), headers)
-        if slot is not None and place >= 0:
-            del headers[place]
+        if slot is not None:
+            for number in after:
+                del headers[-1 - number]
         return slot
 
     def take(self, scope: Scope) -> dict[str, bytes | None]:

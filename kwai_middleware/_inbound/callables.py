@@ -68,8 +68,8 @@ class IdentityReader(HeaderReader, ABC):
 
     @property
     @abstractmethod
-    def plain_fields(self) -> PlainFields | None:
-        """Which header holds which field; None when more than an address proves them."""
+    def plain_fields(self) -> PlainFields:
+        """Which header holds which field, and whom that is believed from."""
 
     @abstractmethod
     def __call__(self, request: InboundRequest) -> Caller | None:

@@ -17,10 +17,10 @@ __all__ = ["PlainFields", "PlainRequests"]
 
 
 class PlainFields(NamedTuple):
-    """Headers that name a caller, when the address that they come from is all that proves them.
+    """Headers that name a caller.
 
     Attributes:
-        of: The field of a caller that each header holds.
+        of: The field of a caller that each holds.
         peers: Whom they are believed from.
     """
 
@@ -48,6 +48,7 @@ class PlainRequests:
         "_keys",
         "_lets_nobody_in",
         "_peers",
+        "_proof_header",
         "_required",
         "_required_key",
         "_with_both",
@@ -66,6 +67,8 @@ class PlainRequests:
     ) -> None:
         self._fields: Final[Mapping[str, str]] = {} if fields is None else fields.of
         self._peers: Final = None if fields is None else fields.peers
+        proof = None if fields is None else fields.peers.proof
+        self._proof_header: Final = None if proof is None else proof[0]
         self._keys: Final = keys
         self._with_identity, self._with_key, self._with_both = origins
         self._lets_nobody_in: Final = not (required or required_key)
@@ -90,8 +93,9 @@ class PlainRequests:
             headers: All of them, or those that may bring a trace id.
         """
         caller: Caller | None = None
-        withheld: dict[str, Secret] | None = None
+        withheld: dict[str, Secret] = {}
         credentials: tuple[Credential, ...] = ()
+        proof: Secret | None = None
         addresses: list[bytes] = []
         for name, value in ours:
             field = self._fields.get(name)
@@ -106,23 +110,28 @@ class PlainRequests:
                 set_checked(caller, field, text)
             elif name in self._keys:
                 text = plain_text(value)
-                if not text or withheld is not None:
-                    return None
-                key = secret_of(text)
-                withheld = {name: key}
+                if not text or credentials:
+                    return None  # of several keys the order counts
+                withheld[name] = key = secret_of(text)
                 credentials = (checked_credential(self._keys[name], key),)
+            elif name == self._proof_header:
+                text = plain_text(value)
+                if not text or proof is not None:
+                    return None
+                withheld[name] = proof = secret_of(text)
             elif name in ADDRESS_HEADERS:
                 addresses.append(value)
             else:
                 return None
-        if caller is not None and (self._peers is None or not self._peers.believe(peer, addresses)):
+        if caller is not None and (self._peers is None or not self._peers.believe(peer, addresses, proof)):
             return None
-        if (self._required and (caller is None or caller.identifier is None)) or (self._required_key and not withheld):
+        if (self._required and (caller is None or caller.identifier is None)) or (
+            self._required_key and not credentials
+        ):
             return None
-        if withheld is None:
-            brought = NO_ORIGINS if caller is None else self._with_identity
-        else:
+        brought = NO_ORIGINS if caller is None else self._with_identity
+        if credentials:
             brought = self._with_key if caller is None else self._with_both
             caller = caller or new_caller()
             set_checked(caller, "credentials", credentials)
-        return RequestSlot(caller, withheld, {}, False, brought, None, headers)
+        return RequestSlot(caller, withheld or None, {}, False, brought, None, headers)
