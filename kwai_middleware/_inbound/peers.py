@@ -88,7 +88,8 @@ class TrustedPeers:
         self._unix: Final = _UNIX in words
         self._test_client: Final = _TEST_CLIENT in words
         self._networks: Final = tuple(_network(entry) for entry in words - {_ANYONE, _UNIX, _TEST_CLIENT})
-        # Looked up for each request with an identity; what it costs to parse an address is not paid twice.
+        self._addresses: Final = {str(network[0]) for network in self._networks if network.num_addresses == 1}
+        # Looked up for other addresses; what it costs to parse one is not paid twice.
         self._lists: Final = functools.lru_cache(maxsize=1024)(self._is_listed)
 
     def doubt(self, request: InboundRequest) -> Doubt | None:
@@ -127,7 +128,9 @@ class TrustedPeers:
         """
         if self._anyone or (self.proof is not None and presented == self.proof[1]):
             return True
-        if peer is None or peer[1] == 0 or len(peer[0]) > _LONGEST_ADDRESS or not self._lists(peer[0]):
+        if peer is None or peer[1] == 0:
+            return False
+        if peer[0] not in self._addresses and (len(peer[0]) > _LONGEST_ADDRESS or not self._lists(peer[0])):
             return False
         # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
         # daphne from X-Forwarded-Port). Then the header still shows the address.
