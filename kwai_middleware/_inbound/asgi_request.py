@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware._inbound.values import MAX_HEADER
 from kwai_middleware._slot import Slot
 
@@ -45,7 +46,7 @@ class HeaderNames:
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         if not isinstance(headers, list):
             return None
-        ours: list[tuple[str, bytes]] | None = None
+        ours: list[tuple[str, bytes]] = []
         after: list[int] = []
         names, others = self._names, self._others
         left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
@@ -53,12 +54,11 @@ class HeaderNames:
             if header[0] not in others:
                 name = names.get(header[0]) or self._find(header[0])
                 if name is not None:
-                    ours = ours or []
                     ours.append((name, header[1]))
                     if name in self._secret:
                         after.append(length_hint(left))
-        if ours is None:
-            return plain.nobodys_slot(headers)
+        if not ours:
+            return RequestSlot(None, _headers=headers) if plain.lets_nobody_in else None
         slot = plain.slot(ours, peer_in(scope), headers)
         if slot is not None:
             for number in after:

@@ -41,12 +41,14 @@ class PlainRequests:
         origins: Where the answer comes from: with an identity only, with a key only, with both.
         required: Whether a request without an identifier is none of these.
         required_key: The same for one without a key.
+
+    Attributes:
+        lets_nobody_in: Whether a request with none of the headers looked for is nobody's, and may pass.
     """
 
     __slots__ = (
         "_fields",
         "_keys",
-        "_lets_nobody_in",
         "_peers",
         "_proof_header",
         "_required",
@@ -54,6 +56,7 @@ class PlainRequests:
         "_with_both",
         "_with_identity",
         "_with_key",
+        "lets_nobody_in",
     )
 
     def __init__(
@@ -71,13 +74,9 @@ class PlainRequests:
         self._proof_header: Final = None if proof is None else proof[0]
         self._keys: Final = keys
         self._with_identity, self._with_key, self._with_both = origins
-        self._lets_nobody_in: Final = not (required or required_key)
+        self.lets_nobody_in: Final = not (required or required_key)
         self._required: Final = required
         self._required_key: Final = required_key
-
-    def nobodys_slot(self, headers: Iterable[Sequence[bytes]]) -> Slot | None:
-        """Return the slot of a request with none of the headers looked for; None says nothing about it."""
-        return RequestSlot(None, _headers=headers) if self._lets_nobody_in else None
 
     def slot(
         self,

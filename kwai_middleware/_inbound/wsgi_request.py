@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
+from kwai_middleware._inbound.trace_ids import TRACE_HEADERS, RequestSlot
 from kwai_middleware._slot import Slot
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRe
     """
     found = keys.keys() & environ.keys()
     if not found:
-        return plain.nobodys_slot(_trace_headers_in(environ))
+        return RequestSlot(None, _headers=_trace_headers_in(environ)) if plain.lets_nobody_in else None
     ours = [(keys[key], _bytes(environ[key])) for key in found]
     slot = plain.slot(ours, peer_in(environ), _trace_headers_in(environ))
     if slot is not None and slot.withheld is not None:
