@@ -50,11 +50,11 @@ class HeaderNames:
         after: list[int] = []
         names, others = self._names, self._others
         left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
-        for header in left:
-            if header[0] not in others:
-                name = names.get(header[0]) or self._find(header[0])
+        for raw, value in left:
+            if raw not in others:
+                name = names.get(raw) or self._find(raw)
                 if name is not None:
-                    ours.append((name, header[1]))
+                    ours.append((name, value))
                     if name in self._secret:
                         after.append(length_hint(left))
         if not ours:

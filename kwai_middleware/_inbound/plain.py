@@ -82,7 +82,7 @@ class PlainRequests:
         self,
         ours: Sequence[tuple[str, bytes]],
         peer: tuple[str, int | None] | None,
-        headers: Iterable[Sequence[bytes]],
+        headers: Iterable[Sequence[bytes | str]],
     ) -> Slot | None:
         """Return the slot of a request; None says nothing about it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import InboundRequest
@@ -58,11 +58,9 @@ def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: froz
     return sent
 
 
-def _trace_headers_in(environ: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
-    """Return the headers of an environ that may bring a trace id."""
-    if _TRACE_PARENT not in environ and _REQUEST_ID not in environ:
-        return ()
-    return [(name, _bytes(environ[key])) for key, name in _TRACE_KEYS.items() if key in environ]
+def _trace_headers_in(environ: Mapping[str, Any]) -> Sequence[tuple[bytes, str]]:
+    """Return the headers of an environ that may bring a trace id; one that was not sent brings none."""
+    return (TRACE_HEADERS[0], environ.get(_TRACE_PARENT, "")), (TRACE_HEADERS[1], environ.get(_REQUEST_ID, ""))
 
 
 def _bytes(value: str) -> bytes:
@@ -73,8 +71,7 @@ def _bytes(value: str) -> bytes:
         return b"\xff"  # set by something that does not keep to that: not valid UTF-8
 
 
-_TRACE_KEYS: Final = {environ_key(name.decode()): name for name in TRACE_HEADERS}
-_TRACE_PARENT, _REQUEST_ID = _TRACE_KEYS
+_TRACE_PARENT, _REQUEST_ID = (environ_key(name.decode()) for name in TRACE_HEADERS)
 
 
 def peer_in(environ: Mapping[str, Any]) -> tuple[str, int | None] | None:
@@ -144,7 +141,7 @@ class WSGIRequest(InboundRequest):
         key = environ_key(name)
         return [_bytes(self._source[key])] if key in self._source else []
 
-    def _trace_headers(self) -> Sequence[tuple[bytes, bytes]]:
+    def _trace_headers(self) -> Sequence[tuple[bytes, str]]:
         # Not the environ itself: that holds the slot, and would be held by it.
         return _trace_headers_in(self._source)
 
