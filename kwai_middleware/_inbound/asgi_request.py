@@ -47,7 +47,7 @@ class HeaderNames:
         if not isinstance(headers, list):
             return None
         ours: list[tuple[str, bytes]] = []
-        after: list[int] = []
+        after: list[int] = []  # how many headers come after each secret one
         names, others = self._names, self._others
         left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
         for raw, value in left:

@@ -31,12 +31,14 @@ def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRe
         keys: Where the environ has each header that is looked for, and its name in lower case.
         plain: Makes the slot.
     """
+    ours: list[tuple[str, bytes]] = []
     found = keys.keys() & environ.keys()
-    if not found:
+    for key in found:
+        ours.append((keys[key], _bytes(environ[key])))
+    if not ours:
         return RequestSlot(None, _headers=_trace_headers_in(environ)) if plain.lets_nobody_in else None
-    ours = [(keys[key], _bytes(environ[key])) for key in found]
     slot = plain.slot(ours, peer_in(environ), _trace_headers_in(environ))
-    if slot is not None and slot.withheld is not None:
+    if slot is not None and slot.withheld:
         for key in found:
             if keys[key] in slot.withheld:
                 del environ[key]
