@@ -13,7 +13,6 @@ from kwai_middleware._inbound.asgi_request import ASGIRequest, HeaderNames
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
-from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import RequestRefused
 from kwai_middleware.identity import HeaderIdentity
@@ -98,12 +97,11 @@ class ASGIMiddleware:
             await self.app(scope, receive, send)
             return
         resolver = self._resolver
-        sent = self._names.take(scope)
-        slot: Slot
-        if outer is None and resolver.is_nobodys(sent):
-            slot = RequestSlot(None, _headers=scope["headers"])
-        else:
-            request = ASGIRequest(scope, sent, resolver.interest, outer)
+        slot: Slot | None = None
+        if outer is None and resolver.plain is not None:
+            slot = self._names.plain_slot(scope, resolver.plain)
+        if slot is None:
+            request = ASGIRequest(scope, self._names.take(scope), resolver.interest, outer)
             try:
                 slot = await self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
             except RequestRefused as refusal:

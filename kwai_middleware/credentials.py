@@ -80,6 +80,11 @@ class HeaderCredentials(KeyReader):
         )
         self._is_simple: Final = strip and not self.list_headers
 
+    @property
+    def plain_keys(self) -> Mapping[str, Credential] | None:
+        """What a credential is like whose key comes in each header; None with lists, and for headers that are kept."""
+        return self._alike if self._is_simple and "authorization" not in self._alike else None
+
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:
         """Return the keys of a request, in the order of the headers given.
 

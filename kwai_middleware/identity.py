@@ -9,6 +9,7 @@ from kwai_middleware import _notices
 from kwai_middleware._caller import TEXT_LIMITS, Caller, new_caller, set_checked
 from kwai_middleware._inbound.callables import IdentityReader
 from kwai_middleware._inbound.peers import ADDRESS_HEADERS, Doubt, TrustedPeers
+from kwai_middleware._inbound.plain import PlainFields
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.values import MAX_HEADER, checked_name, plain_text, text_from
 from kwai_middleware._secret import Secret
@@ -56,7 +57,7 @@ class HeaderIdentity(IdentityReader):
 group='x-customer-group', thread='x-thread-id')
     """
 
-    __slots__ = ("_fields", "_peers", "_proxy_header", "_proxy_secret")
+    __slots__ = ("_fields", "_peers")
 
     def __init__(
         self,
@@ -76,15 +77,15 @@ group='x-customer-group', thread='x-thread-id')
             for field, header in headers.items()
             if header is not None or field == "identifier"
         }
-        self._proxy_secret: Final = None if proxy_secret is None else _checked_secret(proxy_secret)
-        self._proxy_header: Final = checked_name("HeaderIdentity.proxy_header", proxy_header)
+        secret = None if proxy_secret is None else _checked_secret(proxy_secret)
+        proxy_header = checked_name("HeaderIdentity.proxy_header", proxy_header)
         names = [header for header in headers.values() if header is not None]
-        if len(self._fields) < len(names) or self._proxy_header in self._fields:
+        if len(self._fields) < len(names) or proxy_header in self._fields:
             raise ConfigurationError("HeaderIdentity: each field needs a header of its own")
         if trusted_peers is None:
             trusted_peers = _DEFAULT_PEERS if proxy_secret is None else ()
-        self._peers: Final = TrustedPeers(trusted_peers)
-        proof = () if proxy_secret is None else (self._proxy_header,)
+        self._peers: Final = TrustedPeers(trusted_peers, None if secret is None else (proxy_header, secret))
+        proof = () if proxy_secret is None else (proxy_header,)
         origin = "header from a trusted peer" if proxy_secret is None else "header via proxy secret"
         super().__init__((*self._fields, *proof), proof, ADDRESS_HEADERS, origin=origin)
 
@@ -96,7 +97,12 @@ group='x-customer-group', thread='x-thread-id')
     @property
     def proxy_secret(self) -> Secret | None:
         """That argument; a `Secret` shows nothing."""
-        return self._proxy_secret
+        return None if self._peers.proof is None else self._peers.proof[1]
+
+    @property
+    def plain_fields(self) -> PlainFields:
+        """Which header holds which field, and whom that is believed from."""
+        return PlainFields(self._fields, self._peers)
 
     def __call__(self, request: InboundRequest) -> Caller | None:
         """Return who the request is for; None for nobody.
@@ -118,7 +124,7 @@ group='x-customer-group', thread='x-thread-id')
         """
         if self._fields.keys().isdisjoint(request.sent):
             return None
-        doubt = self._peers.doubt(request) if self._proxy_secret is None else self._doubt(request)
+        doubt = self._peers.doubt(request)
         if doubt is not None:
             self._ignore(doubt)
             return None
@@ -133,14 +139,6 @@ group='x-customer-group', thread='x-thread-id')
                     caller = caller or new_caller()
                     set_checked(caller, field, text)
         return caller
-
-    def _doubt(self, request: InboundRequest) -> Doubt | None:
-        try:
-            if request.secret(self._proxy_header) == self._proxy_secret:
-                return None
-        except InvalidHeader:
-            pass  # a proxy that cannot prove itself is a stranger, whose headers are no error
-        return None if self._peers.doubt(request) is None else Doubt.UNPROVEN
 
     def _ignore(self, doubt: Doubt) -> None:
         _notices.count("identity_headers_ignored")

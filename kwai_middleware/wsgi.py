@@ -14,8 +14,7 @@ from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
-from kwai_middleware._inbound.trace_ids import RequestSlot
-from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, sent_headers, trace_headers
+from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, plain_slot, sent_headers
 from kwai_middleware._unsettled import Unsettled
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import BlockingCall, RequestRefused
@@ -119,11 +118,11 @@ class WSGIMiddleware:
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse, outer: Slot | None) -> Iterable[bytes]:
         """Bind in this context, which is the request's own, and run the app in it."""
         resolver = self._resolver
-        sent = sent_headers(environ, self._keys, resolver.interest.secret)
-        slot: Slot
-        if outer is None and resolver.is_nobodys(sent):
-            slot = RequestSlot(None, _headers=trace_headers(environ))
-        else:
+        slot: Slot | None = None
+        if outer is None and resolver.plain is not None:
+            slot = plain_slot(environ, self._keys, resolver.plain)
+        if slot is None:
+            sent = sent_headers(environ, self._keys, resolver.interest.secret)
             request = WSGIRequest(environ, sent, resolver.interest, outer)
             try:
                 slot = self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)

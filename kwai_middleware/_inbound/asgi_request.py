@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from operator import length_hint
 from typing import Final
 
 from starlette.types import Scope
 
+from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import InboundRequest
+from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware._inbound.values import MAX_HEADER
+from kwai_middleware._slot import Slot
 
 __all__ = ["ASGIRequest", "HeaderNames"]
 
 _MOST_SPELLINGS: Final = 1000
 _LONGEST_SPELLING: Final = 64
-_FEW: Final = 8
 
 
 class HeaderNames:
@@ -38,6 +41,30 @@ class HeaderNames:
         self._lists: Final = lists
         self._others: Final[set[bytes]] = set()
 
+    def plain_slot(self, scope: Scope, plain: PlainRequests) -> Slot | None:
+        """Return the slot of a plain request, and take its secret headers out of the scope; None says nothing."""
+        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        if not isinstance(headers, list):
+            return None
+        ours: list[tuple[str, bytes]] = []
+        after: list[int] = []  # how many headers come after each secret one
+        names, others = self._names, self._others
+        left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
+        for raw, value in left:
+            if raw not in others:
+                name = names.get(raw) or self._find(raw)
+                if name is not None:
+                    ours.append((name, value))
+                    if name in self._secret:
+                        after.append(length_hint(left))
+        if not ours:
+            return RequestSlot(None, _headers=headers) if plain.lets_nobody_in else None
+        slot = plain.slot(ours, peer_in(scope), headers)
+        if slot is not None:
+            for number in after:
+                del headers[-1 - number]
+        return slot
+
     def take(self, scope: Scope) -> dict[str, bytes | None]:
         """Return the headers looked for that were sent, and take the secret ones of them out of the scope.
 
@@ -49,18 +76,18 @@ class HeaderNames:
         else:
             headers = scope["headers"] = [*received]
         sent: dict[str, bytes | None] = {}
-        gone: list[tuple[bytes, bytes]] | None = None
         names, others = self._names, self._others
+        gone: set[bytes] = set()
         for header in headers:
             if header[0] not in others:
                 name = names.get(header[0]) or self._find(header[0])
                 if name is not None:
                     sent[name] = header[1] if name not in sent else self._joined(name, sent[name], header[1])
                     if name in self._secret:
-                        gone = [] if gone is None else gone
-                        gone.append(header)
-        if gone is not None:
-            self._remove(headers, gone)
+                        gone.add(header[0])
+        if gone:
+            # In place: what sits outside of us holds the same list.
+            headers[:] = [header for header in headers if header[0] not in gone]
         return sent
 
     def _joined(self, name: str, before: bytes | None, value: bytes) -> bytes | None:
@@ -69,19 +96,17 @@ class HeaderNames:
         # One that is too long is refused, however long it is.
         return before if len(before) > MAX_HEADER else before + b", " + value
 
-    def _remove(self, headers: list[tuple[bytes, bytes]], gone: list[tuple[bytes, bytes]]) -> None:
-        """Take headers out in place: what sits outside of us holds the same list."""
-        if len(gone) <= _FEW:
-            for header in gone:
-                headers.remove(header)
-        else:
-            headers[:] = [header for header in headers if self._names.get(header[0].lower()) not in self._secret]
-
     def _find(self, raw: bytes) -> str | None:
         name = self._names.get(raw.lower())
         if name is None and len(raw) <= _LONGEST_SPELLING and len(self._others) < _MOST_SPELLINGS:
             self._others.add(raw)
         return name
+
+
+def peer_in(scope: Scope) -> tuple[str, int | None] | None:
+    """Return address and port that the server names as the other end of the connection."""
+    client = scope.get("client")
+    return None if client is None else (client[0], client[1] or 0)
 
 
 class ASGIRequest(InboundRequest):
@@ -113,8 +138,7 @@ class ASGIRequest(InboundRequest):
     @property
     def peer(self) -> tuple[str, int | None] | None:
         """Address and port that the server names; see the base class."""
-        client = self._source.get("client")
-        return None if client is None else (client[0], client[1] or 0)
+        return peer_in(self._source)
 
     @property
     def is_on_unix_socket(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._inbound.plain import PlainFields
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._unsettled import KeySource
 from kwai_middleware._user_source import UserSource
@@ -65,6 +66,11 @@ class IdentityReader(HeaderReader, ABC):
 
     __slots__ = ()
 
+    @property
+    @abstractmethod
+    def plain_fields(self) -> PlainFields:
+        """Which header holds which field, and whom that is believed from."""
+
     @abstractmethod
     def __call__(self, request: InboundRequest) -> Caller | None:
         """Return who the request is for; None for nobody."""
@@ -81,6 +87,11 @@ class KeyReader(HeaderReader, ABC):
     """Says whose keys pay for a request."""
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def plain_keys(self) -> Mapping[str, Credential] | None:
+        """What a credential is like whose key comes in each header; None when a header may hold several, or is kept."""
 
     @abstractmethod
     def __call__(self, request: InboundRequest) -> tuple[Credential, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
 
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware.errors import ConfigurationError
+from kwai_middleware._secret import Secret
+from kwai_middleware.errors import ConfigurationError, InvalidHeader
 
 __all__ = ["ADDRESS_HEADERS", "Doubt", "TrustedPeers"]
 
@@ -62,28 +64,32 @@ class Doubt(Enum):
 
 
 class TrustedPeers:
-    """The addresses that a request with identity headers may come from.
+    """The proxies that a request with identity headers may come from.
 
     Args:
         entries: Addresses, networks such as `10.0.0.0/8`, and the words `unix`, `testclient`, `*`.
+        proof: A header, in lower case, and the secret in it that proves a proxy wherever that is; None without one.
 
     Attributes:
         entries: The same.
+        proof: The same.
 
     Raises:
         ConfigurationError: One of them is none of these.
     """
 
-    def __init__(self, entries: Iterable[str]) -> None:
+    def __init__(self, entries: Iterable[str], proof: tuple[str, Secret] | None = None) -> None:
         if isinstance(entries, str):
             raise ConfigurationError(f"trusted_peers: a tuple of addresses; write ({entries!r},)")
+        self.proof: Final = proof
         words = set(entries)
         self.entries: Final = frozenset(words)
         self._anyone: Final = _ANYONE in words
         self._unix: Final = _UNIX in words
         self._test_client: Final = _TEST_CLIENT in words
         self._networks: Final = tuple(_network(entry) for entry in words - {_ANYONE, _UNIX, _TEST_CLIENT})
-        # Looked up for each request with an identity; what it costs to parse an address is not paid twice.
+        self._addresses: Final = {str(network[0]) for network in self._networks if network.num_addresses == 1}
+        # Looked up for other addresses; what it costs to parse one is not paid twice.
         self._lists: Final = functools.lru_cache(maxsize=1024)(self._is_listed)
 
     def doubt(self, request: InboundRequest) -> Doubt | None:
@@ -92,29 +98,43 @@ class TrustedPeers:
         Args:
             request: One of which the `ADDRESS_HEADERS` have been looked for.
         """
-        if self._anyone:
+        presented: Secret | None = None
+        if self.proof is not None:
+            # A proxy that cannot prove itself is a stranger, whose headers are no error.
+            with contextlib.suppress(InvalidHeader):
+                presented = request.secret(self.proof[0])
+        peer, sent = request.peer, request.sent
+        values = ((header, sent[header]) for header in ADDRESS_HEADERS.intersection(sent))
+        quoting = [b",".join(request.values(header)) if value is None else value for header, value in values]
+        if self.believe(peer, quoting, presented):
             return None
-        peer = request.peer
+        if peer is None and self._unix and request.is_on_unix_socket:
+            return None
+        if self.proof is not None:
+            return Doubt.UNPROVEN
         if peer is None:
-            if not self._unix:
-                return Doubt.NO_ADDRESS
-            return None if request.is_on_unix_socket else Doubt.NO_SOCKET
-        address, port = peer
-        if port == 0:
+            return Doubt.NO_SOCKET if self._unix else Doubt.NO_ADDRESS
+        if peer[1] == 0:
             return Doubt.REWRITTEN
-        if len(address) > _LONGEST_ADDRESS or not self._lists(address):
-            return Doubt.STRANGER
+        return Doubt.QUOTED if self.believe(peer, (), None) else Doubt.STRANGER
+
+    def believe(self, peer: tuple[str, int | None] | None, quoting: Sequence[bytes], presented: Secret | None) -> bool:
+        """Return whether a proxy has proved itself, or its address does, and nothing speaks against that.
+
+        Args:
+            peer: The other end of the connection, as an `InboundRequest` names it.
+            quoting: The values of the `ADDRESS_HEADERS` that were sent.
+            presented: What came as its proof.
+        """
+        if self._anyone or (self.proof is not None and presented == self.proof[1]):
+            return True
+        if peer is None or peer[1] == 0:
+            return False
+        if peer[0] not in self._addresses and (len(peer[0]) > _LONGEST_ADDRESS or not self._lists(peer[0])):
+            return False
         # A server can also take the port from a header (uvicorn from "address:port" in X-Forwarded-For,
         # daphne from X-Forwarded-Port). Then the header still shows the address.
-        sent = request.sent
-        if not ADDRESS_HEADERS.isdisjoint(sent):
-            for header in ADDRESS_HEADERS.intersection(sent):
-                value = sent[header]
-                if value is None:
-                    value = b",".join(request.values(header))
-                if _is_quoted(address, value.decode("latin-1")):
-                    return Doubt.QUOTED
-        return None
+        return not quoting or not any(_is_quoted(peer[0], value.decode("latin-1")) for value in quoting)
 
     def _is_listed(self, text: str) -> bool:
         if text == _TEST_CLIENT:

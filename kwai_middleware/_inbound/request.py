@@ -245,7 +245,7 @@ class InboundRequest(ABC):
         return self.method == "OPTIONS" and self._find("origin") and self._find(PREFLIGHT_HEADER)
 
     @abstractmethod
-    def _trace_headers(self) -> Iterable[Sequence[bytes]]:
+    def _trace_headers(self) -> Iterable[Sequence[bytes | str]]:
         """Return the headers that may bring a trace id, or all."""
 
     def _joined(self, name: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Final, cast
 
 from kwai_middleware._caller import Caller, Credential, new_caller, set_checked
@@ -19,6 +19,7 @@ from kwai_middleware._inbound.callables import (
     Required,
 )
 from kwai_middleware._inbound.first_of import FirstOf, early, early_sources, late, origin_of
+from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import PREFLIGHT_HEADER, InboundRequest, Interest
 from kwai_middleware._slot import Slot
 from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
@@ -75,10 +76,11 @@ class Resolver:
         identity_headers = _headers(identities)
         key_headers = _headers(keys)
         self._keys_sent_in: Final = tuple(sorted(key_headers))
-        self._headers: Final = identity_headers | key_headers
         readers = [source for source in (*identities, *keys) if isinstance(source, HeaderReader)]
         self.interest: Final = Interest(
-            known=self._headers.union((PREFLIGHT_HEADER,), *(reader.other_headers for reader in readers)),
+            known=identity_headers.union(
+                key_headers, (PREFLIGHT_HEADER,), *(reader.other_headers for reader in readers)
+            ),
             secret=frozenset[str]().union(*(reader.secret_headers for reader in readers)),
             lists=frozenset[str]().union(*(reader.list_headers for reader in readers)),
         )
@@ -94,13 +96,20 @@ class Resolver:
         )
         """Whether anything but our own code decides, so that `steps` is needed."""
         self._is_settled: Final = self._late_identity is None and self._late_keys is None and max_age is None
-        self._lets_nobody_in: Final = not (
-            self.runs_foreign_code or required or required_key or self._late_identity is not None
-        )
+        self.plain: Final = self._plain_requests()
+        """What knows nearly all requests at once; None when somebody else has to be asked about each."""
 
-    def is_nobodys(self, sent: Mapping[str, object]) -> bool:
-        """Return whether the headers that were sent say so already, with nothing else to look at."""
-        return self._lets_nobody_in and (not sent or self._headers.isdisjoint(sent))
+    def _plain_requests(self) -> PlainRequests | None:
+        if self.runs_foreign_code or self._late_identity is not None:
+            return None
+        fields = keys = None
+        if self._is_settled:
+            fields = None if self._identity_reader is None else self._identity_reader.plain_fields
+            keys = None if self._key_reader is None else self._key_reader.plain_keys
+        origins = (self._with_identity, self._with_key, self._with_both)
+        return PlainRequests(
+            fields, keys or {}, origins, required=self._required is True, required_key=self._required_key is True
+        )
 
     def resolve(self, request: InboundRequest) -> Slot:
         """Return the slot of a request, when no foreign code has a say in it.

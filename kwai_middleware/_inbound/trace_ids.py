@@ -29,27 +29,32 @@ class RequestSlot(Slot):
     Its headers are looked into only when the id is asked for, and never refused: they are not ours.
     """
 
-    _headers: Iterable[Sequence[bytes]] = ()
+    _headers: Iterable[Sequence[bytes | str]] = ()
 
     def _brought_id(self) -> str | None:
         return trace_id_in(self._headers)
 
 
-def trace_id_in(headers: Iterable[Sequence[bytes]]) -> str | None:
+def trace_id_in(headers: Iterable[Sequence[bytes | str]]) -> str | None:
     """Return the trace id in a request's headers: that of `traceparent`, else the `x-request-id`, else None.
 
     Anyone may send either, so an id groups calls and proves nothing.
 
     Args:
-        headers: Names, in any case, and values as received.
+        headers: Names, in any case, and values as received; WSGI has texts.
     """
     sent: dict[bytes, list[bytes]] = {name: [] for name in TRACE_HEADERS}
     for header in headers:
-        values = sent.get(bytes(header[0]).lower())
+        values = sent.get(_as_bytes(header[0]).lower())
         if values is not None:
-            values.append(bytes(header[1]).strip(b" \t"))
+            values.append(_as_bytes(header[1]).strip(b" \t"))
     for form, values in zip((_TRACE_PARENT, _REQUEST_ID), sent.values(), strict=True):
         found = form.match(values[0]) if len(values) == 1 else None
         if found is not None:
             return found[1].decode("ascii")
     return None
+
+
+def _as_bytes(value: bytes | str) -> bytes:
+    # Only ASCII is well-formed here, and that is the same in every encoding.
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else bytes(value)

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
+from kwai_middleware._inbound.trace_ids import TRACE_HEADERS, RequestSlot
+from kwai_middleware._slot import Slot
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["WSGIRequest", "environ_key", "sent_headers", "trace_headers"]
+__all__ = ["WSGIRequest", "environ_key", "plain_slot", "sent_headers"]
 
 
 def environ_key(name: str) -> str:
     """Return where an environ has the header `name`."""
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRequests) -> Slot | None:
+    """Return the slot of a plain request, and take its secret headers out of the environ; None says nothing.
+
+    Args:
+        environ: Of the request.
+        keys: Where the environ has each header that is looked for, and its name in lower case.
+        plain: Makes the slot.
+    """
+    ours: list[tuple[str, bytes]] = []
+    found = keys.keys() & environ.keys()
+    for key in found:
+        ours.append((keys[key], _bytes(environ[key])))
+    if not ours:
+        return RequestSlot(None, _headers=_trace_headers_in(environ)) if plain.lets_nobody_in else None
+    slot = plain.slot(ours, peer_in(environ), _trace_headers_in(environ))
+    if slot is not None and slot.withheld:
+        for key in found:
+            if keys[key] in slot.withheld:
+                del environ[key]
+    return slot
 
 
 def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: frozenset[str]) -> dict[str, bytes | None]:
@@ -36,11 +60,9 @@ def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: froz
     return sent
 
 
-def trace_headers(environ: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
-    """Return the headers of an environ that may bring a trace id."""
-    if _TRACE_PARENT not in environ and _REQUEST_ID not in environ:
-        return ()
-    return [(name, _bytes(environ[key])) for key, name in _TRACE_KEYS.items() if key in environ]
+def _trace_headers_in(environ: Mapping[str, Any]) -> Sequence[tuple[bytes, str]]:
+    """Return the headers of an environ that may bring a trace id; one that was not sent brings none."""
+    return (TRACE_HEADERS[0], environ.get(_TRACE_PARENT, "")), (TRACE_HEADERS[1], environ.get(_REQUEST_ID, ""))
 
 
 def _bytes(value: str) -> bytes:
@@ -51,8 +73,28 @@ def _bytes(value: str) -> bytes:
         return b"\xff"  # set by something that does not keep to that: not valid UTF-8
 
 
-_TRACE_KEYS: Final = {environ_key(name.decode()): name for name in TRACE_HEADERS}
-_TRACE_PARENT, _REQUEST_ID = _TRACE_KEYS
+_TRACE_PARENT, _REQUEST_ID = (environ_key(name.decode()) for name in TRACE_HEADERS)
+
+
+def peer_in(environ: Mapping[str, Any]) -> tuple[str, int | None] | None:
+    """Return address and port that the server names as the other end of the connection."""
+    address = _address_in(environ)
+    if not address:
+        return None
+    if "PROXY_PROTOCOL" in environ:
+        # gunicorn has it from the first line that was sent, which anyone may write who can connect.
+        return str(address), 0
+    port = environ.get("REMOTE_PORT")
+    if port is None:
+        return str(address), None
+    text = str(port)
+    return str(address), int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+
+
+def _address_in(environ: Mapping[str, Any]) -> str | None:
+    put_aside = environ.get("werkzeug.proxy_fix.orig")
+    address: str | None = (environ if put_aside is None else put_aside).get("REMOTE_ADDR")
+    return address
 
 
 class WSGIRequest(InboundRequest):
@@ -82,17 +124,7 @@ class WSGIRequest(InboundRequest):
 
         What werkzeug's ProxyFix has put aside counts, not what it has put in.
         """
-        address = self._address()
-        if not address:
-            return None
-        if "PROXY_PROTOCOL" in self._source:
-            # gunicorn has it from the first line that was sent, which anyone may write who can connect.
-            return str(address), 0
-        port = self._source.get("REMOTE_PORT")
-        if port is None:
-            return str(address), None
-        text = str(port)
-        return str(address), int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+        return peer_in(self._source)
 
     @property
     def is_on_unix_socket(self) -> bool:
@@ -104,21 +136,16 @@ class WSGIRequest(InboundRequest):
         connection = self._source.get("gunicorn.socket")
         if connection is not None:
             return bool(connection.family == socket.AF_UNIX)
-        return self._address() == ""
-
-    def _address(self) -> str | None:
-        put_aside = self._source.get("werkzeug.proxy_fix.orig")
-        address: str | None = (self._source if put_aside is None else put_aside).get("REMOTE_ADDR")
-        return address
+        return _address_in(self._source) == ""
 
     def values(self, name: str) -> list[bytes]:
         """Return each value of a header, as received; a server may have joined some with commas."""
         key = environ_key(name)
         return [_bytes(self._source[key])] if key in self._source else []
 
-    def _trace_headers(self) -> Sequence[tuple[bytes, bytes]]:
+    def _trace_headers(self) -> Sequence[tuple[bytes, str]]:
         # Not the environ itself: that holds the slot, and would be held by it.
-        return trace_headers(self._source)
+        return _trace_headers_in(self._source)
 
     def _remove(self, name: str) -> None:
         del self._source[environ_key(name)]

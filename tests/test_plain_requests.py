@@ -1,0 +1,93 @@
+"""Requests that are taken in one look: the answer is the one that a closer look gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._inbound.resolver import Resolver
+from kwai_middleware._secret import Secret
+from kwai_middleware.credentials import HeaderCredentials
+from kwai_middleware.identity import HeaderIdentity
+from tests.apps.doors import DOORS, LOOPBACK, Door, Peer, Seen
+
+KEY, OTHER_KEY, PROOF = "sk-or-v1-0123456789", "sk-other-0123456789", "between-us"
+ONE_KEY = HeaderCredentials()
+TWO_KEYS = HeaderCredentials({"x-openrouter-key": "openrouter", "x-openai-key": "openai"})
+LISTED = HeaderIdentity(trusted_peers=["127.0.0.1"])
+PROVEN = HeaderIdentity(proxy_secret=PROOF)
+EITHER = HeaderIdentity(proxy_secret=PROOF, trusted_peers=["127.0.0.1"])
+
+NAMES = (
+    "x-customer-id", "x-customer-name", "x-customer-group", "x-thread-id", "x-openrouter-key", "x-openai-key",
+    "x-kwai-proxy", "x-forwarded-for", "forwarded", "access-control-request-method", "origin", "x-request-id",
+)  # fmt: skip
+VALUES = st.sampled_from(
+    [
+        "acme", KEY, OTHER_KEY, PROOF, "", " ", " acme ", "a,b", "Jürgen", "two words", "a\tb", "x" * 120, "x" * 121,
+        "x" * 255, "x" * 4096, "x" * 4097, b"\xff", "127.0.0.1", "for=127.0.0.1:80", "10.0.0.1, 127.0.0.1", "10.0.0.1",
+    ]
+)  # fmt: skip
+PEERS: tuple[Peer, ...] = (LOOPBACK, ("127.0.0.1", 0), ("10.0.0.9", 5), ("1" * 70, 5), None)
+
+
+def outcome(seen: Seen) -> Any:
+    """All that the app and the client can tell of a request."""
+    return seen.status, seen.body, seen.caller, seen.customer_id, seen.origins, sorted(seen.app_headers)
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+@given(
+    headers=st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6),
+    peer=st.sampled_from(PEERS),
+    method=st.sampled_from(["GET", "OPTIONS"]),
+    identify=st.sampled_from([LISTED, PROVEN, EITHER, None]),
+    credentials=st.sampled_from([ONE_KEY, TWO_KEYS, None]),
+    required=st.booleans(),
+    required_key=st.booleans(),
+)
+@example([("x-customer-id", "acme"), ("x-openrouter-key", KEY)], LOOPBACK, "GET", LISTED, ONE_KEY, True, True)
+@example([("x-customer-id", "a"), ("x-customer-id", "a")], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
+@example([("x-openrouter-key", KEY), ("x-openrouter-key", KEY)], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
+@example([("x-openai-key", OTHER_KEY), ("x-openrouter-key", KEY)], LOOPBACK, "GET", LISTED, TWO_KEYS, False, False)
+@example([("x-customer-id", "a"), ("x-kwai-proxy", PROOF)], None, "GET", PROVEN, ONE_KEY, True, False)
+@example([("x-customer-id", "a"), *[("x-kwai-proxy", PROOF)] * 2], None, "GET", PROVEN, ONE_KEY, False, False)
+@example([("x-customer-id", "acme")], LOOPBACK, "GET", LISTED, ONE_KEY, False, True)
+@example([("x-customer-id", "a"), ("x-forwarded-for", "127.0.0.1")], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
+def test_one_look_answers_as_a_closer_one_does(
+    door: Door,
+    headers: Any,
+    peer: Peer,
+    method: str,
+    identify: Any,
+    credentials: Any,
+    required: bool,
+    required_key: bool,
+) -> None:
+    """Whatever is sent, by whomever: the same caller or the same refusal, and the same headers left for the app."""
+
+    def ask(**more: Any) -> Seen:
+        options: dict[str, Any] = {"identify": identify, "credentials": credentials, "required": required}
+        return door.ask(headers, method=method, peer=peer, required_key=required_key, **options, **more)
+
+    # A caller that is only valid for a time is never told in one look.
+    assert outcome(ask(max_age=3600.0)) == outcome(ask())
+
+
+def test_most_requests_take_one_look() -> None:
+    """Identity and key, behind a listed proxy or one with a secret: what is compared above is really another way."""
+    sent = [("x-customer-id", b"acme"), ("x-openrouter-key", KEY.encode())]
+    caller = Caller(identifier="acme", credentials=(Credential(api_key=Secret(KEY)),))
+    for identify, headers in ((LISTED, sent), (PROVEN, [*sent, ("x-kwai-proxy", PROOF.encode())])):
+        plain = Resolver(identify, ONE_KEY, True, True).plain
+        assert plain is not None
+        slot = plain.slot(headers, LOOPBACK, ())
+        assert slot is not None
+        assert caller == slot.caller
+        within_a_time = Resolver(identify, ONE_KEY, True, True, 3600.0).plain
+        assert within_a_time is not None
+        assert within_a_time.slot(headers, LOOPBACK, ()) is None
