@@ -17,7 +17,7 @@ from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import Reservation, in_use
-from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.exchange import Exchange, begun
 from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
@@ -476,7 +476,7 @@ def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed
 def _exchange(calls: _Calls, body: bytes | None = b"{}", **options: Any) -> Exchange:
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
     attribution = attribute(endpoint, caller(), settings())
-    return Exchange(
+    return begun(
         endpoint, attribution, body, settings(**options), calls.deliver, Attempt(call_id="0" * 32, number=1), "trace"
     )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 from weakref import ref
 
@@ -74,8 +74,12 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
             call = latest
     if call is None or not call.is_of(slot):
         call = _Call(endpoint, size, slot)
-    with contextlib.suppress(TypeError):  # where nothing tells when it ends, sending it again is a call of its own
-        _sent_before[place] = (ref(stream, lambda _: _sent_before.pop(place, None)), call)
+    try:
+        sent: ref[object] | None = ref(stream, partial(_sent_before.pop, place))
+    except TypeError:
+        sent = None
+    if sent is not None:  # where nothing tells when it ends, sending it again is a call of its own
+        _sent_before[place] = sent, call
     _latest.set(call)
     call.number += 1
     return Attempt(call.identifier, call.number)
