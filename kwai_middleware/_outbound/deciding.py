@@ -137,7 +137,7 @@ class Decider:
         origins = slot.origins
         plan: _Plan | None = slot.plan
         # An endpoint is of one door's own table, and so of one door's settings.
-        if plan is not None and plan.endpoint is endpoint and plan.caller is caller and plan.origins is origins:
+        if plan is not None and plan.endpoint is endpoint and plan.caller is caller and plan.origins == origins:
             return plan.attribution
         attribution = attribute(endpoint, caller, self.settings, origins)
         if slot is not NOBODY:
