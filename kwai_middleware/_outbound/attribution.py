@@ -104,15 +104,6 @@ def attribute(
     capture = settings.capture
     if caller is not None and caller.capture is not None:
         capture = _stricter(capture, caller.capture)
-    closed: set[DoorKind] = {"key", "payer"} if pinned else set()
-    if settings.on_conflict != "body":
-        closed.add("identity")
-        if (credentials and not of_app) or settings.body_credentials != "allow":
-            closed.add("key")
-        if caller is not None and caller.thread is not None:
-            closed.add("thread")
-    if capture != "full":
-        closed.add("log")
     return Attribution(
         caller,
         credential,
@@ -123,36 +114,9 @@ def attribute(
         origins,
         of_app,
         settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
-        closed,
+        _closed(caller, settings, capture, pinned=pinned, has_key=bool(credentials) and not of_app),
         {} if endpoint.kind == "direct" else _parameters(caller, capture, pinned=pinned),
     )
-
-
-def _parameters(caller: Caller | None, capture: Capture, *, pinned: bool) -> dict[str, bytes]:
-    parameters: dict[str, bytes] = {}
-    if caller is not None and caller.identifier is not None:
-        parameters[PARAMS] = _customer_params(caller, caller.identifier)
-    if caller is not None and caller.thread is not None:
-        parameters[THREAD] = msgspec.json.encode(caller.thread)
-    if capture != "full":
-        parameters["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
-    if pinned:
-        parameters["disable_fallback"] = b"true"
-    return parameters
-
-
-def _customer_params(caller: Caller, identifier: str) -> bytes:
-    """Return the caller as the vendor's `customer_params`, which it drops without a `customer_identifier`."""
-    params: dict[str, object] = {"customer_identifier": identifier}
-    if caller.name is not None:
-        params["name"] = caller.name
-    if caller.email is not None:
-        params["email"] = caller.email
-    if caller.group is not None:
-        params["group_identifier"] = caller.group
-    if caller.metadata:
-        params["metadata"] = dict(caller.metadata)
-    return msgspec.json.encode(params)
 
 
 def sends_keys(caller: Caller | None, settings: Settings) -> bool:
@@ -204,6 +168,48 @@ def credentials_member(attribution: Attribution) -> bytes:
             for provider, several in by_provider.items()
         }
     )
+
+
+def _closed(
+    caller: Caller | None, settings: Settings, capture: Capture, *, pinned: bool, has_key: bool
+) -> Collection[DoorKind]:
+    closed: set[DoorKind] = {"key", "payer"} if pinned else set()
+    if settings.on_conflict != "body":
+        closed.add("identity")
+        if has_key or settings.body_credentials != "allow":
+            closed.add("key")
+        if caller is not None and caller.thread is not None:
+            closed.add("thread")
+    if capture != "full":
+        closed.add("log")
+    return closed
+
+
+def _parameters(caller: Caller | None, capture: Capture, *, pinned: bool) -> dict[str, bytes]:
+    parameters: dict[str, bytes] = {}
+    if caller is not None and caller.identifier is not None:
+        parameters[PARAMS] = _customer_params(caller, caller.identifier)
+    if caller is not None and caller.thread is not None:
+        parameters[THREAD] = msgspec.json.encode(caller.thread)
+    if capture != "full":
+        parameters["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
+    if pinned:
+        parameters["disable_fallback"] = b"true"
+    return parameters
+
+
+def _customer_params(caller: Caller, identifier: str) -> bytes:
+    """Return the caller as the vendor's `customer_params`, which it drops without a `customer_identifier`."""
+    params: dict[str, object] = {"customer_identifier": identifier}
+    if caller.name is not None:
+        params["name"] = caller.name
+    if caller.email is not None:
+        params["email"] = caller.email
+    if caller.group is not None:
+        params["group_identifier"] = caller.group
+    if caller.metadata:
+        params["metadata"] = dict(caller.metadata)
+    return msgspec.json.encode(params)
 
 
 def _object(credential: Credential) -> dict[str, str]:
