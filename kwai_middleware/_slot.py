@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -46,6 +46,7 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
             alone does not tell that, since it may be inherited from a request that has ended.
         brought: Where what is known came from.
         unsettled: What is still to be learnt about the caller; None when nothing is.
+        plan: What was found out for the latest call of this work, and for what; the next one is mostly like it.
     """
 
     known: Caller | None
@@ -54,6 +55,7 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
     is_served: bool = False
     brought: Origins = NO_ORIGINS
     unsettled: Unsettled | None = None
+    plan: Any = None
 
     @property
     def caller(self) -> Caller | None:

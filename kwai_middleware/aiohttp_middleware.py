@@ -85,7 +85,7 @@ class _Departure(Departure):
         with _guard.never_raise:
             self._disguise_headers()
         with _guard.never_raise:
-            self._exchange.answered(response.status, tuple(response.raw_headers))
+            self._exchange.head_arrived(response.status, tuple(response.raw_headers))
             body = cast("bytes | None", getattr(response, "_body", None))
             if body is not None:
                 self._exchange.read_already(body)  # a middleware inside has read it

@@ -101,7 +101,7 @@ class _Departure(Departure):
             if getattr(response, "connection", None) is self._inner:
                 # Who answers a challenge sends again by this: through us, or the call would be the app's.
                 response.connection = cast("HTTPAdapter", self._adapter)
-            self._exchange.answered(
+            self._exchange.head_arrived(
                 response.status_code, raw_headers(getattr(response.raw, "headers", response.headers).items())
             )
             if getattr(response, "_content_consumed", False) or response.raw is None:
@@ -112,7 +112,7 @@ class _Departure(Departure):
     def drained(self, response: urllib3.HTTPResponse) -> Exception | None:
         """An answer is about to be read by urllib3 and thrown away: here it still says why."""
         with _guard.never_raise:
-            self._exchange.answered(response.status, raw_headers(response.headers.items()))
+            self._exchange.head_arrived(response.status, raw_headers(response.headers.items()))
         try:
             self._exchange.received(response.read(_MOST_OF_A_RETRIED_ANSWER, decode_content=False))
         except Exception as broken:  # noqa: BLE001 - urllib3 passes over it as well

@@ -11,6 +11,7 @@ import pytest
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import bind_caller
 from kwai_middleware._secret import Secret
+from kwai_middleware._slot import NOBODY
 from kwai_middleware.errors import CannotAttribute
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.flavours import Flavour
@@ -204,3 +205,56 @@ def test_a_refusal_may_be_a_local_answer(flavour: Flavour, url: str) -> None:
     assert "byok='only'" in response.json()["error"]["message"]
     assert str(response.request.url) == url
     flavour.close(client)
+
+
+def test_calls_of_one_unit_of_work_are_each_decided_by_their_own_door_and_place(flavour: Flavour) -> None:
+    """What one call was given counts for the next one only when door, destination and caller are the same."""
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request)
+        return flavour.library.Response(200, json={})
+
+    theirs, ours = (
+        flavour.answering(handler, settings=settings(byok=byok), deliver=lambda call: None)
+        for byok in ("prefer", "off")
+    )
+
+    async def post(client: Any, url: str) -> None:
+        answered = client.post(url, content=b'{"model":"m"}', headers={"authorization": "Bearer app"})
+        if flavour.asynchronous:
+            await answered
+
+    async def all_of_them() -> None:
+        with bind_caller(caller("acme")):
+            for client, url in ((theirs, OPENROUTER), (ours, OPENROUTER), (theirs, GATEWAY), (ours, GATEWAY)) * 2:
+                await post(client, url)
+                await post(client, url)
+            with bind_caller(caller("globex")):
+                await post(theirs, OPENROUTER)
+            await post(theirs, OPENROUTER)
+
+    flavour.run(all_of_them())
+    flavour.close(theirs)
+    flavour.close(ours)
+    keys = [
+        (
+            request.headers["authorization"].removeprefix("Bearer "),
+            json.loads(request.read()).get("customer_credentials", {}).get("openrouter", {}).get("api_key"),
+        )
+        for request in sent
+    ]
+    acme, globex = key_of("acme"), key_of("globex")
+    each = [(acme, None), ("app", None), ("app", acme), ("app", None)]
+    assert [key for key in each * 2 for _ in range(2)] == keys[:16]
+    assert [(globex, None), (acme, None)] == keys[16:]
+
+
+def test_nothing_is_kept_of_calls_outside_of_any_unit_of_work(flavour: Flavour) -> None:
+    """What stands for nobody lasts as long as the process, and is everybody's."""
+    client = flavour.answering(
+        lambda request: flavour.library.Response(200, json={}), settings=settings(), deliver=lambda call: None
+    )
+    assert 200 == flavour.post(client, OPENROUTER, content=b"{}").status_code
+    flavour.close(client)
+    assert NOBODY.plan is None

@@ -17,7 +17,7 @@ from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import Reservation, in_use
-from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.exchange import Exchange, begun
 from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
@@ -476,7 +476,7 @@ def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed
 def _exchange(calls: _Calls, body: bytes | None = b"{}", **options: Any) -> Exchange:
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
     attribution = attribute(endpoint, caller(), settings())
-    return Exchange(
+    return begun(
         endpoint, attribution, body, settings(**options), calls.deliver, Attempt(call_id="0" * 32, number=1), "trace"
     )
 
@@ -505,8 +505,26 @@ def test_an_observation_masks_what_it_can() -> None:
     calls = _Calls()
     _exchange(calls).finished(Ending.END)
     assert "sk-or-v1-acme" not in repr(calls[0])
+    assert "{}" not in repr(calls[0])
     with pytest.raises(TypeError):
         pickle.dumps(calls[0])
+
+
+def test_what_comes_after_the_end_changes_nothing() -> None:
+    """The recording thread looks into an exchange that a slow layer may still tell things to."""
+    calls = _Calls()
+    exchange = _exchange(calls)
+    exchange.head_arrived(200, ())
+    exchange.received(b"in time")
+    exchange.finished(Ending.END)
+    held = calls[0].reservation.held
+    exchange.head_arrived(500, ((b"late", b"yes"),))
+    exchange.arrives_decoded()
+    exchange.received(b"too late" * 10_000)
+    exchange.finished(Ending.ERROR, ValueError("too late"))
+    [call] = calls
+    assert (200, (), False, (b"in time",)) == (call.status, call.response_headers, call.decoded, call.chunks)
+    assert (Ending.END, None, held) == (call.ending, call.error, call.reservation.held)
 
 
 # --- what is kept
@@ -567,6 +585,32 @@ def test_what_a_call_holds_is_given_back_once() -> None:
     assert before == in_use()
     with pytest.raises(TypeError, match="nothing anywhere else"):
         pickle.dumps(reservation)
+
+
+def test_many_small_answers_can_be_open_at_once() -> None:
+    """What is reserved for an answer grows with it, from 4 KiB on."""
+    gc.collect()
+    before = in_use()
+    exchange = _exchange(_Calls())
+    seen = {in_use() - before}
+    for _ in range(100):
+        exchange.received(b"x" * 2000)
+        seen.add(in_use() - before)
+    exchange.finished(Ending.END)
+    assert [4, 8, 16, 32, 64, 128, 192, 256] == [held // 1024 for held in sorted(seen)]
+    del exchange
+    gc.collect()
+    assert before == in_use()
+
+
+def test_a_request_is_kept_where_no_more_than_that_has_room() -> None:
+    """The bound is exact: what is left of it may be just enough for the request."""
+    gc.collect()
+    before = in_use()
+    calls = _Calls()
+    _exchange(calls, body=b"x" * (1 << 20), max_open_bytes=before + (1 << 20)).finished(Ending.END)
+    assert [1 << 20] == [len(call.request_body or b"") for call in calls]
+    assert before + (1 << 20) == in_use()
 
 
 def test_past_the_budget_only_tails_are_kept() -> None:

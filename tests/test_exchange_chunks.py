@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
-from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.exchange import begun
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import CompletedCall, PendingCall
@@ -45,11 +45,11 @@ def watched(chunks: list[bytes], headers: Headers, ending: Ending) -> CompletedC
     """Have a real exchange watch these chunks, and return the record of what it hands over."""
     delivered: list[PendingCall] = []
     moments = iter(range(0, 10**9, 1000))
-    exchange = Exchange(
+    exchange = begun(
         ENDPOINT, attribute(ENDPOINT, caller(), settings()), REQUEST, settings(), delivered.append,
         Attempt("call-1", 1), "trace-1", moments.__next__, lambda: 1_763_875_740.5,
     )  # fmt: skip
-    exchange.answered(200, ((b"content-type", b"text/event-stream"), *headers))
+    exchange.head_arrived(200, ((b"content-type", b"text/event-stream"), *headers))
     for chunk in chunks:
         exchange.received(chunk)
     exchange.finished(ending)

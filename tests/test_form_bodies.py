@@ -15,7 +15,7 @@ from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import in_use
-from kwai_middleware._outbound.exchange import Exchange
+from kwai_middleware._outbound.exchange import begun
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.sent_bodies import END, HEAD
@@ -382,7 +382,7 @@ def test_an_exchange_that_watches_no_body() -> None:
     calls: list[Any] = []
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
     attribution = attribute(endpoint, caller(), settings())
-    exchange = Exchange(endpoint, attribution, None, settings(), calls.append, Attempt("0" * 32, 1), "trace")
+    exchange = begun(endpoint, attribution, None, settings(), calls.append, Attempt("0" * 32, 1), "trace")
     exchange.sending()
     exchange.sent(b"--b0und")
     exchange.finished(Ending.END)

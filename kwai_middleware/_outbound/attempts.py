@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 from weakref import ref
 
@@ -31,19 +31,12 @@ class Attempt(msgspec.Struct, frozen=True):
     number: int
 
 
-class _Call:
-    __slots__ = ("_slot", "endpoint", "identifier", "number", "size")
-
-    def __init__(self, endpoint: Endpoint, size: int | None, slot: Slot) -> None:
-        self.identifier = os.urandom(16).hex()
-        self.number = 0
-        self.endpoint = endpoint
-        self.size = size
-        self._slot = ref(slot)  # what outlives the unit of work must not keep its caller's keys
-
-    def is_of(self, slot: Slot) -> bool:
-        """Say whether it was made for this unit of work: calls of two callers are never attempts of one."""
-        return self._slot() is slot
+class _Call(msgspec.Struct, eq=False):
+    endpoint: Endpoint
+    size: int | None
+    slot: ref[Slot]  # what outlives the unit of work must not keep its caller's keys
+    identifier: str
+    number: int = 0
 
 
 # A request that is sent again has the body it had: after a challenge, a redirect that keeps the body, and by
@@ -72,10 +65,14 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
         latest = _latest.get()
         if latest is not None and latest.endpoint == endpoint and latest.size == size:
             call = latest
-    if call is None or not call.is_of(slot):
-        call = _Call(endpoint, size, slot)
-    with contextlib.suppress(TypeError):  # where nothing tells when it ends, sending it again is a call of its own
-        _sent_before[place] = (ref(stream, lambda _: _sent_before.pop(place, None)), call)
+    if call is None or call.slot() is not slot:  # calls of two callers are never attempts of one
+        call = _Call(endpoint, size, ref(slot), os.urandom(16).hex())
+    try:
+        sent: ref[object] | None = ref(stream, partial(_sent_before.pop, place))
+    except TypeError:
+        sent = None
+    if sent is not None:  # where nothing tells when it ends, sending it again is a call of its own
+        _sent_before[place] = sent, call
     _latest.set(call)
     call.number += 1
     return Attempt(call.identifier, call.number)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from kwai_middleware._caller import Byok, Caller, Capture, Credential
+from kwai_middleware._outbound.doors import PARAMS, THREAD, DoorKind
 from kwai_middleware._outbound.draws import drawn
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._record import BilledTo
@@ -36,6 +37,8 @@ class Attribution(msgspec.Struct, frozen=True):
         origins: Where identity and keys came from.
         of_app: The keys are the app's own, since no key of the caller's may be sent.
         key_lists: In which form several keys of one provider travel.
+        closed: Doors that only the context may use.
+        parameters: What the gateway is told beside the keys, unless the request may say something else.
     """
 
     caller: Caller | None
@@ -47,6 +50,8 @@ class Attribution(msgspec.Struct, frozen=True):
     origins: Origins = NO_ORIGINS
     of_app: bool = False
     key_lists: GatewayKeyLists = "off"
+    closed: Collection[DoorKind] = ()
+    parameters: Mapping[str, bytes] = {}
 
     @property
     def known_credential(self) -> Credential | None:
@@ -96,16 +101,21 @@ def attribute(
         )
     if pinned:
         credentials = _of_provider(credentials, credential)
+    capture = settings.capture
+    if caller is not None and caller.capture is not None:
+        capture = _stricter(capture, caller.capture)
     return Attribution(
         caller,
         credential,
         credentials,
         _billed_to(endpoint, None if of_app else credential, pinned=pinned),
-        settings.capture if caller is None or caller.capture is None else _stricter(settings.capture, caller.capture),
+        capture,
         pinned,
         origins,
         of_app,
         settings.gateway_key_lists if endpoint.kind == "gateway" else "off",
+        _closed(caller, settings, capture, pinned=pinned, has_key=bool(credentials) and not of_app),
+        {} if endpoint.kind == "direct" else _parameters(caller, capture, pinned=pinned),
     )
 
 
@@ -158,6 +168,48 @@ def credentials_member(attribution: Attribution) -> bytes:
             for provider, several in by_provider.items()
         }
     )
+
+
+def _closed(
+    caller: Caller | None, settings: Settings, capture: Capture, *, pinned: bool, has_key: bool
+) -> Collection[DoorKind]:
+    closed: set[DoorKind] = {"key", "payer"} if pinned else set()
+    if settings.on_conflict != "body":
+        closed.add("identity")
+        if has_key or settings.body_credentials != "allow":
+            closed.add("key")
+        if caller is not None and caller.thread is not None:
+            closed.add("thread")
+    if capture != "full":
+        closed.add("log")
+    return closed
+
+
+def _parameters(caller: Caller | None, capture: Capture, *, pinned: bool) -> dict[str, bytes]:
+    parameters: dict[str, bytes] = {}
+    if caller is not None and caller.identifier is not None:
+        parameters[PARAMS] = _customer_params(caller, caller.identifier)
+    if caller is not None and caller.thread is not None:
+        parameters[THREAD] = msgspec.json.encode(caller.thread)
+    if capture != "full":
+        parameters["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
+    if pinned:
+        parameters["disable_fallback"] = b"true"
+    return parameters
+
+
+def _customer_params(caller: Caller, identifier: str) -> bytes:
+    """Return the caller as the vendor's `customer_params`, which it drops without a `customer_identifier`."""
+    params: dict[str, object] = {"customer_identifier": identifier}
+    if caller.name is not None:
+        params["name"] = caller.name
+    if caller.email is not None:
+        params["email"] = caller.email
+    if caller.group is not None:
+        params["group_identifier"] = caller.group
+    if caller.metadata:
+        params["metadata"] = dict(caller.metadata)
+    return msgspec.json.encode(params)
 
 
 def _object(credential: Credential) -> dict[str, str]:

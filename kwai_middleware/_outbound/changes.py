@@ -7,11 +7,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from kwai_middleware._caller import Caller
 from kwai_middleware._outbound.attempts import RETRY_COUNT
 from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, THREAD, Door, DoorKind, Inspection
-from kwai_middleware._outbound.hidden_bodies import is_form, refuse_what_is_hidden
+from kwai_middleware._outbound.doors import CREDENTIALS, PARAMS, THREAD, Door, DoorKind, Inspection, names_no_door
+from kwai_middleware._outbound.hidden_bodies import JSON, is_form, refuse_what_is_hidden
 from kwai_middleware._outbound.json_members import Changed, Members, joined, read_object, read_text
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS, parameters_from, parameters_to
 from kwai_middleware._outbound.routes import Endpoint, Place
@@ -36,6 +35,8 @@ _SAY_NOTHING: Final = frozenset(
     ("authorization", "content-encoding", "content-length", "content-type", "x-api-key", RETRY_COUNT)
 )
 """Headers without parameters: the fast answer for nearly all requests."""
+
+_PLAIN: Final = _SAY_NOTHING - {"content-encoding"}
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -92,11 +93,14 @@ def changes_to(
         CannotAttribute: The request cannot carry the caller's key, or it brings a key, a customer or
             another payer where that is an error.
     """
-    closed = _closed(attribution, settings)
+    closed = attribution.closed
     in_headers = _NOTHING if _SAY_NOTHING.issuperset(headers) else _inspected_headers(headers, closed)
     # The vendor reads by the declared type, so an object may be a form to it.
     is_hidden = body is None or (endpoint.kind != "direct" and is_form(headers.get("content-type", b"")))
     read = None if body is None or is_hidden else read_object(body)
+    has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
+    if read is not None and _brings_nothing(endpoint, attribution, read[1], headers):
+        return Changes(attribution, *read, added=attribution.parameters, sends_key=has_key)
     in_body = Inspection(*(read or (b"{}", {})), closed)
     doors = in_body.doors
     if in_headers.inspections:
@@ -109,11 +113,10 @@ def changes_to(
         refuse_what_is_hidden(body, headers, is_object=read is not None, pinned=attribution.pinned)
 
     brought: Collection[DoorKind] = {door.kind for door in doors} if doors else ()
-    has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
     sends_key = has_key and ("key" in closed or "key" not in brought)
     if has_key and not sends_key:
         attribution = msgspec.structs.replace(attribution, credential=None, credentials=())
-    added = {} if endpoint.kind == "direct" else _parameters(attribution, closed, brought, doors)
+    added = _parameters_beside(attribution, brought, doors) if doors else attribution.parameters
     in_new_headers = in_headers.changes
     if attribution.pinned:
         in_new_headers = {**in_new_headers, ROUTE_PROVIDER: attribution.credentials[0].provider}
@@ -125,26 +128,22 @@ def changes_to(
     return Changes(attribution, *read, in_body.changes, in_new_headers, added, nest, sends_key=sends_key)
 
 
+def _brings_nothing(
+    endpoint: Endpoint, attribution: Attribution, members: Members, headers: Mapping[str, bytes]
+) -> bool:
+    """Say whether nothing has to be decided about a request: so it is with nearly all of them, and it saves 1.5 µs."""
+    return (
+        endpoint.place == "body"
+        and not attribution.pinned
+        and headers.get("content-type") == JSON
+        and _PLAIN.issuperset(headers)
+        and names_no_door(members)
+    )
+
+
 def looks_into_body(endpoint: Endpoint, attribution: Attribution, settings: Settings) -> bool:
     """Say whether a body must not reach `endpoint` before it has been looked into."""
     return endpoint.kind != "direct" and (settings.on_conflict != "body" or attribution.pinned)
-
-
-def _closed(attribution: Attribution, settings: Settings) -> Collection[DoorKind]:
-    """Which doors only the context may use."""
-    closed: set[DoorKind] = set()
-    if settings.on_conflict != "body":
-        closed.add("identity")
-        of_caller = attribution.credentials and not attribution.of_app
-        if of_caller or settings.body_credentials != "allow":
-            closed.add("key")
-        if attribution.caller is not None and attribution.caller.thread is not None:
-            closed.add("thread")
-    if attribution.pinned:
-        closed.update(("key", "payer"))
-    if attribution.capture != "full":
-        closed.add("log")
-    return closed
 
 
 class _InspectedHeaders(NamedTuple):
@@ -215,42 +214,26 @@ def _refuse_other_payers(doors: list[Door]) -> None:
         )
 
 
-def _parameters(
-    attribution: Attribution, closed: Collection[DoorKind], brought: Collection[DoorKind], doors: list[Door]
-) -> dict[str, bytes]:
+def _parameters_beside(attribution: Attribution, brought: Collection[DoorKind], doors: list[Door]) -> dict[str, bytes]:
     """Return the vendor's parameters, the keys aside, as far as the request may not bring them or does not."""
-    caller = attribution.caller
-    added: dict[str, bytes] = {}
-    if caller is not None and caller.identifier is not None and ("identity" in closed or "identity" not in brought):
-        added[PARAMS] = _params(caller, caller.identifier, doors)
-    if caller is not None and caller.thread is not None and ("thread" in closed or "thread" not in brought):
-        added[THREAD] = msgspec.json.encode(caller.thread)
-    if attribution.capture != "full":
-        added["disable_log"] = b"true"  # the vendor then logs neither prompt nor answer
-    if attribution.pinned:
-        added["disable_fallback"] = b"true"
+    closed = attribution.closed
+    added = dict(attribution.parameters)
+    if "identity" in brought and "identity" not in closed:
+        added.pop(PARAMS, None)
+    elif PARAMS in added:
+        added[PARAMS] = _with_limits(added[PARAMS], doors)
+    if "thread" in brought and "thread" not in closed:
+        added.pop(THREAD, None)
     return added
 
 
-def _params(caller: Caller, identifier: str, doors: list[Door]) -> bytes:
-    """Return the caller as the vendor's `customer_params`, with the limits that the request brings for it.
-
-    The vendor drops `customer_params` without `customer_identifier`.
-    """
-    params: dict[str, object] = {"customer_identifier": identifier}
-    if caller.name is not None:
-        params["name"] = caller.name
-    if caller.email is not None:
-        params["email"] = caller.email
-    if caller.group is not None:
-        params["group_identifier"] = caller.group
-    if caller.metadata:
-        params["metadata"] = dict(caller.metadata)
+def _with_limits(params: bytes, doors: list[Door]) -> bytes:
+    """Return `customer_params` with the limits that the request brings for the caller."""
+    limits: Members = {}
     for door in sorted(doors):
         if door.name.endswith(PARAMS):
-            limits = read_text(door.value)
-            params.update((name, value) for name, value in limits.items() if name in _LIMITS)
-    return msgspec.json.encode(params)
+            limits.update((name, value) for name, value in read_text(door.value).items() if name in _LIMITS)
+    return joined(read_text(params), limits) if limits else params
 
 
 def _nest(place: Place, members: Mapping[str, bytes | msgspec.Raw | None]) -> tuple[tuple[str, Members], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,8 @@ from kwai_middleware._outbound.notes import note_anonymous, note_origins, note_u
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
+from kwai_middleware._slot import NOBODY
+from kwai_middleware._unsettled import Origins
 from kwai_middleware.errors import ConfigurationError, OutboundRefused
 
 __all__ = ["Decider", "Decision", "Refuse"]
@@ -31,6 +33,15 @@ _REPEATED: Final = b"1"
 
 Refuse = Literal["raise", "response"]
 """How a refused call looks to the app: our exception, or a local answer with status 401."""
+
+
+class _Plan(NamedTuple):
+    """Whose the latest call of a unit of work was and who paid for it, with all that this was decided from."""
+
+    endpoint: Endpoint
+    caller: Caller | None
+    origins: Origins
+    attribution: Attribution
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -123,7 +134,15 @@ class Decider:
         Raises:
             OutboundRefused: Nobody may pay for it.
         """
-        return attribute(endpoint, caller, self.settings, slot.origins)
+        origins = slot.origins
+        plan: _Plan | None = slot.plan
+        # An endpoint is of one door's own table, and so of one door's settings.
+        if plan is not None and plan.endpoint is endpoint and plan.caller is caller and plan.origins == origins:
+            return plan.attribution
+        attribution = attribute(endpoint, caller, self.settings, origins)
+        if slot is not NOBODY:
+            slot.plan = _Plan(endpoint, caller, origins, attribution)
+        return attribution
 
     def must_gather(self, endpoint: Endpoint, attribution: Attribution) -> bool:
         """Say whether a body that comes in pieces has to be read before the gateway may get it."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from kwai_middleware import _guard
 from kwai_middleware._caller import Credential
 from kwai_middleware._outbound.deciding import Decision
+from kwai_middleware._outbound.exchange import Exchange, Unwatched
 from kwai_middleware._outbound.failover import Seen
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADER
@@ -88,6 +89,11 @@ class Departure(ABC):
             headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
 
     @property
+    def exchange(self) -> Exchange | Unwatched:
+        """Is told what happens."""
+        return self._exchange
+
+    @property
     def decision(self) -> Decision:
         """What becomes of the request."""
         return self._decision
@@ -109,7 +115,7 @@ class Departure(ABC):
         credential = None if failover is None else failover.next_key(status, headers, seen)
         if credential is not None:
             with _guard.never_raise:
-                self._exchange.answered(status, headers)
+                self._exchange.head_arrived(status, headers)
                 if seen.is_decoded:
                     self._exchange.arrives_decoded()
                 self._exchange.received(seen.body)

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 from kwai_middleware._outbound.json_members import Changed, Members, has_each_once, joined, read_object, string_in
 
-__all__ = ["CREDENTIALS", "PARAMS", "THREAD", "Door", "DoorKind", "Inspection", "mentions_door"]
+__all__ = ["CREDENTIALS", "PARAMS", "THREAD", "Door", "DoorKind", "Inspection", "mentions_door", "names_no_door"]
 
 CREDENTIALS: Final = "customer_credentials"
 PARAMS: Final = "customer_params"
@@ -208,6 +208,11 @@ def _without_credentials(value: object) -> object:
         members = cast("dict[str, object]", value)
         return {name: _without_credentials(member) for name, member in members.items() if not _KEY_MEMBERS.search(name)}
     return value
+
+
+def names_no_door(members: Members) -> bool:
+    """Say whether a JSON object has no member that is a door, or that could have one in it."""
+    return members.keys().isdisjoint(_INTERESTING)
 
 
 def mentions_door(body: bytes, *, payers: bool = False) -> bool:

@@ -32,8 +32,8 @@ def _with_underscores(name: str) -> Iterator[str]:
 
 _OURS: Final = (*PARAMETER_HEADERS, ROUTE_PROVIDER, _RELAYED_KEY, *_API_KEYS)
 _MISSPELLED: Final = tuple(each for name in _OURS for each in _with_underscores(name))
-_OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT, LENGTH)}
-_OF_INTEREST_BY_NAME_ONLY: Final = {name.encode(): name for name in (_AUTHORIZATION, *_API_KEYS, *_MISSPELLED)}
+_BY_NAME_ONLY: Final = frozenset((_AUTHORIZATION, *_API_KEYS, *_MISSPELLED))
+_OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT, LENGTH, *_BY_NAME_ONLY)}
 
 
 def headers_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
@@ -43,12 +43,13 @@ def headers_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for raw_name, value in raw_headers:
-        raw_name = raw_name.lower()
-        if raw_name in _OF_INTEREST:
-            name = _OF_INTEREST[raw_name]
+        name = _OF_INTEREST.get(raw_name.lower())
+        if name is None:
+            continue
+        if name in _BY_NAME_ONLY:
+            found[name] = b""
+        else:
             found[name] = found[name] + b", " + value if name in found else value
-        elif raw_name in _OF_INTEREST_BY_NAME_ONLY:
-            found[_OF_INTEREST_BY_NAME_ONLY[raw_name]] = b""
     return found
 
 

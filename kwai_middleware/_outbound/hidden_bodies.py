@@ -9,9 +9,9 @@ from typing import Final
 from kwai_middleware._outbound.doors import mentions_door
 from kwai_middleware.errors import CannotAttribute
 
-__all__ = ["is_form", "refuse_what_is_hidden"]
+__all__ = ["JSON", "is_form", "refuse_what_is_hidden"]
 
-_JSON: Final = b"application/json"
+JSON: Final = b"application/json"
 """What nearly all requests declare."""
 
 # A structure in ASCII reads the same in all of these.
@@ -32,7 +32,7 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
     Raises:
         CannotAttribute: It is compressed, has an unusual charset, or names a parameter and could not be read.
     """
-    if is_object and headers.get("content-type") == _JSON and "content-encoding" not in headers:
+    if is_object and headers.get("content-type") == JSON and "content-encoding" not in headers:
         return
     encoding = headers.get("content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity"):
@@ -51,7 +51,7 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
 
 def is_form(content_type: bytes) -> bool:
     """Say whether a body is declared as a form: then it is read as one, even if it is a JSON object as well."""
-    if content_type == _JSON:
+    if content_type == JSON:
         return False
     content_type = content_type.lower()
     return b"multipart/" in content_type or b"form-urlencoded" in content_type

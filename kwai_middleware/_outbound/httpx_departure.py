@@ -54,7 +54,7 @@ class HttpxDeparture(Departure):
         with _guard.never_raise:
             self._show_the_apps_request(response)
         try:
-            self._exchange.answered(response.status_code, tuple(response.headers.raw))
+            self._exchange.head_arrived(response.status_code, response.headers.raw)
             if response.is_closed or response.is_stream_consumed:
                 # Caches, mocks and retry layers hand over answers that are read already: such a
                 # stream is never iterated and never closed.

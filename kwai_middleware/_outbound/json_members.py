@@ -62,13 +62,17 @@ def spliced(body: bytes, members: Members, changes: Changed, *, whole: bool = Fa
         whole: Make one part of it, whatever its size.
     """
     if members.keys().isdisjoint(changes):
-        end = body.rindex(b"}")
-        added = b",".join([_member(name, value) for name, value in changes.items() if value is not None])
-        if not added:
+        tail: list[bytes] = []
+        for name, value in changes.items():
+            if value is not None:
+                tail += b",", _named(name), value
+        if not tail:
             return (body,)
-        tail = (b"," if members else b"") + added + b"}"
-        head = memoryview(body)[:end]
-        return (b"".join((head, tail)),) if whole or end < _JOINED_BELOW else (head, tail)
+        if not members:
+            del tail[0]
+        tail.append(b"}")
+        head = memoryview(body)[: body.rindex(b"}")]
+        return (b"".join((head, *tail)),) if whole or len(head) < _JOINED_BELOW else (head, b"".join(tail))
     # The body brings a member of that name itself. It is taken out and not merely followed by ours:
     # some parsers let the first of two members win, some the last.
     return (joined(members, changes),)
@@ -77,7 +81,7 @@ def spliced(body: bytes, members: Members, changes: Changed, *, whole: bool = Fa
 def joined(members: Mapping[str, bytes | msgspec.Raw], changes: Changed) -> bytes:
     """Return `members` with `changes` made to them as one JSON object, in which each name stands once."""
     merged: dict[str, bytes | msgspec.Raw | None] = {**members, **changes}
-    return b"{" + b",".join(_member(name, value) for name, value in merged.items() if value is not None) + b"}"
+    return b"{%b}" % b",".join([_named(name) + bytes(value) for name, value in merged.items() if value is not None])
 
 
 def has_each_once(body: bytes, members: Members) -> bool:
@@ -89,8 +93,8 @@ def has_each_once(body: bytes, members: Members) -> bool:
     return len(body) == max(shortest, 2)
 
 
-def _member(name: str, value: bytes | msgspec.Raw) -> bytes:
-    return b"%b:%b" % (b'"%b"' % name.encode() if name.isidentifier() else json.dumps(name).encode(), value)
+def _named(name: str) -> bytes:
+    return b'"%b":' % name.encode() if name.isidentifier() else json.dumps(name).encode() + b":"
 
 
 _lenient: Final = json.JSONDecoder(strict=False)

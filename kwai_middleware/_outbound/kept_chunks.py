@@ -7,13 +7,16 @@ from typing import Final
 
 from kwai_middleware._outbound.budget import Reservation
 
-__all__ = ["TAIL", "KeptChunks"]
+__all__ = ["FIRST_ROOM", "TAIL", "KeptChunks"]
 
 TAIL: Final = 64 * 1024
 """Usage and cost stand at the end of an answer: this much of the end is kept whatever its size."""
 
+FIRST_ROOM: Final = 4 * 1024
+"""Most answers need no more than a few kilobytes."""
+
 _STEP: Final = 64 * 1024
-"""Memory is reserved in steps, so that most chunks cost one comparison."""
+"""Memory is reserved in steps that double up to this, so that most chunks cost one comparison."""
 
 _OVERHEAD: Final = 96
 """What one kept chunk costs beside its bytes: the object, its place, its time."""
@@ -25,19 +28,20 @@ class KeptChunks:
     Args:
         limit: Bytes kept of this answer.
         reservation: Where the memory is accounted for; when it says no, only the tail is kept.
+        room: Bytes that it holds for this answer already.
     """
 
     __slots__ = (
         "_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size", "arrivals", "chunks",
     )  # fmt: skip
 
-    def __init__(self, limit: int, reservation: Reservation) -> None:
+    def __init__(self, limit: int, reservation: Reservation, room: int = 0) -> None:
         self.chunks: list[bytes] = []
         self.arrivals: list[int] = []
         self._limit = limit - TAIL
         self._reservation = reservation
         self._size = 0
-        self._room = 0
+        self._room = room
         self._tail: deque[tuple[bytes, int]] | None = None  # there is none before the head is full
         self._tail_size = 0
         self._skipped = False
@@ -64,7 +68,9 @@ class KeptChunks:
         if self._tail is not None:
             return False
         missing = self._size - self._room
-        step = -(-missing // _STEP) * _STEP
+        step = min(max(self._room, FIRST_ROOM), _STEP)
+        if missing > step:
+            step = -(-missing // _STEP) * _STEP
         if self._size <= self._limit and self._reservation.grow(step):
             self._room += step
             return True

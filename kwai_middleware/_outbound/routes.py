@@ -133,8 +133,9 @@ class RouteTable:
             port: Of the URL; None for the scheme's default.
             target: Path and query, as they go to the wire.
         """
-        path = target.partition(b"?")[0]
-        return self._endpoints.get((scheme, host, port, path))
+        return self._endpoints.get((scheme, host, port, target)) or self._endpoints.get(
+            (scheme, host, port, target.partition(b"?")[0])
+        )
 
     def resembles(self, scheme: bytes, host: bytes, port: int | None, target: bytes) -> bool:
         """Say whether a call that is not on the list looks as if it were meant to be.

@@ -21,9 +21,10 @@ class ObservedStream:
     def __init__(self, stream: Any, departure: Departure) -> None:
         self._stream = stream
         self._departure = departure
+        self._exchange = departure.exchange
 
     def __iter__(self) -> Iterator[bytes]:
-        received = self._departure.received
+        received = self._exchange.received
         try:
             for chunk in self._stream:
                 received(chunk)
@@ -31,11 +32,12 @@ class ObservedStream:
         except BaseException as error:
             self._departure.failed(error)
             raise
-        self._departure.finished(Ending.END)
+        self._exchange.finished(Ending.END)
 
     def close(self) -> None:
         """Close the stream below; the exchange is over first."""
-        self._departure.finished(Ending.CLOSED)
+        if not self._exchange.has_ended:
+            self._exchange.finished(Ending.CLOSED)
         try:
             self._stream.close()
         except BaseException as error:
@@ -43,7 +45,8 @@ class ObservedStream:
             raise
 
     def __del__(self) -> None:
-        self._departure.finished(Ending.ABANDONED)
+        if not self._exchange.has_ended:
+            self._exchange.finished(Ending.ABANDONED)
 
 
 class AsyncObservedStream:
@@ -52,13 +55,15 @@ class AsyncObservedStream:
     def __init__(self, stream: Any, departure: Departure) -> None:
         self._stream = stream
         self._departure = departure
+        self._exchange = departure.exchange
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _ObservedChunks(self._stream.__aiter__(), self._departure)
 
     async def aclose(self) -> None:
         """Close the stream below; the exchange is over first, without waiting for anything."""
-        self._departure.finished(Ending.CLOSED)
+        if not self._exchange.has_ended:
+            self._exchange.finished(Ending.CLOSED)
         try:
             await self._stream.aclose()
         except BaseException as error:
@@ -66,7 +71,8 @@ class AsyncObservedStream:
             raise
 
     def __del__(self) -> None:
-        self._departure.finished(Ending.ABANDONED)
+        if not self._exchange.has_ended:
+            self._exchange.finished(Ending.ABANDONED)
 
 
 class _ObservedChunks(AsyncGenerator[bytes, None]):

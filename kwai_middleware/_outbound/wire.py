@@ -95,7 +95,8 @@ def wire_parts(changes: Changes, body: bytes, *, whole: bool = False) -> tuple[b
     added: Mapping[str, bytes] = {} if changes.in_header is not None else _added(changes)
     for name, beside in reversed(changes.nest):
         added = {name: joined(beside, added)}
-    return spliced(changes.body, changes.members, {**changes.changed, **added}, whole=whole)
+    changed = {**changes.changed, **added} if changes.changed else added
+    return spliced(changes.body, changes.members, changed, whole=whole)
 
 
 def wire_header(changes: Changes, beside: Members) -> str:

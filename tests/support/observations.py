@@ -12,6 +12,7 @@ from kwai_middleware._outbound.budget import Reservation
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._secret import Secret
+from kwai_middleware._unsettled import NO_ORIGINS
 
 __all__ = ["CALLER", "CREDENTIAL", "JSON", "STREAM", "observed", "stream_of"]
 
@@ -57,6 +58,8 @@ def observed(
         "endpoint": endpoint or Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions"),
         "caller": caller,
         "credential": credential,
+        "origins": NO_ORIGINS,
+        "app_credentials": (),
         "billed_to": "caller",
         "capture": "full",
         "request_body": request if isinstance(request, bytes) else json.dumps(request).encode(),
