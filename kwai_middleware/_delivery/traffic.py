@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["Traffic"]
 
-_MOST_ALONE: Final = 20
+_MOST_ALONE: Final = 100
 _WITHIN: Final = 2.0
 """Seconds. So many records alone in this time, and traffic is heavy. A vendor at a distance of 80 ms gets no more
 over four connections."""
