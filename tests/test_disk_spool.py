@@ -437,6 +437,18 @@ def test_giving_up_makes_way_for_sending(host: Host) -> None:
     assert 3 * ageing.AT_ONCE == spool.counters().evicted
 
 
+def test_any_number_and_size_of_records_comes_out_as_it_went_in(host: Host) -> None:
+    """Also more at once than one statement takes, and some that are read one by one."""
+    spool = host.spool()
+    put = [Record(str(number), b"x" * (200_000 if number % 100 == 7 else number)) for number in range(263)]
+    assert len(put) == spool.append(put)
+    rows = leased(spool, 500, bulk=True)
+    assert [(each.record_id, each.entry) for each in put] == [(row.record_id, row.entry) for row in rows]
+    settle(spool, rows)
+    assert (263, 0, 0) == (spool.counters().delivered, spool.counters().pending, spool.counters().pending_bytes)
+    assert balanced(spool.counters())
+
+
 # Several destinations in one file.
 
 
@@ -938,7 +950,7 @@ _QUESTIONS = [
     (claims.QUESTION, ("", "")),
     (spool_module._OWN_PENDING, ("", "", "", 1)),
     (spool_module._COUNTERS, ("", "")),
-    (tables._WAITING, (1,)),
+    (tables._WAITING, (1, 1)),
     (tables._NEXT_DUE, (1, 1)),
     (ageing._FRONT, (1, 1, 1, 1, 1)),
     (ageing._OLDEST_REJECTED, (1, 1)),

@@ -40,13 +40,13 @@ class Moody(sqlite3.Connection):
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
+        if Moody.is_moving is not None and statement.startswith("INSERT INTO records"):
+            Moody.is_moving.set()
+            assert Moody.go_on.wait(DEADLINE)
         return super().execute(statement, *values)
 
     def executemany(self, statement: str, values: Any) -> sqlite3.Cursor:
         self._perhaps_fail(statement)
-        if Moody.is_moving is not None and statement.startswith("INSERT INTO records"):
-            Moody.is_moving.set()
-            assert Moody.go_on.wait(DEADLINE)
         return super().executemany(statement, values)
 
     def _perhaps_fail(self, statement: str) -> None:

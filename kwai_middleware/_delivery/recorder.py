@@ -32,7 +32,7 @@ _MOST_AT_ONCE: Final = 100
 _MOST_BYTES_AT_ONCE: Final = 1024 * 1024
 _MOST_FAILURES: Final = 3
 
-_GATHERING: Final = 0.02
+_GATHERING: Final = 0.03
 """Seconds between the records of one moment and the next ones. A commit costs the same for one as for several, and so
 does it to wake a thread: at 300 calls a second each takes half the time."""
 

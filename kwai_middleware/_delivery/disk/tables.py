@@ -7,7 +7,7 @@ Each statement finds its rows by an index: none becomes slower with the number o
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -50,37 +50,44 @@ def destination_id(connection: sqlite3.Connection, destination: Destination) -> 
 
 def append(connection: sqlite3.Connection, destination: int, records: Sequence[Record], writer: str, now: float) -> int:
     """Put records behind those that wait; returns the position of the last one."""
-    size = sum(len(record.entry) for record in records)
-    connection.executemany(
-        "INSERT INTO records (destination, record_id, customer, writer, appended_at, size, together, entry)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                destination,
-                each.record_id,
-                _storable(each.customer),
-                writer,
-                now,
-                len(each.entry),
-                MOST_TOGETHER,
-                each.entry,
-            )
-            for each in records
-        ],
-    )
-    position = _last_number(connection)
+    position = 0
+    # A statement for several rows at once: between two steps Python lets go of the interpreter, and has to wait for it.
+    for start in range(0, len(records), _APPENDED_AT_ONCE):
+        some = records[start : start + _APPENDED_AT_ONCE]
+        values: list[object] = []
+        for each in some:
+            size, customer = len(each.entry), _storable(each.customer)
+            values += destination, each.record_id, customer, writer, now, size, MOST_TOGETHER, each.entry
+        position = connection.execute(_APPENDED + ", ".join([_APPENDED_ROW] * len(some)), values).lastrowid or 0
     connection.execute(
         "UPDATE destinations SET appended = appended + ?, pending = pending + ?, pending_bytes = pending_bytes + ?"
         " WHERE id = ?",
-        (len(records), len(records), size, destination),
+        (len(records), len(records), sum(len(record.entry) for record in records), destination),
     )
     return position
 
 
-_WAITING: Final = (
-    "SELECT position, size, attempts, together FROM records WHERE destination = ? AND is_rejected = 0"
+_APPENDED_AT_ONCE: Final = 10
+_APPENDED: Final = (
+    "INSERT INTO records (destination, record_id, customer, writer, appended_at, size, together, entry) VALUES "
+)
+_APPENDED_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
+
+_SMALL: Final = 64 * 1024
+"""Bytes of an entry that is read before it is known whether it fits in."""
+_ARE_WAITING: Final = (
+    " FROM records WHERE destination = ? AND is_rejected = 0"
     " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.position = records.position)"
-    " AND NOT EXISTS (SELECT 1 FROM rests WHERE rests.position = records.position) ORDER BY records.position"
+    " AND NOT EXISTS (SELECT 1 FROM rests WHERE rests.position = records.position)"
+)
+_WAITING: Final = (
+    f"SELECT position, size, attempts, together, record_id, CASE WHEN size <= {_SMALL} THEN entry END"
+    f"{_ARE_WAITING} ORDER BY records.position LIMIT ?"
+)
+_ENTRY: Final = "SELECT entry FROM records WHERE position = ?"
+_LEASED: Final = (
+    "INSERT INTO leases (position, destination, owner, epoch, until)"
+    f" SELECT position, destination, ?, ?, ? {_ARE_WAITING} AND position BETWEEN ? AND ?"
 )
 _NEXT_DUE: Final = (
     "SELECT min(until) FROM (SELECT min(until) AS until FROM leases WHERE destination = ?"
@@ -100,26 +107,24 @@ def lease(
         connection.execute(f"DELETE FROM {table} WHERE destination = ? AND until <= ?", (destination, now))  # noqa: S608 - one of these two names
     chosen: list[Row] = []
     # Read as far as needed, however many wait.
-    waiting = connection.execute(_WAITING, (destination,))
-    for position, length, attempts, together in waiting:
+    waiting = connection.execute(_WAITING, (destination, rows))
+    for position, length, attempts, together, record_id, entry in waiting:
         if chosen and (together != chosen[0].together or size < length):
             break
-        ((record_id, entry),) = connection.execute(
-            "SELECT record_id, entry FROM records WHERE position = ?", (position,)
-        )
+        if entry is None:
+            ((entry,),) = connection.execute(_ENTRY, (position,))
         chosen.append(Row(position, record_id, entry, attempts, together, mark))
         size -= length
-        if len(chosen) >= rows or (bulk and len(chosen) >= most_at_once(together)):
+        if bulk and len(chosen) >= most_at_once(together):
             break
     # What it has not read yet would be moved under its feet.
     waiting.close()
     if not chosen:
         ((due,),) = connection.execute(_NEXT_DUE, (destination, destination))
         return [], due
-    connection.executemany(
-        "INSERT INTO leases (position, destination, owner, epoch, until) VALUES (?, ?, ?, ?, ?)",
-        [(row.position, destination, mark.owner, mark.epoch, mark.until) for row in chosen],
-    )
+    # All that wait from the first to the last: none in between was passed over.
+    borders = (chosen[0].position, chosen[-1].position)
+    connection.execute(_LEASED, (mark.owner, mark.epoch, mark.until, destination, *borders))
     return chosen, None
 
 
@@ -132,24 +137,20 @@ _RESTING: Final = "INSERT INTO rests (position, destination, until) VALUES (?, ?
 def settle(
     connection: sqlite3.Connection,
     destination: int,
-    outcomes: Iterable[Outcome],
+    outcomes: Sequence[Outcome],
     error: str | None,
     *,
     now: float,
     tick: float,
 ) -> None:
     """Say what became of rows on lease, and count it. A lease that is not valid any more changes nothing."""
-    delivered = rejected = size = 0
+    delivered, size = _delivered(connection, [each.row for each in outcomes if each.end == "delivered"])
+    rejected = 0
     for outcome in outcomes:
         row = outcome.row
-        mark = cast("Lease", row.lease)
-        if not connection.execute(_FREED, (row.position, mark.owner, mark.epoch, mark.until)).rowcount:
+        if outcome.end == "delivered" or not connection.execute(_FREED, (row.position, *_mark_of(row))).rowcount:
             continue
-        if outcome.end == "delivered":
-            connection.execute("DELETE FROM records WHERE position = ?", (row.position,))
-            delivered += 1
-            size += len(row.entry)
-        elif outcome.end == "rejected":
+        if outcome.end == "rejected":
             connection.execute(_REJECTED, (now, _storable(outcome.reason), row.position))
             rejected += 1
             size += len(row.entry)
@@ -160,6 +161,37 @@ def settle(
         " pending_bytes = pending_bytes - ?, last_success = coalesce(?, last_success), last_error = ? WHERE id = ?",
         (delivered, rejected, delivered + rejected, size, now if delivered else None, _storable(error), destination),
     )
+
+
+_WIDTHS: Final = (8, 128)
+"""Positions that one statement takes. Of few lengths, so that Python keeps the statements."""
+
+
+def _delivered(connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[int, int]:
+    """Delete rows that are still on lease; returns how many, and how many bytes."""
+    count = size = 0
+    by_mark: dict[tuple[object, ...], list[int]] = {}
+    for row in rows:
+        by_mark.setdefault(_mark_of(row), []).append(row.position)
+    for mark, positions in by_mark.items():
+        width = _WIDTHS[len(positions) > _WIDTHS[0]]
+        # NULL stands for none.
+        on_lease = f"owner = ? AND epoch = ? AND until = ? AND position IN ({', '.join('?' * width)})"
+        records = f"FROM records WHERE position IN (SELECT position FROM leases WHERE {on_lease})"  # noqa: S608 - ours
+        for start in range(0, len(positions), width):
+            some = positions[start : start + width]
+            values = (*mark, *some, *[None] * (width - len(some)))
+            ((found, its_size),) = connection.execute(f"SELECT count(*), coalesce(sum(size), 0) {records}", values)
+            connection.execute(f"DELETE {records}", values)
+            connection.execute(f"DELETE FROM leases WHERE {on_lease}", values)  # noqa: S608 - ours
+            count += found
+            size += its_size
+    return count, size
+
+
+def _mark_of(row: Row) -> tuple[str, int, float]:
+    mark = cast("Lease", row.lease)
+    return mark.owner, mark.epoch, mark.until
 
 
 def _give_back(connection: sqlite3.Connection, destination: int, outcome: Outcome, tick: float) -> None:

@@ -26,6 +26,11 @@ _PART_OF_ALL: Final = 8
 _PAGES_AT_ONCE: Final = 4096
 
 
+_USED: Final = (
+    "SELECT page_size * (page_count - freelist_count) FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
+)
+
+
 class Upkeep:
     """Looks at the file's log, at its empty pages and at what is too old.
 
@@ -64,11 +69,8 @@ class Upkeep:
 
     def room(self, connection: sqlite3.Connection) -> int:
         """Bytes that may still be added."""
-        ((size,),) = connection.execute("PRAGMA page_size")
-        ((pages,),) = connection.execute("PRAGMA page_count")
-        ((free,),) = connection.execute("PRAGMA freelist_count")
-        used: int = (pages - free) * size
-        return self._bounds.max_bytes - used - files.size_of(self._log)
+        ((used,),) = connection.execute(_USED)
+        return self._bounds.max_bytes - int(used) - files.size_of(self._log)
 
     def make_room(self, database: Database) -> None:
         """Let go of what is no pending record: rejected ones, the log."""
