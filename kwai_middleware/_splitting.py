@@ -10,7 +10,7 @@ import msgspec
 
 from kwai_middleware._pace import WINDOW, breathe
 
-__all__ = ["LARGE", "items_of", "members_of", "texts_in"]
+__all__ = ["LARGE", "items_of", "look_into", "members_of", "texts_in"]
 
 LARGE: Final = 4 * WINDOW
 """Bytes from which JSON is taken apart: up to here the parser takes 30 µs."""
@@ -88,6 +88,19 @@ def items_of(raw: bytes | memoryview | msgspec.Raw) -> list[msgspec.Raw]:
     return _items(_within(raw, b"[", b"]"), _DEEPEST)
 
 
+def look_into(raw: bytes) -> None:
+    """Find out whether bytes are JSON, but for texts that are no UTF-8.
+
+    Raises:
+        msgspec.DecodeError: They are none.
+        RecursionError: They are nested too deeply.
+    """
+    try:
+        _checked(memoryview(raw), _DEEPEST)
+    except UnicodeDecodeError:
+        _decoder.decode(raw)
+
+
 def texts_in(raw: memoryview) -> Iterator[str]:
     """Decode one JSON text, given from quote to quote, in windows."""
     return map(_text_decoder.decode, _pieces_of_text(raw))
@@ -107,15 +120,19 @@ def _pieces_of_text(raw: memoryview) -> Iterator[bytes]:
 
 def _within(raw: bytes | memoryview | msgspec.Raw, opens: bytes, closes: bytes) -> memoryview:
     """Return what stands between the brackets."""
-    whole = memoryview(raw)
-    start, end = 0, len(whole)
-    while start < end and whole[start] in _BLANKS:
-        start += 1
-    while start < end and whole[end - 1] in _BLANKS:
-        end -= 1
-    if whole[start : start + 1] != opens or whole[end - 1 : end] != closes or end - start < 2:
+    whole = _stripped(memoryview(raw))
+    if whole[:1] != opens or whole[-1:] != closes:
         raise msgspec.DecodeError("other brackets are expected")
-    return whole[start + 1 : end - 1]
+    return whole[1:-1]
+
+
+def _stripped(raw: memoryview) -> memoryview:
+    start, end = 0, len(raw)
+    while start < end and raw[start] in _BLANKS:
+        start += 1
+    while end > start and raw[end - 1] in _BLANKS:
+        end -= 1
+    return raw[start:end]
 
 
 def _members(inner: memoryview, levels: int) -> dict[str, msgspec.Raw]:
@@ -180,15 +197,10 @@ def _listed(items: memoryview) -> list[msgspec.Raw]:
 
 def _checked(raw: memoryview, levels: int) -> msgspec.Raw:
     """Look into a long value of any kind, and return it without the blanks around it."""
-    start, end = 0, len(raw)
-    while raw[start] in _BLANKS:
-        start += 1
-    while raw[end - 1] in _BLANKS:
-        end -= 1
-    value = raw[start:end]
-    kind = bytes(value[:1]) + bytes(value[-1:])
+    value = _stripped(raw)
     if len(value) <= LARGE or not levels:
         return _decoder.decode(value)
+    kind = bytes(value[:1]) + bytes(value[-1:])
     if kind == b"{}":
         _members(value[1:-1], levels - 1)
     elif kind == b"[]":
