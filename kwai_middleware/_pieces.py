@@ -64,7 +64,8 @@ def is_text(raw: bytes) -> bool:
 
 def as_text(raw: bytes) -> msgspec.Raw:
     """Return bytes as a JSON text that says the same; what is no UTF-8 is replaced."""
-    return msgspec.Raw(joined([*_spelled(_as_read(raw))]))
+    text = _as_read(raw)
+    return _encoded(text) if len(text) <= WINDOW else msgspec.Raw(joined([*_spelled(text)]))
 
 
 def encoded_members(members: dict[str, Any]) -> msgspec.Raw:
@@ -74,8 +75,12 @@ def encoded_members(members: dict[str, Any]) -> msgspec.Raw:
 
 def encoded_object(members: dict[str, Any]) -> bytes:
     """Encode an object as JSON, of whose members some may be long texts, long JSON, or lists of that."""
-    # Not `map`: of nearly all records this is all that is done here, and to call `_is_long` for each took 5 µs.
-    long = [value for value in members.values() if type(value) in _MAY_BE_LONG and _is_long(value)]
+    # Of nearly all objects this is all that is done here: a call for each member would take longer than to encode them.
+    long = [
+        value
+        for value in members.values()
+        if type(value) in _MAY_BE_LONG and (len(value) > WINDOW or (type(value) is list and _is_long(value)))
+    ]
     if not long or not all(isinstance(name, str) for name in members):
         return msgspec.json.encode(members)
     pieces: list[_Piece] = [b"{"]
