@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -50,6 +51,7 @@ _BORDERS: Final = {
 _OTHER_BORDER: Final = re.compile(b"(,)")
 _LEAP: Final = 2 * WINDOW
 _MOST_TRIES: Final = 3
+_FREE_FAILURES: Final = 20
 _NAME: Final = re.compile(rf"[ \t\r\n]*+({_TEXT})[ \t\r\n]*+:[ \t\r\n]*+".encode(), re.DOTALL)
 
 _decoder: Final = msgspec.json.Decoder(msgspec.Raw)
@@ -137,7 +139,7 @@ def _stripped(raw: memoryview) -> memoryview:
 
 def _members(inner: memoryview, levels: int) -> dict[str, msgspec.Raw]:
     members: dict[str, msgspec.Raw] = {}
-    for start, end in _elements(inner, 0):
+    for start, end in _elements(inner, 0, _Leaps(inner)):
         head = _NAME.match(inner, start, min(start + LARGE, end)) if end - start > LARGE else None
         if head is None:
             # A name as long as a window may be no text at all.
@@ -150,11 +152,12 @@ def _members(inner: memoryview, levels: int) -> dict[str, msgspec.Raw]:
 
 def _items(inner: memoryview, levels: int) -> list[msgspec.Raw]:
     items: list[msgspec.Raw] = []
+    leaps = _Leaps(inner)
     start = 0
     while True:
-        start = _leap(inner, start, items)
+        start = leaps.from_(start, items)
         # One step at a time where it is not to be seen from afar where an item ends.
-        start, end = next(_elements(inner, start))
+        start, end = next(_elements(inner, start, leaps))
         if end - start <= LARGE:
             items += _listed(inner[start:end])
         else:
@@ -165,30 +168,44 @@ def _items(inner: memoryview, levels: int) -> list[msgspec.Raw]:
         breathe()
 
 
-def _leap(inner: memoryview, start: int, items: list[msgspec.Raw] | None = None) -> int:
-    """Pass over items from the beginning of one as far as that is easy; return where the next begins.
+class _Leaps:
+    """Passes over many items at one go."""
 
-    What looks like the border between two items may stand in a text, or deeper. It is the border if
-    what stands before it can be read: a text would have no end there, and brackets would not match.
-    """
-    while True:
-        first = _FIRST.match(inner, start, start + WINDOW)
-        border = _BORDERS.get(first[1][:1], _OTHER_BORDER) if first else _OTHER_BORDER
-        candidates = border.finditer(inner, start + _LEAP, start + _LEAP + WINDOW)
-        for _, candidate in zip(range(_MOST_TRIES), candidates, strict=False):
-            comma = candidate.start(1)
-            try:
-                passed = _listed(inner[start:comma])
-            except msgspec.DecodeError:
+    __slots__ = ("_failures", "_inner")
+
+    def __init__(self, inner: memoryview) -> None:
+        self._inner = inner
+        self._failures = 0
+
+    def from_(self, start: int, items: list[msgspec.Raw] | None = None) -> int:
+        """Go from the beginning of an item as far as that is easy; return where the next begins.
+
+        What looks like the border between two items may stand in a text, or deeper. It is the border if
+        what stands before it can be read: a text would have no end there, and brackets would not match.
+        """
+        # Each failure may have read for nothing as much as a leap passes over: not more often than it would have paid.
+        while self._failures <= _FREE_FAILURES + start // _LEAP:
+            for comma in self._candidates(start):
+                try:
+                    passed = _listed(self._inner[start:comma])
+                except msgspec.DecodeError:
+                    breathe()
+                    continue
+                if items is not None:
+                    items += passed
+                start = comma + 1
                 breathe()
-                continue
-            if items is not None:
-                items += passed
-            start = comma + 1
-            breathe()
-            break
-        else:
-            return start
+                break
+            else:
+                self._failures += 1
+                break
+        return start
+
+    def _candidates(self, start: int) -> Iterator[int]:
+        first = _FIRST.match(self._inner, start, start + WINDOW)
+        border = _BORDERS.get(first[1], _OTHER_BORDER) if first else _OTHER_BORDER
+        found = border.finditer(self._inner, start + _LEAP, start + _LEAP + WINDOW)
+        return (candidate.start(1) for candidate in islice(found, _MOST_TRIES))
 
 
 def _listed(items: memoryview) -> list[msgspec.Raw]:
@@ -213,7 +230,7 @@ def _checked(raw: memoryview, levels: int) -> msgspec.Raw:
     return msgspec.Raw(value)
 
 
-def _elements(inner: memoryview, start: int) -> Iterator[tuple[int, int]]:
+def _elements(inner: memoryview, start: int, leaps: _Leaps) -> Iterator[tuple[int, int]]:
     """Yield where what stands between commas begins and ends: short elements together, a long one alone.
 
     Each is right if the whole is JSON, and the whole is JSON if each is: that is for the caller to find out.
@@ -221,7 +238,7 @@ def _elements(inner: memoryview, start: int) -> Iterator[tuple[int, int]]:
     size = len(inner)
     while True:
         behind = _passed(_ELEMENTS, inner, start)
-        end = behind - 1 if behind > start else _end_of_element(inner, start)
+        end = behind - 1 if behind > start else _end_of_element(inner, start, leaps)
         if end - start < WINDOW and not bytes(inner[start:end]).strip(_BLANKS) and (start or end < size):
             raise msgspec.DecodeError("something is missing beside a comma")
         yield start, end
@@ -231,7 +248,7 @@ def _elements(inner: memoryview, start: int) -> Iterator[tuple[int, int]]:
         breathe()
 
 
-def _end_of_element(inner: memoryview, start: int) -> int:
+def _end_of_element(inner: memoryview, start: int, leaps: _Leaps) -> int:
     """Return where the next comma stands that is in no bracket; else where all ends."""
     depth, place, size = 0, start, len(inner)
     while True:
@@ -245,7 +262,7 @@ def _end_of_element(inner: memoryview, start: int) -> int:
             if depth > _MOST_LEVELS:
                 raise RecursionError
             if sign == b"[":
-                place = _leap(inner, place + 1) - 1
+                place = leaps.from_(place + 1) - 1
         elif sign in (b"}", b"]") and depth:
             depth -= 1
         elif place == size and not depth:
