@@ -15,7 +15,9 @@ from kwai_middleware._splitting import items_of, members_of, texts_in
 __all__ = ["as_text", "decoded_json", "encoded_members", "encoded_object", "is_text", "is_utf8", "outline"]
 
 _Piece = bytes | msgspec.Raw
-_MAY_BE_LONG: Final = frozenset((str, msgspec.Raw, list))
+_SHORT: Final[dict[type, int]] = {str: WINDOW, msgspec.Raw: WINDOW, list: 0}
+"""What may be long, and the size up to which it is not."""
+
 _FEW: Final = 64
 """Items of a list that are not looked at one by one."""
 
@@ -75,13 +77,10 @@ def encoded_members(members: dict[str, Any]) -> msgspec.Raw:
 
 def encoded_object(members: dict[str, Any]) -> bytes:
     """Encode an object as JSON, of whose members some may be long texts, long JSON, or lists of that."""
-    # Of nearly all objects this is all that is done here: a call for each member would take longer than to encode them.
-    long = [
-        value
-        for value in members.values()
-        if type(value) in _MAY_BE_LONG and (len(value) > WINDOW or (type(value) is list and _is_long(value)))
-    ]
-    if not long or not all(isinstance(name, str) for name in members):
+    # For nearly all objects this is all that is done here: to call a function for each member would take longer than
+    # to encode them.
+    sized = [value for value in members.values() if type(value) in _SHORT and len(value) > _SHORT[type(value)]]
+    if not any(map(_is_long, sized)) or not all(isinstance(name, str) for name in members):
         return msgspec.json.encode(members)
     pieces: list[_Piece] = [b"{"]
     for name, value in members.items():

@@ -251,6 +251,7 @@ def _elements(inner: memoryview, start: int, leaps: _Leaps) -> Iterator[tuple[in
 def _end_of_element(inner: memoryview, start: int, leaps: _Leaps) -> int:
     """Return where the next comma stands that is in no bracket; else where all ends."""
     depth, place, size = 0, start, len(inner)
+    breathe()
     while True:
         place = _passed(_DEEPER if depth else _ELEMENT, inner, place)
         breathe()
