@@ -9,8 +9,9 @@ from typing import Any, Final, cast
 import msgspec
 
 from kwai_middleware._joining import joined
+from kwai_middleware._long_texts import texts_in
 from kwai_middleware._pace import WINDOW, breathe, windows
-from kwai_middleware._splitting import items_of, members_of, texts_in
+from kwai_middleware._splitting import items_of, members_of
 
 __all__ = ["as_text", "decoded_json", "encoded_members", "encoded_object", "is_text", "is_utf8", "outline"]
 

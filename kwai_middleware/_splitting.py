@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
+from kwai_middleware._long_texts import pieces_of_text
 from kwai_middleware._pace import WINDOW, breathe
 
-__all__ = ["LARGE", "items_of", "look_into", "members_of", "texts_in"]
+__all__ = ["LARGE", "items_of", "look_into", "members_of"]
 
 LARGE: Final = 4 * WINDOW
 """Bytes from which JSON is taken apart: up to here the parser takes 30 µs."""
@@ -20,10 +21,6 @@ _DEEPEST: Final = 8
 _MOST_LEVELS: Final = 1000
 """The parser goes no deeper either."""
 
-_LONGEST_ESCAPE: Final = 6
-_LONGEST_CHARACTER: Final = 4
-_LAST_CHARACTER: Final = re.compile(rb"[\xc0-\xff][\x80-\xbf]*\Z")
-_FIRST_HALF: Final = re.compile(rb"\\u[dD][89abAB]")
 _BLANKS: Final = b" \t\r\n"
 
 _INSIDE: Final = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
@@ -101,23 +98,6 @@ def look_into(raw: bytes) -> None:
         _checked(memoryview(raw), _DEEPEST)
     except UnicodeDecodeError:
         _decoder.decode(raw)
-
-
-def texts_in(raw: memoryview) -> Iterator[str]:
-    """Decode one JSON text, given from quote to quote, in windows."""
-    return map(_text_decoder.decode, _pieces_of_text(raw))
-
-
-def _pieces_of_text(raw: memoryview) -> Iterator[bytes]:
-    """Yield a JSON text in pieces, each a text of its own."""
-    start, last = 1, len(raw) - 1
-    while start < last:
-        window = bytes(raw[start : min(start + WINDOW, last)])
-        if start + WINDOW < last:
-            window = window[: _end_of_whole(window)]
-        yield b'"%b"' % window
-        start += len(window)
-        breathe()
 
 
 def _within(raw: bytes | memoryview | msgspec.Raw, opens: bytes, closes: bytes) -> memoryview:
@@ -223,7 +203,7 @@ def _checked(raw: memoryview, levels: int) -> msgspec.Raw:
     elif kind == b"[]":
         _items(value[1:-1], levels - 1)
     elif kind == b'""':
-        for piece in _pieces_of_text(value):
+        for piece in pieces_of_text(value):
             _decoder.decode(piece)
     else:
         return _decoder.decode(value)
@@ -297,23 +277,3 @@ def _passed(pattern: re.Pattern[bytes], inner: memoryview, start: int) -> int:
     """Return how far a pattern that may also match nothing goes within a window."""
     found = pattern.match(inner, start, min(start + WINDOW, len(inner)))
     return found.end() if found else start
-
-
-def _end_of_whole(window: bytes) -> int:
-    """Return where in a piece of a JSON text the last whole character ends, be it an escape or a pair of escapes."""
-    end = len(window)
-    last = _LAST_CHARACTER.search(window, end - _LONGEST_CHARACTER)
-    if last is not None:
-        return last.start()
-    sign = window.rfind(b"\\", end - _LONGEST_ESCAPE + 1)
-    if sign >= 0 and _begins_escape(window, sign):
-        size = _LONGEST_ESCAPE if window[sign + 1 : sign + 2] == b"u" else 2
-        end = sign if sign + size > end else end
-    half = end - _LONGEST_ESCAPE
-    return half if _FIRST_HALF.match(window, half) and _begins_escape(window, half) else end
-
-
-def _begins_escape(window: bytes, sign: int) -> bool:
-    """Say whether a backslash begins an escape: an even number of them stands before."""
-    before = window[:sign]
-    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
