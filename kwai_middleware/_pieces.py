@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
+from kwai_middleware._joining import joined
+from kwai_middleware._long_texts import texts_in
 from kwai_middleware._pace import WINDOW, breathe, windows
+from kwai_middleware._splitting import items_of, members_of
 
-__all__ = ["as_text", "decoded_json", "encoded_members", "is_text", "is_utf8", "outline"]
+__all__ = ["as_text", "decoded_json", "encoded_members", "encoded_object", "is_text", "is_utf8", "outline"]
 
-_LONGEST_ESCAPE: Final = 6
-_LONGEST_CHARACTER: Final = 4
-_LAST_CHARACTER: Final = re.compile(rb"[\xc0-\xff][\x80-\xbf]*\Z")
-_FIRST_HALF: Final = re.compile(rb"\\u[dD][89abAB]")
+_Piece = bytes | msgspec.Raw
+_SHORT: Final[dict[type, int]] = {str: WINDOW, msgspec.Raw: WINDOW, list: 0}
+"""What may be long, and the size up to which it is not."""
+
+_FEW: Final = 64
+"""Items of a list that are not looked at one by one."""
+
 _EMPTY: Final = msgspec.Raw(b'""')
 _BLANKS: Final = b" \t\r\n"
 _DEEPEST: Final = 6
@@ -24,14 +29,11 @@ _DEEPEST: Final = 6
 
 _decoder_class: Final = codecs.getincrementaldecoder("utf-8")
 _decoder: Final = msgspec.json.Decoder()
-_text_decoder: Final = msgspec.json.Decoder(str)
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_items_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def is_utf8(raw: bytes) -> bool:
     """Say whether all of `raw` is UTF-8."""
-    if raw.isascii():
+    if len(raw) <= WINDOW and raw.isascii():
         return True
     try:
         for _ in _decoded(raw, "strict"):
@@ -56,7 +58,7 @@ def is_text(raw: bytes) -> bool:
     if len(raw) < len(_EMPTY) or not raw.startswith(b'"') or not raw.endswith(b'"'):
         return False
     try:
-        for _ in _texts(memoryview(raw)):
+        for _ in texts_in(memoryview(raw)):
             pass
     except msgspec.DecodeError:
         return False
@@ -65,37 +67,67 @@ def is_text(raw: bytes) -> bool:
 
 def as_text(raw: bytes) -> msgspec.Raw:
     """Return bytes as a JSON text that says the same; what is no UTF-8 is replaced."""
-    spelled = bytearray()
-    _spell(_as_read(raw), spelled)
-    return msgspec.Raw(spelled)
+    text = _as_read(raw)
+    return _encoded(text) if len(text) <= WINDOW else msgspec.Raw(joined([*_spelled(text)]))
 
 
 def encoded_members(members: dict[str, Any]) -> msgspec.Raw:
     """Encode an object as JSON, of whose members some may be long texts."""
-    has_long = any(isinstance(value, str) and len(value) > WINDOW for value in members.values())
-    if not has_long or not all(isinstance(name, str) for name in members):
-        return _encoded(members)
-    spelled = bytearray(b"{")
+    return msgspec.Raw(encoded_object(members))
+
+
+def encoded_object(members: dict[str, Any]) -> bytes:
+    """Encode an object as JSON, of whose members some may be long texts, long JSON, or lists of that."""
+    # For nearly all objects this is all that is done here: to call a function for each member would take longer than
+    # to encode them.
+    sized = [value for value in members.values() if type(value) in _SHORT and len(value) > _SHORT[type(value)]]
+    if not any(map(_is_long, sized)) or not all(isinstance(name, str) for name in members):
+        return msgspec.json.encode(members)
+    pieces: list[_Piece] = [b"{"]
     for name, value in members.items():
-        if len(spelled) > 1:
-            spelled += b","
-        spelled += msgspec.json.encode(name)
-        spelled += b":"
-        if isinstance(value, str):
-            _spell(value, spelled)
+        if len(pieces) > 1:
+            pieces.append(b",")
+        pieces += msgspec.json.encode(name), b":"
+        if _is_long(value):
+            pieces += _spelled(value)
         else:
-            spelled += msgspec.json.encode(value)
+            pieces.append(msgspec.json.encode(value))
         breathe()
-    spelled += b"}"
-    return msgspec.Raw(spelled)
+    pieces.append(b"}")
+    return joined(pieces)
 
 
-def _spell(text: str, spelled: bytearray) -> None:
-    """Add a text as JSON. Not joined of its pieces, which would take the memory twice."""
-    spelled += b'"'
-    for start, end in windows(len(text)):
-        spelled += msgspec.json.encode(text[start:end])[1:-1]
-    spelled += b'"'
+def _is_long(value: object) -> bool:
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return len(items) > _FEW or any(_is_long_text(item) for item in items)
+    return _is_long_text(value)
+
+
+def _is_long_text(value: object) -> bool:
+    return isinstance(value, str | msgspec.Raw) and len(value) > WINDOW
+
+
+def _spelled(value: str | msgspec.Raw | list[object]) -> Iterator[_Piece]:
+    """Yield the pieces of a long value as JSON."""
+    if isinstance(value, msgspec.Raw):
+        yield value
+    elif isinstance(value, str):
+        yield b'"'
+        for start, end in windows(len(value)):
+            yield msgspec.json.encode(value[start:end])[1:-1]
+        yield b'"'
+    else:
+        before = b"["
+        for item in value:
+            yield before
+            if isinstance(item, str | msgspec.Raw):
+                yield from _spelled(item)
+            else:
+                yield msgspec.json.encode(item)
+            before = b","
+            breathe()
+        yield b"]"
 
 
 def decoded_json(raw: bytes) -> Any:
@@ -117,12 +149,12 @@ def _decoded_json(raw: bytes | msgspec.Raw, levels: int) -> Any:
     whole = memoryview(raw)
     match whole[:1]:
         case b'"':
-            return "".join(_texts(whole))
+            return "".join(texts_in(whole))
         case b"{":
-            members = _members_decoder.decode(whole)
+            members = members_of(whole)
             return {name: _decoded_json(value, levels - 1) for name, value in members.items()}
         case b"[":
-            return [_decoded_json(value, levels - 1) for value in _items_decoder.decode(whole)]
+            return [_decoded_json(value, levels - 1) for value in items_of(whole)]
         case _:
             return _decoder.decode(whole)
 
@@ -146,45 +178,13 @@ def _outline(raw: msgspec.Raw, levels: int) -> msgspec.Raw:
         case b'"':
             return _EMPTY
         case b"{":
-            members = _members_decoder.decode(whole)
+            members = members_of(whole)
             return _encoded({name: _outline(value, levels - 1) for name, value in members.items()})
         case b"[":
-            return _encoded([_outline(item, levels - 1) for item in _items_decoder.decode(whole)])
+            return _encoded([_outline(item, levels - 1) for item in items_of(whole)])
         case _:
             return raw
 
 
 def _encoded(value: Any) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
-
-
-def _texts(raw: memoryview) -> Iterator[str]:
-    """Decode one JSON text, given from quote to quote, in windows."""
-    start, last = 1, len(raw) - 1
-    while start < last:
-        window = bytes(raw[start : min(start + WINDOW, last)])
-        if start + WINDOW < last:
-            window = window[: _end_of_whole(window)]
-        yield _text_decoder.decode(b'"%b"' % window)
-        start += len(window)
-        breathe()
-
-
-def _end_of_whole(window: bytes) -> int:
-    """Return where in a piece of a JSON text the last whole character ends, be it an escape or a pair of escapes."""
-    end = len(window)
-    last = _LAST_CHARACTER.search(window, end - _LONGEST_CHARACTER)
-    if last is not None:
-        return last.start()
-    sign = window.rfind(b"\\", end - _LONGEST_ESCAPE + 1)
-    if sign >= 0 and _begins_escape(window, sign):
-        size = _LONGEST_ESCAPE if window[sign + 1 : sign + 2] == b"u" else 2
-        end = sign if sign + size > end else end
-    half = end - _LONGEST_ESCAPE
-    return half if _FIRST_HALF.match(window, half) and _begins_escape(window, half) else end
-
-
-def _begins_escape(window: bytes, sign: int) -> bool:
-    """Say whether a backslash begins an escape: an even number of them stands before."""
-    before = window[:sign]
-    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -208,3 +209,22 @@ def test_what_is_long_is_recorded_in_slices(name: str) -> None:
     assert alone.completions == call.completions
     assert len(entry) > 10_000
     assert counting.moments > len(observation.chunks) + 3 * len(entry) / WINDOW
+
+
+def test_a_first_record_imports_nothing() -> None:
+    """What the recording thread needs comes with the transport: an import would hold up all other threads."""
+    script = """if True:
+        import sys
+        import httpx2
+        from kwai_middleware.httpx2_transport import KwaiTransport
+        calls = []
+        answer = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "a"}}]}
+        model = httpx2.MockTransport(lambda request: httpx2.Response(200, json=answer))
+        client = httpx2.Client(transport=KwaiTransport(model, deliver=calls.append))
+        client.post("https://openrouter.ai/api/v1/chat/completions", json={"model": "m", "messages": []})
+        before = set(sys.modules)
+        call = calls[0].build()
+        print(call.outcome, *sorted(set(sys.modules) - before))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    assert "complete" == done.stdout.strip()

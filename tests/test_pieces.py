@@ -11,7 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kwai_middleware._pace import WINDOW
-from kwai_middleware._pieces import as_text, decoded_json, encoded_members, is_text, is_utf8, outline
+from kwai_middleware._pieces import (
+    as_text,
+    decoded_json,
+    encoded_members,
+    encoded_object,
+    is_text,
+    is_utf8,
+    outline,
+)
 
 # Texts of which a piece that cannot be cut stands at the end of a window, or near it.
 SIZES = st.integers(WINDOW - 40, WINDOW + 20)
@@ -60,6 +68,16 @@ def test_long_members_are_written_as_at_one_go(text: str, other: str, number: in
     members = {"a": other, "ä\n": text, "b": {"c": text[-60:]}, "d": number % 2**60}
     assert msgspec.json.encode(members) == bytes(encoded_members(members))
     assert msgspec.json.encode({"a": other}) == bytes(encoded_members({"a": other}))
+
+
+@pytest.mark.parametrize("size", [1, WINDOW, WINDOW + 1, 5 * WINDOW])
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+def test_lists_of_long_json_are_written_as_at_one_go(size: int, count: int) -> None:
+    """Of a list, too, each item is as msgspec encodes it: JSON as it is, texts, and all else."""
+    document = msgspec.Raw(b'["%b"]' % (b"\\n" * size))
+    items = [document, "\n" * size, {"a": [1]}, [], None] * count
+    members = {"a": items, "b": document, "c": None, "d": []}
+    assert msgspec.json.encode(members) == encoded_object(members)
 
 
 def test_names_that_are_no_texts_are_written_too() -> None:

@@ -97,7 +97,7 @@ def test_a_shape_longer_than_a_window_is_masked_whole(size: int, tail: str) -> N
 def test_shapes_do_not_overlap() -> None:
     """What begins within another is a piece of it, also in the next window."""
     key = "sk-" + "sk-a-" * WINDOW
-    assert [(1, 1 + len(key))] == list(shapes(f" {key} "))
+    assert [(1, 1 + len(key))] == list(shapes(f" {key} ".encode()))
 
 
 def test_hostile_texts_take_linear_time() -> None:

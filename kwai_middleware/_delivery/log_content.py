@@ -10,10 +10,10 @@ import msgspec
 from kwai_middleware._delivery import vendor_types
 from kwai_middleware._pace import breathe
 from kwai_middleware._pieces import as_text, encoded_members, is_text, is_utf8
+from kwai_middleware._splitting import items_of
 
 __all__ = ["answer_of", "prompt_of"]
 
-_messages_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -29,7 +29,7 @@ def prompt_of(messages: bytes | None, whole: bytes | None) -> dict[str, Any]:
         return members
     try:
         # msgspec does not look into what it only skips.
-        each = _messages_decoder.decode(messages) if is_utf8(messages) else None
+        each = items_of(messages) if is_utf8(messages) else None
     except (msgspec.DecodeError, RecursionError):
         each = None
     breathe()

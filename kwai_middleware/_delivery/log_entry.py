@@ -19,6 +19,7 @@ from kwai_middleware._delivery.log_content import answer_of, prompt_of
 from kwai_middleware._delivery.log_metadata import metadata_of
 from kwai_middleware._delivery.mending import mended
 from kwai_middleware._pace import breathe
+from kwai_middleware._pieces import encoded_object
 from kwai_middleware._record import CompletedCall, Outcome
 from kwai_middleware._redaction import mask_json
 from kwai_middleware._secret import Secret
@@ -96,9 +97,7 @@ def _masked(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried,
 def _document(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> bytes:
     members = _members(call, secrets, carried, shortened=shortened)
     breathe()
-    document = msgspec.json.encode(members)
-    breathe()
-    return document
+    return encoded_object(members)
 
 
 def _members(call: CompletedCall, secrets: tuple[Secret, ...], carried: _Carried, *, shortened: bool) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from typing import Final
 
 import msgspec
 
+from kwai_middleware._joining import joined
 from kwai_middleware._pace import breathe
+from kwai_middleware._redaction.as_bytes import as_bytes, as_text
 from kwai_middleware._redaction.readings import Reading, readings
 from kwai_middleware._redaction.shapes import MASK, Span, shapes
 from kwai_middleware._redaction.spellings import Keys
 from kwai_middleware._secret import Secret
+from kwai_middleware._splitting import look_into
 
 __all__ = ["is_json", "mask_json", "mask_text"]
 
@@ -35,8 +38,9 @@ def mask_text(text: str, secrets: Iterable[Secret] | Keys = (), names: Iterable[
             well be a piece of a word, and is left alone. `Keys` where there are many texts.
         names: Texts that are known to be no keys, whatever they look like. In them, too, `secrets` are masked.
     """
-    spans = _spans(text, Keys.of(secrets), names)
-    return _masked(text, spans) if spans else text
+    raw = as_bytes(text)
+    spans = _spans(raw, Keys.of(secrets), names)
+    return as_text(_masked(raw, spans)) if spans else text
 
 
 def mask_json(document: bytes, secrets: Iterable[Secret] | Keys = (), names: Iterable[str] = ()) -> bytes:
@@ -51,23 +55,21 @@ def mask_json(document: bytes, secrets: Iterable[Secret] | Keys = (), names: Ite
         names: As for `mask_text`.
     """
     keys = Keys.of(secrets)
-    # Latin-1 maps each byte to one character and back; keys and escapes are ASCII.
-    text = document.decode("latin-1")
-    spans = _spans(text, keys, names)
+    spans = _spans(document, keys, names)
     if not spans:
         return document
-    masked = _masked(text, spans).encode("latin-1")
+    masked = _masked(document, spans)
     breathe()
-    if is_json(masked) and not any(_BARE_QUOTE.search(text, *span) for span in spans):
+    if is_json(masked) and not any(_BARE_QUOTE.search(document, *span) for span in spans):
         return masked
     # A key such as `","model":"` or `17000000` has hit what is not text.
     texts = document.decode(errors="replace")
     return _TEXTS.sub(lambda spelled: _masked_inside(spelled[0], keys, names), texts).encode()
 
 
-def _spans(text: str, keys: Keys, names: Iterable[str]) -> list[Span]:
+def _spans(text: bytes, keys: Keys, names: Iterable[str]) -> list[Span]:
     """Find what is to be masked."""
-    known: frozenset[str] | None = None
+    known: frozenset[bytes] | None = None
     spans: list[Span] = []
     for reading in (Reading(text), *readings(text)):
         spans += map(reading.origin, keys.places(reading.text))
@@ -79,39 +81,41 @@ def _spans(text: str, keys: Keys, names: Iterable[str]) -> list[Span]:
     return spans
 
 
-def _known(names: Iterable[str]) -> frozenset[str]:
+def _known(names: Iterable[str]) -> frozenset[bytes]:
     """What looks like a key in the names that are known to be none."""
     return frozenset(
         reading.text[slice(*found)]
-        for name in names
+        for name in map(as_bytes, names)
         for reading in (Reading(name), *readings(name))
         for found in shapes(reading.text)
     )
 
 
-def _masked(text: str, spans: list[Span]) -> str:
-    parts: list[str] = []
+def _masked(text: bytes, spans: list[Span]) -> bytes:
+    whole = memoryview(text)
+    parts: list[bytes | memoryview] = []
     position = 0
     for start, end in sorted(spans):
         if start >= position:
-            parts += text[position:start], MASK
+            parts += whole[position:start], _MASK
         position = max(position, end)
         breathe()
-    return "".join((*parts, text[position:]))
+    parts.append(whole[position:])
+    return joined(parts)
 
 
 def is_json(document: bytes) -> bool:
     """Say whether a document is one JSON value, of a depth that can be read."""
     try:
-        _skipping_decoder.decode(document)
+        look_into(document)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
 
 
-_skipping_decoder: Final = msgspec.json.Decoder(msgspec.Raw)
+_MASK: Final = MASK.encode()
 _TEXTS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
-_BARE_QUOTE: Final = re.compile(r'(?<!\\)(?:\\\\)*"')
+_BARE_QUOTE: Final = re.compile(rb'(?<!\\)(?:\\\\)*"')
 
 
 def _masked_inside(spelled: str, keys: Keys, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from kwai_middleware._joining import joined
 from kwai_middleware._pace import WINDOW, breathe
 from kwai_middleware._redaction.searching import is_in
 from kwai_middleware._redaction.shapes import Span
@@ -24,15 +25,15 @@ class _Escapes(NamedTuple):
         reach: How many characters behind its last sign it ends at most.
     """
 
-    pattern: re.Pattern[str]
-    sign: str
-    marks: tuple[str, ...]
+    pattern: re.Pattern[bytes]
+    sign: bytes
+    marks: tuple[bytes, ...]
     reach: int
 
 
 # Visible characters that JSON spells as escapes without need, at any depth of JSON inside JSON.
-_JSON: Final = _Escapes(re.compile(r"(?<!\\)\\+(?:u00([2-7][0-9A-Fa-f])|/)"), "\\", ("\\u00", "\\/"), 6)
-_URL: Final = _Escapes(re.compile("%([2-7][0-9A-Fa-f])"), "%", ("%",), 3)
+_JSON: Final = _Escapes(re.compile(rb"(?<!\\)\\+(?:u00([2-7][0-9A-Fa-f])|/)"), b"\\", (b"\\u00", b"\\/"), 6)
+_URL: Final = _Escapes(re.compile(b"%([2-7][0-9A-Fa-f])"), b"%", (b"%",), 3)
 _LONGEST_CHAIN: Final = 3
 
 
@@ -47,7 +48,7 @@ class Reading:
 
     __slots__ = ("_ends", "_escapes", "_source", "_surpluses", "text")
 
-    def __init__(self, text: str, source: Reading | None = None, escapes: _Escapes | None = None) -> None:
+    def __init__(self, text: bytes, source: Reading | None = None, escapes: _Escapes | None = None) -> None:
         self.text: Final = text
         self._source: Final = source
         self._escapes: Final = escapes
@@ -63,7 +64,7 @@ class Reading:
         start, end = (place + self._surpluses[bisect_right(self._ends, place) - 1] for place in span)
         return self._source.origin((start, end))
 
-    def _measure(self, source: str, escapes: _Escapes) -> None:
+    def _measure(self, source: bytes, escapes: _Escapes) -> None:
         """Note where each escape ends in the reading, and how much longer the source is up to there."""
         self._ends.append(0)
         self._surpluses.append(0)
@@ -74,7 +75,7 @@ class Reading:
                 breathe()
 
 
-def readings(text: str) -> Iterator[Reading]:
+def readings(text: bytes) -> Iterator[Reading]:
     """Read a text once its escapes of JSON, of URLs, and of either inside the other are undone.
 
     What is escaped three times over is found when one of them is the other kind; a text without
@@ -97,25 +98,26 @@ def _further(source: Reading, chain: str) -> Iterator[Reading]:
         yield from _further(reading, chain + "U")
 
 
-def _undone(escapes: _Escapes, text: str) -> str | None:
+def _undone(escapes: _Escapes, text: bytes) -> bytes | None:
     """Return a text without its escapes; None when it has none."""
     # The sign first: to look for one character takes a hundredth of the time.
     if not is_in(text, escapes.sign) or not any(is_in(text, mark) for mark in escapes.marks):
         return None
     is_changed = False
-    parts: list[str] = []
+    parts: list[bytes] = []
     for start, end in _windows(text, escapes):
         piece = text[start:end]
         pieces = escapes.pattern.split(piece) if any(mark in piece for mark in escapes.marks) else [piece]
         if len(pieces) > 1:
             pieces[1::2] = map(_MEANT.__getitem__, pieces[1::2])
+            piece = b"".join(pieces)
             is_changed = True
-        parts += pieces
+        parts.append(piece)
         breathe()
-    return "".join(parts) if is_changed else None
+    return joined(parts) if is_changed else None
 
 
-def _windows(text: str, escapes: _Escapes) -> Iterator[Span]:
+def _windows(text: bytes, escapes: _Escapes) -> Iterator[Span]:
     """Yield the borders of pieces that make up a text; none goes through an escape."""
     start, size = 0, len(text)
     while start < size:
@@ -135,6 +137,9 @@ def _windows(text: str, escapes: _Escapes) -> Iterator[Span]:
 
 
 # What two digits stand for; an escaped slash has none.
-_MEANT: Final[dict[str | None, str]] = {None: "/"} | {
-    digits: chr(int(digits, 16)) for high in "234567" for low in "0123456789abcdefABCDEF" for digits in (high + low,)
+_MEANT: Final[dict[bytes | None, bytes]] = {None: b"/"} | {
+    digits.encode(): bytes.fromhex(digits)
+    for high in "234567"
+    for low in "0123456789abcdefABCDEF"
+    for digits in (high + low,)
 }

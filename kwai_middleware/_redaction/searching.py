@@ -9,7 +9,7 @@ from kwai_middleware._pace import WINDOW, windows
 __all__ = ["is_in", "places_of"]
 
 
-def is_in(text: str, wanted: str) -> bool:
+def is_in(text: bytes, wanted: bytes) -> bool:
     """Say whether `wanted` stands anywhere in `text`."""
     if len(text) <= WINDOW:
         return wanted in text
@@ -18,7 +18,7 @@ def is_in(text: str, wanted: str) -> bool:
     return any(text.find(wanted, start, end + rest) >= 0 for start, end in windows(len(text)))
 
 
-def places_of(text: str, wanted: str) -> Iterator[int]:
+def places_of(text: bytes, wanted: bytes) -> Iterator[int]:
     """Find where `wanted` stands in `text`, from left to right, each behind the end of the one before."""
     size = len(wanted)
     behind = 0

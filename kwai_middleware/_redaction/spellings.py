@@ -21,7 +21,7 @@ SHORTEST_KEY: Final = 8
 _DEEPEST_JSON: Final = 4
 _MOST_IN_BASE64: Final = 7
 _URL_SAFE: Final = str.maketrans("+/", "-_")
-_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
+_BASE64: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
 class Spelling(NamedTuple):
@@ -36,15 +36,15 @@ class Spelling(NamedTuple):
         after: How many behind it do.
     """
 
-    text: str
+    text: bytes
     before: int = 0
     after: int = 0
 
-    def extent(self, text: str, start: int, end: int) -> tuple[int, int]:
+    def extent(self, text: bytes, start: int, end: int) -> tuple[int, int]:
         """Return from where to where a text holds bits of the key whose spelling was found from `start` to `end`."""
         if self.before and start and text[start - 1] in _BASE64:
             start -= 1
-        if self.after and text[end : end + 1] in _BASE64:
+        if self.after and end < len(text) and text[end] in _BASE64:
             end += 1
         return start, end
 
@@ -63,7 +63,7 @@ class Keys:
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         self._secrets: Final = tuple(secret for secret in secrets if len(secret.reveal()) >= SHORTEST_KEY)
-        # No spelling is shorter than its key.
+        # No spelling is shorter than its key, and no character than a byte.
         self._shortest: Final = min((len(secret.reveal()) for secret in self._secrets), default=0)
         self._spellings: tuple[Spelling, ...] | None = None
 
@@ -78,7 +78,7 @@ class Keys:
             self._spellings = tuple(spelling for secret in self._secrets for spelling in _spellings(secret.reveal()))
         return self._spellings
 
-    def places(self, text: str) -> Iterator[tuple[int, int]]:
+    def places(self, text: bytes) -> Iterator[tuple[int, int]]:
         """Find the keys in a text, those spelled with escapes aside: from where to where each stands."""
         if not self._shortest or len(text) < self._shortest:
             return
@@ -89,11 +89,11 @@ class Keys:
 
 def _spellings(key: str) -> Iterator[Spelling]:
     if _PLAIN.fullmatch(key):
-        yield Spelling(key)
+        yield Spelling(key.encode())
         yield from _spelled_in_base64(key)
         return
     in_json = _spelled_in_json(key)
-    yield from map(Spelling, in_json)
+    yield from (Spelling(spelled.encode()) for spelled in in_json)
     for text in {*in_json[:_MOST_IN_BASE64], quote(key, safe="")}:
         yield from _spelled_in_base64(text)
 
@@ -124,6 +124,6 @@ def _spelled_in_base64(text: str) -> Iterator[Spelling]:
         whole = binascii.b2a_base64(bytes(shift) + raw, newline=False).decode()
         always = whole[(0, 2, 3)[shift] : bits // 6]
         before, after = int(shift > 0), int(bits % 6 > 0)
-        yield Spelling(always, before, after)
+        yield Spelling(always.encode(), before, after)
         if "+" in always or "/" in always:
-            yield Spelling(always.translate(_URL_SAFE), before, after)
+            yield Spelling(always.translate(_URL_SAFE).encode(), before, after)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from kwai_middleware._joining import joined
 from kwai_middleware._outbound.formats import tolerant
 from kwai_middleware._outbound.formats.interface import Request
 from kwai_middleware._outbound.formats.parameters import without_keys
 from kwai_middleware._pace import breathe
 from kwai_middleware._pieces import is_utf8
+from kwai_middleware._splitting import members_of
 
 __all__ = ["count", "request_members", "request_of", "words", "written"]
-
-_members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def request_members(body: bytes) -> dict[str, msgspec.Raw]:
     """Return the members of a request's body as they are written, valid UTF-8; none of what is no JSON object."""
     try:
         # Members are kept as they are written, and msgspec does not look into what it only skips.
-        members = _members_decoder.decode(body) if is_utf8(body) else None
+        members = members_of(body) if is_utf8(body) else None
     except tolerant.UNREADABLE:
         members = None
     if members is None:
         try:
-            members = _members_decoder.decode(tolerant.repaired(body) or b"")
+            members = members_of(tolerant.repaired(body) or b"")
         except tolerant.UNREADABLE:
             members = {}
     breathe()
@@ -47,7 +45,7 @@ def count(raw: bytes | msgspec.Raw | None) -> int:
 
 def written(raw: bytes | msgspec.Raw | None) -> bytes | None:
     """Return a member of a request as the app wrote it."""
-    return None if raw is None else bytes(raw)
+    return None if raw is None else joined((raw,))
 
 
 def request_of(
