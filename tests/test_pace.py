@@ -15,7 +15,7 @@ import pytest
 
 from kwai_middleware._delivery import log_entry
 from kwai_middleware._outbound.observation import Observation
-from kwai_middleware._pace import WINDOW, Pace, breathe, windows
+from kwai_middleware._pace import LONG_SLICE, SLICE, WINDOW, Pace, breathe, windows
 from tests.support.observations import STREAM, observed, stream_of
 from tests.support.processes import DEADLINE
 
@@ -52,6 +52,16 @@ class Counting(Pace):
 
     def rest(self) -> None:
         self.moments += 1
+
+
+def test_a_slice_is_as_long_as_the_work_allows() -> None:
+    """What is soon done is done in longer slices: fewer sleeps, that each cost as much as half of one."""
+    pace = Pace()
+    for length in (SLICE, LONG_SLICE):
+        pace.slice = length
+        before = time.perf_counter_ns()
+        pace.rested()
+        assert before + length <= pace.due <= time.perf_counter_ns() + length
 
 
 @pytest.mark.usefixtures("nobody_is_interrupted")

@@ -36,6 +36,7 @@ def _variants(kind: Kind) -> tuple[Variant, ...]:
     return (
         _variant(kind, _PLAIN, "plain", ours.plain),
         _variant(kind, _OURS, "ours", ours.direct),
+        _variant(kind, f"{_OURS}, records in memory", "ours", ours.direct_in_memory),
         _variant(kind, "Langfuse", "peer", peers.langfuse, "langfuse"),
         _variant(kind, "PostHog AI", "peer", peers.posthog, "posthog"),
         _variant(kind, "OpenLLMetry", "peer", peers.openllmetry, "traceloop-sdk"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,17 @@ from benchmarks.whole_call.calls import Kind, Way
 from benchmarks.whole_call.other_side import OtherSide, Seen
 from benchmarks.whole_call.server import CALLERS_KEY
 
-__all__ = ["direct", "direct_with_lines", "gateway", "plain"]
+__all__ = ["direct", "direct_in_memory", "direct_with_lines", "gateway", "plain"]
 
 _APPS_KEY = "sk-or-v1-of-the-app"
 
 
 def _paid_by_app(seen: Seen) -> bool:
     return not (seen.paid_by_caller or seen.injected or seen.requests)
+
+
+def _all_recorded(seen: Seen) -> bool:
+    return seen.calls == seen.paid_by_caller == seen.prompts == seen.answers
 
 
 @contextmanager
@@ -34,11 +38,14 @@ def plain(other: OtherSide, kind: Kind) -> Iterator[Way]:
 @contextmanager
 def direct(other: OtherSide, kind: Kind) -> Iterator[Way]:
     """The customer's key takes the place of the app's, and each call is recorded, spooled on disk and shipped."""
+    with _way(other, kind, other.api, _all_recorded) as way:
+        yield way
 
-    def is_done(seen: Seen) -> bool:
-        return seen.calls == seen.paid_by_caller == seen.prompts == seen.answers
 
-    with _way(other, kind, other.api, is_done) as way:
+@contextmanager
+def direct_in_memory(other: OtherSide, kind: Kind) -> Iterator[Way]:
+    """The same with the records that wait in memory, where those of the peers wait: a process that dies loses them."""
+    with _way(other, kind, other.api, _all_recorded, spool="memory:") as way:
         yield way
 
 
@@ -75,7 +82,9 @@ def gateway(other: OtherSide, kind: Kind) -> Iterator[Way]:
 
 
 @contextmanager
-def _way(other: OtherSide, kind: Kind, base_url: str, is_done: Any) -> Iterator[Way]:
+def _way(
+    other: OtherSide, kind: Kind, base_url: str, is_done: Callable[[Seen], bool], spool: str | None = None
+) -> Iterator[Way]:
     import openai
 
     from kwai_middleware import Caller, Credential, Secret, Settings, bind_caller, default_delivery, httpx2_transport
@@ -100,7 +109,7 @@ def _way(other: OtherSide, kind: Kind, base_url: str, is_done: Any) -> Iterator[
             api_key=Secret("key-of-the-app"),
             base_url=other.gateway,
             openrouter_base_url=other.api,
-            spool=f"sqlite://{folder}/spool/",
+            spool=spool or f"sqlite://{folder}/spool/",
             # What the vendor allows in a minute says nothing about a round, which is over after a second.
             bulk_per_minute=60_000,
         )

@@ -17,7 +17,7 @@ from kwai_middleware._delivery.masking import ContentMask
 from kwai_middleware._delivery.mending import encodable
 from kwai_middleware._delivery.spool import Record, Spool
 from kwai_middleware._native import Doorbell
-from kwai_middleware._pace import Pace, breathe
+from kwai_middleware._pace import LONG_SLICE, SLICE, Pace, breathe
 from kwai_middleware._record import CompletedCall
 from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
@@ -164,6 +164,7 @@ class Recorder:
     def _work_on(self, number: int, call: Call) -> None:
         made: Record | str = ledger.UNREADABLE
         is_inside, self._has_large_in_hand = self._has_large_in_hand, _size_of(call) > _LARGE
+        self._pace.slice = SLICE if self._has_large_in_hand or is_inside else LONG_SLICE
         try:
             made = self._record(call)
         except Exception as error:  # noqa: BLE001 - our bug, or a surprise in the answer: this record is lost, no other
