@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,8 +13,10 @@ from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware._secret import Secret
 from kwai_middleware.credentials import HeaderCredentials
+from kwai_middleware.httpx_transport import KwaiTransport
 from kwai_middleware.identity import HeaderIdentity
-from tests.apps.doors import DOORS, LOOPBACK, Door, Peer, Seen
+from tests.apps.doors import DOORS, LOOPBACK, ASGIDoor, Door, Peer, Seen
+from tests.support.callers import OPENROUTER, settings
 
 KEY, OTHER_KEY, PROOF = "sk-or-v1-0123456789", "sk-other-0123456789", "between-us"
 ONE_KEY = HeaderCredentials()
@@ -91,3 +94,31 @@ def test_most_requests_take_one_look() -> None:
         within_a_time = Resolver(identify, ONE_KEY, True, True, 3600.0).plain
         assert within_a_time is not None
         assert within_a_time.slot(headers, LOOPBACK, ()) is None
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+@pytest.mark.parametrize("max_age", [None, 3600.0], ids=["one-look", "closer"])
+def test_calls_of_a_request_are_its_own_however_it_was_looked_at(door: Door, max_age: float | None) -> None:
+    """Its key pays for the model calls inside of it, and their records have the trace id that it brought."""
+    delivered: list[Any] = []
+    paid_with: list[str] = []
+
+    def model(request: httpx.Request) -> httpx.Response:
+        paid_with.append(request.headers["authorization"])
+        return httpx.Response(200, json={})
+
+    transport = KwaiTransport(httpx.MockTransport(model), settings=settings(), deliver=delivered.append)
+
+    class Calling(Seen):
+        def look(self) -> None:
+            for _ in range(2):
+                client.post(OPENROUTER, json={"model": "m"}, headers={"authorization": "Bearer app"})
+
+    seen = Calling()
+    make_request = door.scope if isinstance(door, ASGIDoor) else door.environ
+    sent = [("x-customer-id", "acme"), ("x-openrouter-key", KEY), ("x-request-id", "ticket-7")]
+    seen.request = make_request(sent, "GET", "/", LOOPBACK)
+    with httpx.Client(transport=transport) as client:
+        door.send(door.wrap(seen, identify=LISTED, credentials=ONE_KEY, max_age=max_age), seen)
+    assert [f"Bearer {KEY}"] * 2 == paid_with
+    assert [("ticket-7", "acme")] * 2 == [(call.trace_id, call.caller.identifier) for call in delivered]
