@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -94,6 +95,35 @@ def test_most_requests_take_one_look() -> None:
         within_a_time = Resolver(identify, ONE_KEY, True, True, 3600.0).plain
         assert within_a_time is not None
         assert within_a_time.slot(headers, LOOPBACK, ()) is None
+
+
+class Shouting(list[Any]):
+    """A list of headers that is iterated in a way of its own, as those of frameworks may be."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from ((name.upper(), value) for name, value in super().__iter__())
+
+
+def test_the_key_is_what_is_taken_out_of_any_list() -> None:
+    """Its place is counted only in lists that tell it."""
+    door = ASGIDoor()
+    seen = Seen()
+    sent = [("x-customer-id", "acme"), ("x-openrouter-key", KEY), ("accept", "*/*")]
+    seen.request = door.scope(sent, "GET", "/", LOOPBACK)
+    seen.request["headers"] = Shouting(seen.request["headers"])
+    door.send(door.wrap(seen, identify=LISTED, credentials=ONE_KEY), seen)
+    assert seen.caller is not None
+    assert Secret(KEY) == seen.caller.credentials[0].api_key
+    assert [("X-CUSTOMER-ID", "acme"), ("ACCEPT", "*/*")] == seen.app_headers
+
+
+def test_a_server_that_names_a_port_and_no_address_proves_nothing() -> None:
+    """The app is served, for nobody: no exception carries the headers of such a request around."""
+    nowhere: Any = (None, 5)  # as a bridge from WSGI may have it
+    seen = ASGIDoor().ask([("x-customer-id", "acme"), ("x-openrouter-key", KEY)], peer=nowhere, identify=LISTED)
+    assert 200 == seen.status
+    assert seen.caller is not None
+    assert seen.caller.identifier is None
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
