@@ -527,6 +527,20 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
     assert (Ending.END, None, held) == (call.ending, call.error, call.reservation.held)
 
 
+def test_a_form_that_goes_out_after_the_end_holds_nothing() -> None:
+    """A server may have answered before it got the whole body: what still goes out is nobody's to give back."""
+    endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/images/edits", "images")
+    attribution = attribute(endpoint, caller(), settings())
+    calls = _Calls()
+    before = in_use()
+    exchange = begun(endpoint, attribution, None, settings(), calls.deliver, Attempt("0" * 32, 1), "trace")
+    exchange.sending()
+    exchange.finished(Ending.END)
+    calls[0].release()
+    exchange.sent(b"too late")
+    assert before == in_use()
+
+
 # --- what is kept
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,8 +14,10 @@ from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware._secret import Secret
 from kwai_middleware.credentials import HeaderCredentials
+from kwai_middleware.httpx_transport import KwaiTransport
 from kwai_middleware.identity import HeaderIdentity
-from tests.apps.doors import DOORS, LOOPBACK, Door, Peer, Seen
+from tests.apps.doors import DOORS, LOOPBACK, ASGIDoor, Door, Peer, Seen
+from tests.support.callers import OPENROUTER, settings
 
 KEY, OTHER_KEY, PROOF = "sk-or-v1-0123456789", "sk-other-0123456789", "between-us"
 ONE_KEY = HeaderCredentials()
@@ -91,3 +95,60 @@ def test_most_requests_take_one_look() -> None:
         within_a_time = Resolver(identify, ONE_KEY, True, True, 3600.0).plain
         assert within_a_time is not None
         assert within_a_time.slot(headers, LOOPBACK, ()) is None
+
+
+class Shouting(list[Any]):
+    """A list of headers that is iterated in a way of its own, as those of frameworks may be."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from ((name.upper(), value) for name, value in super().__iter__())
+
+
+def test_the_key_is_what_is_taken_out_of_any_list() -> None:
+    """Its place is counted only in lists that tell it."""
+    door = ASGIDoor()
+    seen = Seen()
+    sent = [("x-customer-id", "acme"), ("x-openrouter-key", KEY), ("accept", "*/*")]
+    seen.request = door.scope(sent, "GET", "/", LOOPBACK)
+    seen.request["headers"] = Shouting(seen.request["headers"])
+    door.send(door.wrap(seen, identify=LISTED, credentials=ONE_KEY), seen)
+    assert seen.caller is not None
+    assert Secret(KEY) == seen.caller.credentials[0].api_key
+    assert [("X-CUSTOMER-ID", "acme"), ("ACCEPT", "*/*")] == seen.app_headers
+
+
+def test_a_server_that_names_a_port_and_no_address_proves_nothing() -> None:
+    """The app is served, for nobody: no exception carries the headers of such a request around."""
+    nowhere: Any = (None, 5)  # as a bridge from WSGI may have it
+    seen = ASGIDoor().ask([("x-customer-id", "acme"), ("x-openrouter-key", KEY)], peer=nowhere, identify=LISTED)
+    assert 200 == seen.status
+    assert seen.caller is not None
+    assert seen.caller.identifier is None
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+@pytest.mark.parametrize("max_age", [None, 3600.0], ids=["one-look", "closer"])
+def test_calls_of_a_request_are_its_own_however_it_was_looked_at(door: Door, max_age: float | None) -> None:
+    """Its key pays for the model calls inside of it, and their records have the trace id that it brought."""
+    delivered: list[Any] = []
+    paid_with: list[str] = []
+
+    def model(request: httpx.Request) -> httpx.Response:
+        paid_with.append(request.headers["authorization"])
+        return httpx.Response(200, json={})
+
+    transport = KwaiTransport(httpx.MockTransport(model), settings=settings(), deliver=delivered.append)
+
+    class Calling(Seen):
+        def look(self) -> None:
+            for _ in range(2):
+                client.post(OPENROUTER, json={"model": "m"}, headers={"authorization": "Bearer app"})
+
+    seen = Calling()
+    make_request = door.scope if isinstance(door, ASGIDoor) else door.environ
+    sent = [("x-customer-id", "acme"), ("x-openrouter-key", KEY), ("x-request-id", "ticket-7")]
+    seen.request = make_request(sent, "GET", "/", LOOPBACK)
+    with httpx.Client(transport=transport) as client:
+        door.send(door.wrap(seen, identify=LISTED, credentials=ONE_KEY, max_age=max_age), seen)
+    assert [f"Bearer {KEY}"] * 2 == paid_with
+    assert [("ticket-7", "acme")] * 2 == [(call.trace_id, call.caller.identifier) for call in delivered]

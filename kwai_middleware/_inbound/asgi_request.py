@@ -43,8 +43,8 @@ class HeaderNames:
 
     def plain_slot(self, scope: Scope, plain: PlainRequests) -> Slot | None:
         """Return the slot of a plain request, and take its secret headers out of the scope; None says nothing."""
-        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-        if not isinstance(headers, list):
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if type(headers) is not list:  # another kind of list may be iterated in a way that tells no number
             return None
         ours: list[tuple[str, bytes]] = []
         after: list[int] = []  # how many headers come after each secret one

@@ -128,7 +128,7 @@ class TrustedPeers:
         """
         if self._anyone or (self.proof is not None and presented == self.proof[1]):
             return True
-        if peer is None or peer[1] == 0:
+        if peer is None or not peer[0] or peer[1] == 0:
             return False
         if peer[0] not in self._addresses and (len(peer[0]) > _LONGEST_ADDRESS or not self._lists(peer[0])):
             return False

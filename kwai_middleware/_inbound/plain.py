@@ -133,4 +133,4 @@ class PlainRequests:
             brought = self._with_key if caller is None else self._with_both
             caller = caller or new_caller()
             set_checked(caller, "credentials", credentials)
-        return RequestSlot(caller, withheld or None, {}, False, brought, None, headers)
+        return RequestSlot(caller, withheld or None, brought=brought, _headers=headers)

@@ -48,7 +48,7 @@ class Exchange(Observation, eq=False, kw_only=True):
     def sent(self, chunk: bytes) -> None:
         """A part of the request's body goes out."""
         try:
-            if self._sent is not None:
+            if self._sent is not None and not self.has_ended:
                 self._sent.add(chunk)
         except Exception as error:  # noqa: BLE001 - as in `received`
             _guard.report(error)
