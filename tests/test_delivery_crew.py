@@ -303,9 +303,14 @@ def run(api: LogsAPI, program: str, *options: str) -> str:
 
 
 FORKING = """
+def is_socket(name):
+    try:
+        return os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    except OSError:
+        return False  # closed meanwhile
+
 def sockets():
-    files = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
-    return sum(os.path.islink(file) and os.readlink(file).startswith("socket:") for file in files)
+    return sum(is_socket(name) for name in os.listdir("/proc/self/fd"))
 
 def close():
     crew.close()

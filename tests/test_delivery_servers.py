@@ -219,6 +219,7 @@ def test_uwsgi_without_threads(api: LogsAPI, tmp_path: Path) -> None:
     port = free_port()
     with serving(api, uwsgi(tmp_path, port), port) as server:
         answers = asked_of_all(port, 2)
+        until(lambda: all(f"GET {answer.split()[0]} " in server.output for answer in answers) and is_idle(server))
         assert stopped(server) < LONGEST_END
     assert Counter(answers) == Counter(name for name in arrived(api).elements() if "importing" not in name)
 

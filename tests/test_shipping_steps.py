@@ -314,7 +314,7 @@ def _send_singly(rig: Rig, count: int) -> None:
 
 
 def test_what_comes_often_is_gathered(rig: Rig) -> None:
-    """After a hundred alone within two seconds few records wait for half a second, and go together."""
+    """After a hundred alone within half a second few records wait for another half, and go together."""
     _send_singly(rig, 100)
     rig.wait_for(21)
     assert (0.5, []) == rig.step()
@@ -328,9 +328,9 @@ def test_what_comes_often_is_gathered(rig: Rig) -> None:
 
 
 def test_what_comes_seldom_is_not(rig: Rig) -> None:
-    """A hundred alone in more than two seconds, and the next one goes alone as well."""
+    """A hundred alone in half a second and more, and the next one goes alone as well."""
     _send_singly(rig, 99)
-    rig.clock.now += 2.0
+    rig.clock.now += 0.5
     _send_singly(rig, 2)
 
 

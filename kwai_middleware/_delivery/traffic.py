@@ -10,9 +10,9 @@ from typing import Final
 __all__ = ["Traffic"]
 
 _MOST_ALONE: Final = 100
-_WITHIN: Final = 2.0
-"""Seconds. So many records alone in this time, and traffic is heavy. A vendor at a distance of 80 ms gets no more
-over four connections."""
+_WITHIN: Final = 0.5
+"""Seconds. So many records alone in this time, and traffic is heavy. Not sooner: what is being sent when a process is
+killed arrives twice, and that is more when it is sent together."""
 
 _FEW: Final = 20
 """When no more than these have gathered, traffic is light again."""
