@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def switch_on() -> None:
     """Log everything; report to the Sentry of `SENTRY_DSN`; write spans to the file of `SPANS`."""
     faulthandler.enable()
-    # Not `faulthandler.register`: that looks at the frames of threads that go on running, and may crash over one of them.
+    # Not `faulthandler.register`: that looks at the frames of threads that go on running, and may crash over one.
     signal.signal(signal.SIGUSR1, lambda *_: faulthandler.dump_traceback())
     logging.basicConfig(level=logging.NOTSET + 1, format="%(levelname)s %(name)s %(message)s", stream=sys.stdout)
     sentry_sdk.init(
