@@ -23,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, default=_WHERE, metavar="FOLDER", help=f"by default {_WHERE}")
     asked = parser.parse_args(arguments)
 
-    report = run(_wanted(parser, asked.names), is_quick=asked.quick, with_peers=not asked.ours, tell=_show)
+    wanted = _wanted(parser, asked.names)
+    if asked.quick and not asked.names:
+        left_out = [f"{suite.name}/{case.name}" for suite, case in wanted if not case.is_in_quick_run]
+        print(f"Left out of a quick run: {', '.join(left_out)}.")
+        wanted = [(suite, case) for suite, case in wanted if case.is_in_quick_run]
+    report = run(wanted, is_quick=asked.quick, with_peers=not asked.ours, tell=_show)
     pages = [_page(table) for table in report.tables]
     reached = tables.bars(report)
     if reached:

@@ -114,6 +114,7 @@ class Case:
         quick: The scale of a quick run.
         full: The scale of a whole run.
         warms_up: Whether a round goes before those that count; not where each begins from nothing.
+        is_in_quick_run: Whether a quick run of everything has it; not one that is much like another.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Case:
     quick: Scale = Scale(is_quick=True, rounds=3, seconds=0.03)
     full: Scale = Scale(is_quick=False, rounds=15, seconds=0.2)
     warms_up: bool = True
+    is_in_quick_run: bool = True
 
 
 @dataclass(frozen=True)

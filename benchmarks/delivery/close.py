@@ -53,4 +53,5 @@ CASE: Final = Case(
     quick=Scale(is_quick=True, rounds=1, seconds=0),
     full=Scale(is_quick=False, rounds=3, seconds=0),
     warms_up=False,
+    is_in_quick_run=False,
 )

@@ -82,6 +82,7 @@ def _by_library(library: str) -> Case:
             for way in ("through the gateway", "to OpenRouter")
         ),
         quick=QUICK,
+        is_in_quick_run=library == "httpx2",
     )
 
 

@@ -80,6 +80,7 @@ def _case(name: str, kind: Kind) -> Case:
         bars=_bars(kind, what),
         quick=_QUICK,
         full=_FULL,
+        is_in_quick_run=not kind.is_async,
     )
 
 
@@ -105,6 +106,7 @@ def _other_ways(kind: Kind) -> Case:
         base=_PLAIN,
         quick=_QUICK,
         full=_FULL,
+        is_in_quick_run=False,
     )
 
 
