@@ -133,7 +133,7 @@ def test_what_can_be_read_of_a_damaged_file_is_saved(tmp_path: Path) -> None:
     reader = spool_at(path)
     with pytest.raises(SpoolUnavailable):
         for _ in range(5):
-            reader._attached.shipping.read("SELECT length(entry) FROM records")
+            reader._attached.writing.read("SELECT length(entry) FROM records")
     names = records_in(reader)
     names += records_in(spool)
     assert set(names) <= {f"mine {number}" for number in range(300)}

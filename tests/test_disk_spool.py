@@ -15,7 +15,7 @@ from kwai_middleware._delivery.disk import ageing, claims, files, renewal, table
 from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
 from kwai_middleware._delivery.disk.database import Database
-from kwai_middleware._delivery.disk.errors import SpoolCorrupt, SpoolGone, SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
 from tests.support.processes import DEADLINE
@@ -581,6 +581,29 @@ def test_a_look_waits_for_no_other_thread(host: Host) -> None:
     assert 2 == spool.counters().pending
 
 
+def test_a_thread_that_a_disk_has_swallowed_swallows_no_other(host: Host) -> None:
+    """Whoever has the turn and never comes back holds up the others until their patience ends, and no longer."""
+    spool = host.spool()
+    spool.append(records(0))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with spool._attached.writing.held():
+            held.set()
+            assert go_on.wait(DEADLINE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(DEADLINE)
+    spool.end_by(time.monotonic())
+    for attempt in (lambda: spool.append(records(1)), spool.backlog):
+        with pytest.raises(SpoolBusy, match="another thread"):
+            attempt()
+    go_on.set()
+    holding.join(DEADLINE)
+    assert 1 == spool.append(records(2))
+
+
 def test_a_look_at_a_connection_that_another_thread_gives_away(host: Host) -> None:
     """It looks at the next one."""
     database = Database(str(host.path))
@@ -816,7 +839,7 @@ def test_a_connection_that_is_closed_for_a_moment_notices_too(host: Host, is_the
     """As after a fork or an outage: what another one still has open is saved, once, and nothing of the new file."""
     spool, other = host.spool(), host.spool()
     spool.append(records(0))
-    renewal.closed((spool._attached.appending,))
+    renewal.closed((spool._attached.writing,))
     for each in host.path.parent.iterdir():
         each.unlink()
     if is_there:
@@ -896,7 +919,7 @@ def test_what_can_be_read_of_a_damaged_file_is_saved(host: Host) -> None:
     """The process that finds the damage puts the file aside; the others follow, each with what it can read."""
     one, other = host.spool(), host.spool()
     one.append([record(number, 10_000) for number in range(400)])
-    one._upkeep._empty_log(one._attached.appending)
+    one._upkeep._empty_log(one._attached.writing)
     size = host.path.stat().st_size
     with host.path.open("r+b") as file:
         file.seek(4096)
@@ -916,10 +939,10 @@ def test_of_two_who_find_the_damage_one_puts_the_file_aside(host: Host) -> None:
     one.append(records(0))
     other.append(records(1))
     damage = SpoolCorrupt("damaged")
-    renewal.given_up((one._attached.appending,), damage)
+    renewal.given_up((one._attached.writing,), damage)
     assert not host.path.exists()
     other.append(records(2))
-    renewal.given_up((one._attached.appending,), damage)
+    renewal.given_up((one._attached.writing,), damage)
     assert 1 == len([each for each in host.path.parent.iterdir() if each.match("*.corrupt-???????????????")])
     assert ["0", "1", "2"] == sorted(names(leased(one, 9)))
 

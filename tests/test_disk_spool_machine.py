@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
     def dies(self, number: int) -> None:
         spool = self.processes[number]
         attached = spool._attached
-        for database in (attached.appending, attached.shipping, attached.reading):
+        for database in (attached.writing, attached.reading, attached.tidying):
             connection = database.detach()
             if connection is not None:
                 # What is not committed is gone, as with the process.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from kwai_middleware import _guard, _notices
 from kwai_middleware._caller import Capture
 from kwai_middleware._delivery import call_event, ledger, log_entry
 from kwai_middleware._delivery import media as media_
+from kwai_middleware._delivery.batch import Batch
 from kwai_middleware._delivery.capture import bounded
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.masking import ContentMask
@@ -23,17 +24,16 @@ from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Media
 
-__all__ = ["Recorder", "is_logged_by_vendor", "release"]
+__all__ = ["GATHERING", "Recorder", "is_logged_by_vendor", "release"]
 
 _LARGE: Final = 256 * 1024
 """Bytes from which a call is large: small ones are recorded in the middle of its recording."""
 
-_MOST_AT_ONCE: Final = 100
-_MOST_BYTES_AT_ONCE: Final = 1024 * 1024
 _MOST_FAILURES: Final = 3
 
-_GATHERING: Final = 0.03
-"""Seconds between the records of one moment and the next ones. A commit costs the same for one as for several, and so
+GATHERING: Final = 0.03
+"""Seconds between the records of one moment and the next ones, and the longest that a record waits for others while
+calls come without a break. A commit costs the same for one as for several, and so
 does it to wake a thread: at 300 calls a second each takes half the time."""
 
 
@@ -49,6 +49,8 @@ class Recorder:
         mask: The app's own, over all content that leaves; None for none.
         appended: Called after records that the spool took.
         progressed: Called after each call.
+        gathering: Seconds between the records of one moment and the next ones.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Recorder:
         mask: MaskFunction | None,
         appended: Callable[[], None],
         progressed: Callable[[], None],
+        gathering: float = GATHERING,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
         self._spool = spool
@@ -71,8 +75,8 @@ class Recorder:
         self._mask = None if mask is None else ContentMask(mask)
         self._appended = appended
         self._progressed = progressed
-        self._batch: list[tuple[int, Record]] = []
-        self._batch_bytes = 0
+        self._gathering = gathering
+        self._batch = Batch(gathering, clock)
         self._has_large_in_hand = False
         self._failures = 0
         self._is_untold = False
@@ -122,7 +126,7 @@ class Recorder:
                 elif has_recorded:
                     # A first call after a while is recorded at once; those that follow soon are, together.
                     has_recorded = False
-                    self._impatience.wait(_GATHERING)
+                    self._impatience.wait(self._gathering)
                     self._pace.rested()
                 else:
                     self._bell.wait(None)
@@ -141,7 +145,7 @@ class Recorder:
         if taken is None:
             return False
         self._work_on(*taken)
-        if not self._calls.waiting or self._batch_is_large():
+        if not self._calls.waiting or self._batch.is_due:
             self._commit()
         self._tell_of_overflow()
         return True
@@ -158,7 +162,7 @@ class Recorder:
             self._later.append(taken)
         else:
             self._work_on(*taken)
-            if self._batch_is_large():
+            if self._batch.is_due:
                 self._commit()
 
     def _work_on(self, number: int, call: Call) -> None:
@@ -172,15 +176,11 @@ class Recorder:
         finally:
             self._has_large_in_hand = is_inside
             if isinstance(made, Record):
-                self._batch.append((number, made))
-                self._batch_bytes += len(made.entry)
+                self._batch.add(number, made)
             else:
                 self._calls.finish((number,), made)
             release(call)
             self._progressed()
-
-    def _batch_is_large(self) -> bool:
-        return len(self._batch) >= _MOST_AT_ONCE or self._batch_bytes >= _MOST_BYTES_AT_ONCE
 
     def _commit(self) -> None:
         """Put what is encoded into the spool: all that came together in one go, after a surprise one by one.
@@ -191,16 +191,15 @@ class Recorder:
         """
         while self._batch:
             count = len(self._batch) if not self._failures else 1
-            numbers = [number for number, _ in self._batch[:count]]
             if self._failures >= _MOST_FAILURES:
                 self._failures = 1
-                self._settle(numbers, ledger.SPOOL_FAILED)
+                self._calls.finish(self._batch.remove(count), ledger.SPOOL_FAILED)
                 continue
             self._failures += 1
-            taken = self._spool.append([record for _, record in self._batch[:count]])
+            taken = self._spool.append(self._batch.first(count))
             self._failures = 1 if self._failures > 1 else 0
-            self._settle(numbers[:taken], ledger.SPOOLED)
-            self._settle(numbers[taken:], ledger.SPOOL_FULL)
+            self._calls.finish(self._batch.remove(taken), ledger.SPOOLED)
+            self._calls.finish(self._batch.remove(count - taken), ledger.SPOOL_FULL)
             self._tell_of_commit(taken, count)
         self._failures = 0
 
@@ -208,17 +207,10 @@ class Recorder:
         """Count what is still in hand as lost; returns how many calls. Only when nothing else runs in here."""
         for _, call in self._later:
             release(call)
-        numbers = [number for number, _ in (*self._batch, *self._later)]
+        numbers = [*self._batch.remove(len(self._batch)), *(number for number, _ in self._later)]
         self._later.clear()
-        self._batch.clear()
         self._calls.finish(numbers, ledger.NOT_RECORDED)
         return len(numbers)
-
-    def _settle(self, numbers: Sequence[int], outcome: str) -> None:
-        """Say what became of the first calls of the batch."""
-        del self._batch[: len(numbers)]
-        self._batch_bytes = sum(len(record.entry) for _, record in self._batch)
-        self._calls.finish(numbers, outcome)
 
     def _tell_of_commit(self, taken: int, count: int) -> None:
         self._is_untold = self._is_untold or taken > 0

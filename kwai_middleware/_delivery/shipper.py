@@ -195,19 +195,20 @@ class Shipper:
         return min(delay, self._spool.poll or delay)
 
     def _send_some(self, backlog: int, timeout: float, most_alone: int) -> float | None:
-        bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
         is_heavy = self._traffic.is_heavy
-        if is_heavy and backlog < MOST_TOGETHER and (gathering := max(bulk_wait, self._traffic.gathering())):
-            return self._wait(gathering)
         # After a failure one record goes ahead and finds out whether the vendor is back.
         if not is_heavy and (backlog <= _FEW or self._backoff.is_probing):
             rows, bulk = 1, False
-        elif self._bulk and (is_heavy or backlog > _MANY) and not bulk_wait:
-            rows, bulk = MOST_TOGETHER, True
-        elif backlog <= _MANY or backlog > MOST_TOGETHER or self._haste.is_on or not self._bulk:
-            rows, bulk = most_alone, False
         else:
-            return self._wait(bulk_wait)
+            bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
+            if is_heavy and backlog < MOST_TOGETHER and (gathering := max(bulk_wait, self._traffic.gathering())):
+                return self._wait(gathering)
+            if self._bulk and (is_heavy or backlog > _MANY) and not bulk_wait:
+                rows, bulk = MOST_TOGETHER, True
+            elif backlog <= _MANY or backlog > MOST_TOGETHER or self._haste.is_on or not self._bulk:
+                rows, bulk = most_alone, False
+            else:
+                return self._wait(bulk_wait)
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
         if not handout.rows:
             if is_heavy:

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class Attachment:
-    """Three connections: one for each who waits for another.
+    """Three connections: to write, to look, and to tidy up, so that neither of the first two waits for the last.
 
     Args:
         path: Absolute.
@@ -43,8 +43,9 @@ class Attachment:
         self.owner = owners.new_owner()
         self.generation = 0
         """Counts the files at the path so far. It does not change while one of the connections is held."""
-        self.appending, self.shipping, self.reading = (Database(path, steps, connection_type) for _ in range(3))
-        """For the recording thread, the shipping thread, and whoever only looks."""
+        self.writing, self.reading, self.tidying = (Database(path, steps, connection_type) for _ in range(3))
+        """The threads of a process take turns at the one that writes: with one each, they could only try again and
+        again, as processes have to, and each would read anew what the other has written."""
         self.renewing = native.lock()
         """Held until the records of a file that is gone are saved."""
         self.is_open = False
@@ -98,8 +99,9 @@ class Attachment:
     def _open(self) -> None:
         """Open all three before the first of them is used: each is to notice when the file has been replaced."""
         if self.is_open:
-            # Also the one that is not open at the moment, after a fork or an outage.
-            if files.identity(self.path) != self._file:
+            # One that is open looks for itself. One that is not at the moment, after a fork or an outage, would open
+            # whatever is there by now.
+            if not all(database.is_open for database in self._databases()) and files.identity(self.path) != self._file:
                 raise SpoolGone(f"{self.path} was deleted or replaced while it was in use")
             return
         with self.renewing:
@@ -117,11 +119,11 @@ class Attachment:
     def _renew(self, error: SpoolUnavailable) -> None:
         renewal.given_up(self._databases(), error)
         # All at once: no other thread is to take the one file for the other.
-        with self.appending.held(), self.shipping.held(), self.reading.held():
+        with self.writing.held(), self.reading.held(), self.tidying.held():
             old = renewal.detached(self._databases(), self._file)
             self.generation += 1
             self.is_open = False
         self._save(renewal.saved(old, self.destination, self.owner))
 
     def _databases(self) -> tuple[Database, Database, Database]:
-        return self.appending, self.shipping, self.reading
+        return self.writing, self.reading, self.tidying

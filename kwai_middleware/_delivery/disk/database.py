@@ -114,13 +114,8 @@ class Database:
         until = time.monotonic() + patience
         while True:
             seat = self._seat()
-            if not seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
-                raise SpoolBusy(f"another thread is at {self.path}")
-            try:
-                with self._bad_connections_closed(seat):
-                    begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), until)
-            finally:
-                seat.lock.release()
+            with self._alone(seat, until), self._bad_connections_closed(seat):
+                begun = self._begun(seat, lambda connection: connection.execute(question, values).fetchall(), until)
             if begun is not None:
                 return begun[1]
             native.sleep(_GLANCE)
@@ -130,6 +125,12 @@ class Database:
         with contextlib.suppress(SpoolUnavailable), self._turn(lambda _: None) as (_, connection, _):
             # To its end: `execute` takes only the first step of one that goes page by page.
             connection.executescript(statement)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has it open at the moment."""
+        seat = self._seats.get(os.getpid())
+        return seat is not None and seat.connection is not None
 
     def end_by(self, until: float) -> None:
         """Wait for a turn until the monotonic clock shows this; later on, only for a moment each time."""
@@ -173,13 +174,23 @@ class Database:
         while True:
             give_way()
             seat = self._seat()
-            with seat.lock, self._bad_connections_closed(seat):
+            with self._alone(seat, until), self._bad_connections_closed(seat):
                 begun = self._begun(seat, begin, until)
                 if begun is not None:
                     yield seat, *begun
                     return
             # Not under the lock: a fork waits for it.
             native.sleep(_GLANCE)
+
+    @contextlib.contextmanager
+    def _alone(self, seat: Seat, until: float) -> Generator[None]:
+        """Wait until no other thread is at it. One that a disk has swallowed must not swallow the others."""
+        if not seat.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise SpoolBusy(f"another thread is at {self.path}")
+        try:
+            yield
+        finally:
+            seat.lock.release()
 
     def _patient_until(self) -> float:
         now = time.monotonic()

@@ -49,28 +49,32 @@ class Shipping:
         self._ticks = ticks
         self._upkeep = upkeep
         self._hurries: int | None = None
+        self._seen: Claim | None = None
+        """What the last look at the backlog found: it need not be looked up once more where this process ships."""
         self._stands_back_until = 0.0
         self._unsettled: list[Outcome] = []
         self._last_error: str | None = None
 
     def backlog(self) -> int:
         """How many records wait, those on lease included."""
-        claim = self._claim()
-        return 0 if claim is None else claim.pending
+        self._seen = self._claim()
+        return 0 if self._seen is None else self._seen.pending
 
     def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
         """Hand out the next records whose time has come, unless another process does."""
         self.settle()
-        self._upkeep.before_lease(self._attached.shipping)
-        claim = self._claim()
+        self._upkeep.before_lease(self._attached)
+        claim, self._seen = self._seen, None
+        if claim is None or not claim.pending or claim.owner != self._attached.owner:
+            claim = self._claim()
         if claim is None:
             return Handout()
-        self._upkeep.now_and_then(self._attached.shipping, is_idle=not claim.pending)
+        self._upkeep.now_and_then(self._attached, is_idle=not claim.pending)
         if not claim.pending and claim.owner != self._attached.owner:
             return Handout()
         if claim.is_of_another(self._attached.owner, self._ticks()):
             return Handout(wait=IDLE_POLL, is_elsewhere=True)
-        with self._attached.shipping.transaction() as connection:
+        with self._attached.writing.transaction() as connection:
             return self._lease_in(connection, rows, size, bulk=bulk)
 
     def add_unsettled(self, outcomes: Sequence[Outcome], error: str | None) -> None:
@@ -84,7 +88,7 @@ class Shipping:
             return
         outcomes, self._unsettled = self._unsettled, []
         try:
-            with self._attached.shipping.transaction() as connection:
+            with self._attached.writing.transaction() as connection:
                 # What was on lease in a file that is gone has no place in this one.
                 of_this_file = [each for each in outcomes if _generation_of(each) == self._attached.generation]
                 number = tables.destination_id(connection, self._attached.destination)
@@ -104,12 +108,12 @@ class Shipping:
 
     def renew(self) -> bool:
         """Keep the claim while nothing is sent; whether another process is in a hurry."""
-        self._upkeep.now_and_then(self._attached.shipping, is_idle=False)
+        self._upkeep.now_and_then(self._attached, is_idle=False)
         claim = self._claim()
         if claim is None or claim.owner != self._attached.owner:
             return False
         if claim.until - self._ticks() < self._bounds.lease_time / 2:
-            with self._attached.shipping.transaction() as connection:
+            with self._attached.writing.transaction() as connection:
                 number = tables.destination_id(connection, self._attached.destination)
                 now = self._ticks()
                 claims.extend(connection, number, self._attached.owner, now, now + self._bounds.lease_time)
@@ -119,7 +123,7 @@ class Shipping:
     def make_way(self, seconds: float) -> None:
         """Let another process ship after so many seconds; this one only if none does."""
         now = self._ticks()
-        with self._attached.shipping.transaction() as connection:
+        with self._attached.writing.transaction() as connection:
             number = tables.destination_id(connection, self._attached.destination)
             if claims.free(connection, number, self._attached.owner, now, now + seconds):
                 self._stands_back_until = now + seconds + _HEAD_START
@@ -129,7 +133,7 @@ class Shipping:
         if self._claim() is None:
             return
         self._stands_back_until = 0.0
-        with self._attached.shipping.transaction() as connection:
+        with self._attached.writing.transaction() as connection:
             number = tables.destination_id(connection, self._attached.destination)
             claims.hasten(connection, number)
             tables.hasten(connection, number)
@@ -141,7 +145,7 @@ class Shipping:
             self.settle()
             claim = self._claim()
             if claim is not None and claim.owner == self._attached.owner:
-                with self._attached.shipping.transaction() as connection:
+                with self._attached.writing.transaction() as connection:
                     number = tables.destination_id(connection, self._attached.destination)
                     now = self._ticks()
                     claims.free(connection, number, self._attached.owner, now, now)
@@ -181,7 +185,7 @@ class Shipping:
         return max(claim.until, self._stands_back_until) - now
 
     def _claim(self) -> Claim | None:
-        found = self._attached.shipping.read(claims.QUESTION, self._attached.key)
+        found = self._attached.writing.read(claims.QUESTION, self._attached.key)
         return Claim(*found[0]) if found else None
 
     def _claim_in(self, connection: sqlite3.Connection) -> Claim:

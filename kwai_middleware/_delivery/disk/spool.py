@@ -83,10 +83,10 @@ class DiskSpool:
         """Take records in, as many as there is room for; returns how many, counted from the first."""
 
         def appended() -> int:
-            self._upkeep.before_append(self._attached.appending)
+            self._upkeep.before_append(self._attached)
             taken = self._append(records, partly=False)
             if taken is None:
-                self._upkeep.make_room(self._attached.appending)
+                self._upkeep.make_room(self._attached)
                 taken = self._append(records, partly=True) or 0
                 if taken < len(records):
                     self._upkeep.is_short_of_room()
@@ -169,7 +169,7 @@ class DiskSpool:
 
     def _append(self, records: Sequence[Record], *, partly: bool) -> int | None:
         """Append what fits, all in one transaction; None when that is not all and has to be."""
-        database = self._attached.appending
+        database = self._attached.writing
         with database.transaction() as connection:
             fitting = _fitting(records, self._upkeep.room(connection))
             if not fitting or (len(fitting) < len(records) and not partly):

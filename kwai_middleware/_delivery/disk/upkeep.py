@@ -9,6 +9,7 @@ from typing import Final
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import ageing, aside, files, schema, tables
+from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
 
@@ -59,45 +60,45 @@ class Upkeep:
         self._next = self._next_log = self._next_room = -_EVERY
         self._rounds = 0
 
-    def before_append(self, database: Database) -> None:
+    def before_append(self, attached: Attachment) -> None:
         """Shorten the log when whoever ships does not: nobody may, or it is behind."""
-        self._shorten(database, _MANY_TIMES * self._largest_log)
+        self._shorten(attached.tidying, _MANY_TIMES * self._largest_log)
 
-    def before_lease(self, database: Database) -> None:
+    def before_lease(self, attached: Attachment) -> None:
         """Shorten the log if it has grown: it counts, and whoever reads has to look through it."""
-        self._shorten(database, self._largest_log)
+        self._shorten(attached.tidying, self._largest_log)
 
     def room(self, connection: sqlite3.Connection) -> int:
         """Bytes that may still be added."""
         ((used,),) = connection.execute(_USED)
         return self._bounds.max_bytes - int(used) - files.size_of(self._log)
 
-    def make_room(self, database: Database) -> None:
+    def make_room(self, attached: Attachment) -> None:
         """Let go of what is no pending record: rejected ones, the log."""
         if self._is_time(self._next_room):
-            with database.transaction() as connection:
+            with attached.writing.transaction() as connection:
                 ageing.forget_rejected(connection, self._clock())
-            self._empty_log(database)
+            self._empty_log(attached.tidying)
 
     def is_short_of_room(self) -> None:
         """Say that it did not help: to try again for each record that does not fit would only cost."""
         if self._is_time(self._next_room):
             self._next_room = self._ticks() + _SOON
 
-    def now_and_then(self, database: Database, *, is_idle: bool) -> None:
+    def now_and_then(self, attached: Attachment, *, is_idle: bool) -> None:
         """Every few seconds, give up what is too old; when nothing waits, leave no trace of what was."""
         if not self._is_time(self._next):
             return
         self._next = self._ticks() + _EVERY
-        self._evict(database)
+        self._evict(attached.writing)
         if not self._rounds % _ROUNDS_AN_HOUR:
-            aside.forget_aside(database.path, older_than=self._clock() - self._bounds.max_pending_age)
+            aside.forget_aside(attached.path, older_than=self._clock() - self._bounds.max_pending_age)
         self._rounds += 1
         if is_idle:
-            if database.read("PRAGMA freelist_count") != [(0,)]:
-                database.tidy(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+            if attached.tidying.read("PRAGMA freelist_count") != [(0,)]:
+                attached.tidying.tidy(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
             if files.size_of(self._log):
-                self._empty_log(database)
+                self._empty_log(attached.tidying)
 
     def _evict(self, database: Database) -> None:
         until = time.monotonic() + _LONGEST
