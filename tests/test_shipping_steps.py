@@ -33,6 +33,8 @@ from tests.support.spooling import Clock, Host, balanced, records
 NOW = 1_000_000.0
 MINUTE = 60.0
 LARGE = 1 << 30
+LINGER = 0.25
+"""Seconds, and more than it is, after which no other record is expected soon."""
 DELIVERED = Verdict(Fate.DELIVERED)
 FAILED = Verdict(Fate.FAILED, "HTTP 500")
 
@@ -239,7 +241,7 @@ class Rig:
         self.crew = Crew(lambda: self.sender)
         self.progress = 0
         self.shipper = Shipper(
-            self.spool, self.sender, self.crew, 1.0, self._progressed, bulk=bulk, traffic=Traffic(self.clock)
+            self.spool, self.sender, self.crew, 1.0, self._progressed, bulk=bulk, traffic=Traffic(self.clock, bulk=bulk)
         )
 
     def _progressed(self) -> None:
@@ -348,6 +350,22 @@ def test_gathering_ends_with_heavy_traffic(rig: Rig) -> None:
     _send_singly(rig, 1)
 
 
+def test_who_has_just_sent_keeps_the_right_to_ship_for_a_moment(rig: Rig) -> None:
+    """The next record is most likely about to come: others may ship a moment later, or at the end."""
+    _send_singly(rig, 2)
+    delay, sent = rig.step()
+    assert delay is not None
+    assert (True, []) == (0.0 < delay < LINGER, sent)
+    _send_singly(rig, 1)
+    rig.clock.now += delay
+    assert (None, []) == rig.step()
+    _send_singly(rig, 1)
+    assert None is rig.shipper.step(1.0, is_last=True)
+    _send_singly(rig, 1)
+    rig.shipper.finish()
+    assert (None, []) == rig.step()
+
+
 def test_nobody_waits_for_a_gathering(rig: Rig) -> None:
     """Whoever flushes has the records sent at once; with the last of them, nobody waits any more."""
     _send_singly(rig, 100)
@@ -355,6 +373,7 @@ def test_nobody_waits_for_a_gathering(rig: Rig) -> None:
     rig.wait_for(1)
     assert (0.0, []) == rig.step()
     assert (0.0, [1]) == rig.step()
+    rig.clock.now += LINGER
     assert (None, []) == rig.step()
     _send_singly(rig, 99)
     rig.wait_for(1)
@@ -446,7 +465,7 @@ def test_nothing_is_lost_by_what_nobody_foresaw(rig: Rig, error: type[BaseExcept
     rig.clock.now += MINUTE
     rig.shipper.hurry()
     while rig.shipper.step(1.0) is not None:
-        pass
+        rig.clock.now += 1.0
     assert count == rig.spool.counters().delivered
 
 
@@ -573,6 +592,7 @@ def test_what_the_spool_did_not_take_is_said_again() -> None:
         with pytest.raises(OSError, match="full"):
             rig.shipper.step(1.0)
     spool.is_full = False
+    rig.clock.now += LINGER
     assert (None, []) == rig.step()
     assert 1 == spool.counters().delivered
 

@@ -11,8 +11,9 @@ from kwai_middleware._delivery import judgement
 from kwai_middleware._delivery.backoff import Backoff
 from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.haste import Haste
+from kwai_middleware._delivery.portion import next_portion
 from kwai_middleware._delivery.sender import Sender
-from kwai_middleware._delivery.spool import MOST_ALONE, MOST_TOGETHER, Outcome, Row, Spool
+from kwai_middleware._delivery.spool import MOST_ALONE, Outcome, Row, Spool
 from kwai_middleware._delivery.traffic import Traffic
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
@@ -22,12 +23,6 @@ __all__ = ["Shipper"]
 
 _SHORTEST_TIMEOUT: Final = 0.05
 _REJECTIONS_KEPT: Final = 20
-
-_FEW: Final = 10
-"""So many waiting records are sent one by one, each at once."""
-
-_MANY: Final = 100
-"""More waiting records than this are sent many together; up to it over a few connections, without waiting."""
 
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Of the records in hand: they are in memory meanwhile."""
@@ -72,7 +67,7 @@ class Shipper:
         self._request_timeout = request_timeout
         self._progressed = progressed
         self._backoff = Backoff()
-        self._traffic = Traffic() if traffic is None else traffic
+        self._traffic = Traffic(bulk=bulk) if traffic is None else traffic
         self._haste = Haste()
         self._bell = Doorbell()
         self._in_a_hurry = False
@@ -145,7 +140,7 @@ class Shipper:
             while (left := until - time.monotonic()) > _SHORTEST_TIMEOUT and not self.is_refused_since(moment):
                 # Connecting, sending and waiting for the answer are timed each for itself. Where this thread could not
                 # be had, there are none to help: what is begun goes on to its end, and that is one record.
-                delay = self.step(min(self._request_timeout, left / 3), most_alone=1)
+                delay = self.step(min(self._request_timeout, left / 3), most_alone=1, is_last=True)
                 if delay is None:
                     return
                 if delay:
@@ -153,12 +148,13 @@ class Shipper:
         finally:
             self._let_go()
 
-    def step(self, timeout: float, *, most_alone: int = MOST_ALONE) -> float | None:
+    def step(self, timeout: float, *, most_alone: int = MOST_ALONE, is_last: bool = False) -> float | None:
         """Send what is due: one request, or a few at once.
 
         Args:
             timeout: Seconds for each step of a request.
             most_alone: Records to be sent in a request each.
+            is_last: None are expected to follow.
 
         Returns:
             Seconds until there may be something to do; 0 when at once, None when nothing is pending.
@@ -176,6 +172,8 @@ class Shipper:
             self._haste.emptied(self._attempts)
             if self._traffic.is_heavy:
                 return self._traffic.gathering()
+            if not (is_last or self._finishing) and (lingering := self._traffic.lingering()):
+                return lingering
         delay = self._backoff.remaining(time.monotonic())
         if delay:
             return self._wait(delay) if backlog else None
@@ -195,23 +193,19 @@ class Shipper:
         return min(delay, self._spool.poll or delay)
 
     def _send_some(self, backlog: int, timeout: float, most_alone: int) -> float | None:
-        is_heavy = self._traffic.is_heavy
-        # After a failure one record goes ahead and finds out whether the vendor is back.
-        if not is_heavy and (backlog <= _FEW or self._backoff.is_probing):
-            rows, bulk = 1, False
-        else:
-            bulk_wait = self._spool.bulk_wait() if self._bulk else 0.0
-            if is_heavy and backlog < MOST_TOGETHER and (gathering := max(bulk_wait, self._traffic.gathering())):
-                return self._wait(gathering)
-            if self._bulk and (is_heavy or backlog > _MANY) and not bulk_wait:
-                rows, bulk = MOST_TOGETHER, True
-            elif backlog <= _MANY or backlog > MOST_TOGETHER or self._haste.is_on or not self._bulk:
-                rows, bulk = most_alone, False
-            else:
-                return self._wait(bulk_wait)
+        rows, bulk, wait = next_portion(
+            backlog,
+            self._traffic,
+            self._spool.bulk_wait if self._bulk else None,
+            is_probing=self._backoff.is_probing,
+            is_hasty=self._haste.is_on,
+            most_alone=most_alone,
+        )
+        if wait:
+            return self._wait(wait)
         handout = self._spool.lease(rows, _MOST_BYTES, bulk=bulk)
         if not handout.rows:
-            if is_heavy:
+            if self._traffic.is_heavy:
                 return self._look_again()
             if handout.is_elsewhere:
                 # Whoever ships may be about to end, and to leave the rest to us.
@@ -224,8 +218,7 @@ class Shipper:
             self._traffic.sent_together(len(handout.rows))
             self._send_together(handout.rows, timeout)
             return 0.0
-        if self._bulk:
-            self._traffic.sent_alone(len(handout.rows))
+        self._traffic.sent_alone(len(handout.rows))
         if len(handout.rows) == 1:
             self._send_alone(handout.rows[0], timeout)
         else:

@@ -21,15 +21,21 @@ _GATHERING: Final = 0.5
 """Seconds between two requests with many records, at least."""
 
 
+_LINGER: Final = 0.15
+"""Seconds after a record in which the next one is expected: until then a process keeps the right to ship."""
+
+
 class Traffic:
     """What has been sent lately, and how.
 
     Args:
+        bulk: Whether records may be sent together at all.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic, *, bulk: bool = True) -> None:
         self._clock = clock
+        self._bulk = bulk
         self._alone: deque[float] = deque(maxlen=_MOST_ALONE)
         self._gathers_until = 0.0
         self.is_heavy = False
@@ -38,7 +44,7 @@ class Traffic:
         """Note that records went in a request each."""
         now = self._clock()
         self._alone.extend([now] * records)
-        if not self.is_heavy and len(self._alone) == _MOST_ALONE and now - self._alone[0] < _WITHIN:
+        if self._bulk and not self.is_heavy and len(self._alone) == _MOST_ALONE and now - self._alone[0] < _WITHIN:
             self.is_heavy = True
             self._gathers_until = now + _GATHERING
 
@@ -52,6 +58,10 @@ class Traffic:
         """Note that traffic is light: nothing waits, or somebody waits for it all."""
         self.is_heavy = False
         self._alone.clear()
+
+    def lingering(self) -> float:
+        """Seconds for which another record is expected after the last one that was sent alone."""
+        return max(0.0, self._alone[-1] + _LINGER - self._clock()) if self._alone else 0.0
 
     def gathering(self) -> float:
         """Seconds for which records are still to be gathered."""

@@ -21,6 +21,7 @@ from kwai_middleware._delivery.disk.errors import (
     errors_translated,
 )
 from kwai_middleware._delivery.disk.forks import Seat, give_way, let_go_of_inherited
+from kwai_middleware._delivery.disk.presence import Presence
 
 __all__ = ["Database"]
 
@@ -63,9 +64,7 @@ class Database:
     ) -> None:
         self._seats: dict[int, Seat] = {}
         self.path = path
-        self.seen: files.Identity | None = None
-        """The file that was opened last, or that should have been."""
-        self._seen_beside: files.Beside = ()
+        self._presence = Presence(path)
         self._steps = steps
         self._connection_type = connection_type
         self._is_closed = self._is_distrusted = False
@@ -127,10 +126,15 @@ class Database:
             connection.executescript(statement)
 
     @property
+    def seen(self) -> files.Identity | None:
+        """The file that was opened last, or that should have been."""
+        return self._presence.file
+
+    @property
     def is_open(self) -> bool:
         """Whether this process has it open at the moment."""
         seat = self._seats.get(os.getpid())
-        return seat is not None and seat.connection is not None
+        return seat is not None and seat.connection is not None and not self._is_distrusted
 
     def end_by(self, until: float) -> None:
         """Wait for a turn until the monotonic clock shows this; later on, only for a moment each time."""
@@ -163,8 +167,7 @@ class Database:
 
     def __del__(self) -> None:
         # Missing when the constructor failed.
-        seat = getattr(self, "_seats", {}).get(os.getpid())
-        if seat is not None:
+        if (seat := getattr(self, "_seats", {}).get(os.getpid())) is not None:
             seat.leave()
 
     @contextlib.contextmanager
@@ -244,7 +247,7 @@ class Database:
             seat.close()
         if seat.connection is None:
             return self._opened(seat)
-        if files.identity(self.path) != self.seen or files.beside(self.path) != self._seen_beside:
+        if not self._presence.is_unchanged():
             raise SpoolGone(f"{self.path} was deleted or replaced while it was in use")
         return seat.connection
 
@@ -257,9 +260,9 @@ class Database:
         with files.exclusively(self.path, patience=0.0) as lock:
             files.checked(self.path)
             is_another = files.identity(self.path) != self.seen
-            files.remove_leftovers(self.path, self._seen_beside if is_another else ())
+            files.remove_leftovers(self.path, self._presence.beside if is_another else ())
             files.made(self.path)
-            self.seen, self._seen_beside = files.identity(self.path), ()
+            self._presence.expect()
             try:
                 with errors_translated():
                     connection = self._connected()
@@ -288,8 +291,7 @@ class Database:
         schema.upgrade(connection, self._steps)
         # In a folder where others may add files, somebody can have been quicker than SQLite with those beside it.
         files.checked(self.path)
-        self._seen_beside = files.beside(self.path)
-        if files.identity(self.path) != self.seen:
+        if not self._presence.complete():
             raise SpoolUnavailable(f"{self.path} was replaced while it was opened")
 
 

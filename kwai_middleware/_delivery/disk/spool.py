@@ -71,7 +71,7 @@ class DiskSpool:
         self.rescue = rescue
         self._clock = clock
         self._attached = Attachment(path, destination, steps, connection_type, self._save)
-        self._upkeep = upkeep.Upkeep(path, destination, bounds, clock, ticks)
+        self._upkeep = upkeep.Upkeep(path, bounds, clock, ticks)
         self._shipping = Shipping(self._attached, bounds, clock, ticks, self._upkeep)
         self._lock = native.lock()
         self._last_position = (0, 0)
@@ -175,7 +175,7 @@ class DiskSpool:
             if not fitting or (len(fitting) < len(records) and not partly):
                 return 0 if partly else None
             generation = self._attached.generation
-            number = tables.destination_id(connection, self._attached.destination)
+            number = self._attached.number(connection)
             position = tables.append(connection, number, fitting, self._attached.owner, self._clock())
         # Two threads may append, and the second to come here be the first that has appended.
         with self._lock:

@@ -14,7 +14,7 @@ from typing import Final, cast
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
-__all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
+__all__ = ["Lease", "append", "hasten", "known_destination", "lease", "new_destination", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,16 @@ class Lease:
     generation: int = 0
 
 
-def destination_id(connection: sqlite3.Connection, destination: Destination) -> int:
-    """Return the number of a destination in this file; a new one is entered."""
+def known_destination(connection: sqlite3.Connection, destination: Destination) -> int | None:
+    """Return the number of a destination in this file. It keeps it for ever."""
     found = connection.execute(
         "SELECT id FROM destinations WHERE base_url = ? AND digest = ?", (destination.base_url, destination.digest)
     ).fetchone()
-    if found is not None:
-        number: int = found[0]
-        return number
+    return None if found is None else int(found[0])
+
+
+def new_destination(connection: sqlite3.Connection, destination: Destination) -> int:
+    """Enter a destination; returns its number."""
     connection.execute(
         "INSERT INTO destinations (base_url, digest) VALUES (?, ?)", (destination.base_url, destination.digest)
     )

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import ageing, aside, files, schema, tables
+from kwai_middleware._delivery.disk import ageing, aside, files, schema
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
@@ -37,7 +36,6 @@ class Upkeep:
 
     Args:
         path: Of the file.
-        destination: Of this process's records.
         bounds: How much, how long.
         clock: Seconds since 1970.
         ticks: Monotonic seconds.
@@ -46,13 +44,11 @@ class Upkeep:
     def __init__(
         self,
         path: str,
-        destination: Destination,
         bounds: Bounds,
         clock: Callable[[], float],
         ticks: Callable[[], float],
     ) -> None:
         self._log = path + "-wal"
-        self._destination = destination
         self._bounds = bounds
         self._clock = clock
         self._ticks = ticks
@@ -90,7 +86,7 @@ class Upkeep:
         if not self._is_time(self._next):
             return
         self._next = self._ticks() + _EVERY
-        self._evict(attached.writing)
+        self._evict(attached)
         if not self._rounds % _ROUNDS_AN_HOUR:
             aside.forget_aside(attached.path, older_than=self._clock() - self._bounds.max_pending_age)
         self._rounds += 1
@@ -100,11 +96,11 @@ class Upkeep:
             if files.size_of(self._log):
                 self._empty_log(attached.tidying)
 
-    def _evict(self, database: Database) -> None:
+    def _evict(self, attached: Attachment) -> None:
         until = time.monotonic() + _LONGEST
         is_more = True
         while is_more:
-            with database.transaction() as connection:
+            with attached.writing.transaction() as connection:
                 ages = ageing.Ages(
                     now=self._clock(),
                     tick=self._ticks(),
@@ -112,7 +108,7 @@ class Upkeep:
                     others_pending=max(self._bounds.max_pending_age, WEEK),
                     rejected=self._bounds.max_rejected_age,
                 )
-                is_more = ageing.evict(connection, tables.destination_id(connection, self._destination), ages)
+                is_more = ageing.evict(connection, attached.number(connection), ages)
             if is_more and time.monotonic() >= until:
                 # The rest with the next lease: what is to be sent has to be sent meanwhile.
                 self._next = self._ticks()
