@@ -27,6 +27,7 @@ __all__ = [
     "MetadataValue",
     "caller_of",
     "checked_credential",
+    "credential_maker",
     "new_caller",
     "set_checked",
     "stated",
@@ -98,6 +99,12 @@ def checked_credential(alike: Any, key: Secret) -> Credential:
     credential: Credential = alike.__copy__()
     _set_field(credential, "api_key", key)
     return credential
+
+
+def credential_maker(alike: Any) -> Callable[[], Credential]:
+    """Return what makes credentials like another one, which whoever makes them gives their key by `set_checked`."""
+    make: Callable[[], Credential] = alike.__copy__
+    return make
 
 
 @functools.lru_cache(maxsize=256)
@@ -230,8 +237,8 @@ _set_field: Final = msgspec.structs.force_setattr
 new_caller: Final[Callable[[], Caller]] = _nobody.__copy__
 """Makes a caller without anything, which whoever makes it may complete with `set_checked`."""
 
-set_checked: Final[Callable[[Caller, str, object], None]] = _set_field
-"""Sets a field of a caller that nobody else has seen yet to what was checked by the same rules already.
+set_checked: Final[Callable[[Caller | Credential, str, object], None]] = _set_field
+"""Sets a field of a caller or credential that nobody else has seen yet to what was checked by the same rules already.
 
 So a caller is made in a third of the time."""
 
