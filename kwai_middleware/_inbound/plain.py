@@ -95,11 +95,13 @@ class PlainRequests(Generic[Name]):
         others: Names that are none of these.
         is_other: Tells that of any other name; it may add to `others`.
         peer_in: Returns the other end of the connection, as an `InboundRequest` names it.
+
+    Attributes:
+        lets_nobody_in: Whether a request with none of the headers looked for is nobody's, and may pass.
     """
 
     __slots__ = (
         "_is_other",
-        "_lets_nobody_in",
         "_others",
         "_peer_in",
         "_peers",
@@ -108,6 +110,7 @@ class PlainRequests(Generic[Name]):
         "_with_both",
         "_with_identity",
         "_with_key",
+        "lets_nobody_in",
     )
 
     def __init__(
@@ -121,7 +124,7 @@ class PlainRequests(Generic[Name]):
         self._rules: Final = rules
         self._peers: Final = _NO_PEERS if rules.fields is None else rules.fields.peers
         self._with_identity, self._with_key, self._with_both = rules.origins
-        self._lets_nobody_in: Final = not (rules.required or rules.required_key)
+        self.lets_nobody_in: Final = not (rules.required or rules.required_key)
         uses = {raw: rules.use_of(name) for raw, name in names.items()}
         self._uses: Final[dict[Name, _Use]] = {raw: use for raw, use in uses.items() if use is not None}
         self._others: Final[Set[Name]] = others
@@ -184,12 +187,12 @@ class PlainRequests(Generic[Name]):
                     withheld[use.name] = secret
                 after += (length_hint(left),)
         if caller is None and withheld is None:
-            return RequestSlot(None, _headers=traced) if self._lets_nobody_in else None
+            return RequestSlot(None, _headers=traced) if self.lets_nobody_in else None
         if caller is not None:
             peer_in = self._peer_in
             if not self._peers.believe(peer_in(request), addresses, proof):
                 return None
-        if not self._lets_nobody_in and not self._is_enough(caller, credentials):
+        if not self.lets_nobody_in and not self._is_enough(caller, credentials):
             return None
         if not credentials:
             brought = NO_ORIGINS if caller is None else self._with_identity

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kwai_middleware._inbound.plain import PlainRequests, PlainRules
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._inbound.trace_ids import TRACE_HEADERS
+from kwai_middleware._inbound.trace_ids import TRACE_HEADERS, RequestSlot
 from kwai_middleware._slot import Slot
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRe
         plain: Makes the slot.
     """
     found = keys.keys() & environ.keys()
+    if not found:
+        return RequestSlot(None, _headers=_trace_headers_in(environ)) if plain.lets_nobody_in else None
     sent: list[tuple[str, bytes]] = []
     try:
         for key in found:
