@@ -98,11 +98,12 @@ class ASGIMiddleware:
         if outer is not None and not self._override:
             await self.app(scope, receive, send)
             return
-        slot: Slot | None = None
         headers: list[tuple[bytes, bytes]] = scope["headers"]
+        plain = self._plain
+        slot: Slot | None = None
         # Another kind of list may be iterated in a way that tells no number.
-        if outer is None and self._plain is not None and type(headers) is list:
-            slot = self._plain.slot(scope, headers, headers)
+        if outer is None and plain is not None and type(headers) is list:
+            slot = plain.slot(scope, headers, headers)
         if slot is None:
             resolver = self._resolver
             request = ASGIRequest(scope, self._names.take(scope), resolver.interest, outer)
