@@ -103,7 +103,7 @@ class ASGIMiddleware:
         slot: Slot | None = None
         # Another kind of list may be iterated in a way that tells no number.
         if outer is None and plain is not None and type(headers) is list:
-            slot = plain.slot(scope, headers, headers)
+            slot = plain.slot(scope, headers, headers, True)
         if slot is None:
             resolver = self._resolver
             request = ASGIRequest(scope, self._names.take(scope), resolver.interest, outer)

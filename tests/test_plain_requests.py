@@ -90,7 +90,7 @@ def one_look(headers: list[tuple[str, bytes]], identify: Any, **more: Any) -> Sl
     assert rules is not None
     names = {name: name for name, _ in headers}
     plain = PlainRequests(rules, names, frozenset(), lambda name: False, lambda request: LOOPBACK)
-    return plain.slot(None, headers, ())
+    return plain.slot(None, headers, (), True)
 
 
 def test_most_requests_take_one_look() -> None:

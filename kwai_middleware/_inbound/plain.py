@@ -132,14 +132,19 @@ class PlainRequests(Generic[Name]):
         self._peer_in: Final = peer_in
 
     def slot(
-        self, request: Any, headers: list[tuple[Name, bytes]], traced: Iterable[Sequence[bytes | str]]
+        self,
+        request: Any,
+        headers: list[tuple[Name, bytes]],
+        traced: Iterable[Sequence[bytes | str]],
+        takes_out: bool,
     ) -> Slot | None:
         """Return the slot of a request; None says nothing about it.
 
         Args:
             request: What the door was given.
-            headers: All headers, or those looked for. The secret ones are taken out, in place.
+            headers: All headers, or those looked for.
             traced: All of them, or those that may bring a trace id.
+            takes_out: Whether the secret ones are taken out of the list; otherwise the door has to see to that.
         """
         caller: Caller | None = None
         credentials: tuple[Credential, ...] = ()
@@ -185,7 +190,8 @@ class PlainRequests(Generic[Name]):
                     withheld = {use.name: secret}
                 else:
                     withheld[use.name] = secret
-                after += (length_hint(left),)
+                if takes_out:
+                    after += (length_hint(left),)
         if caller is None and withheld is None:
             return RequestSlot(None, _headers=traced) if self.lets_nobody_in else None
         if caller is not None:

@@ -50,7 +50,7 @@ def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRe
             sent.append((key, environ[key].encode("latin-1")))
     except UnicodeEncodeError:
         return None
-    slot = plain.slot(environ, sent, _trace_headers_in(environ))
+    slot = plain.slot(environ, sent, _trace_headers_in(environ), False)
     if slot is not None and slot.withheld:
         for key in found:
             if keys[key] in slot.withheld:
