@@ -63,6 +63,8 @@ def outcome(seen: Seen) -> Any:
 @example([("x-customer-id", "a"), ("x-kwai-proxy", PROOF)], None, "GET", PROVEN, ONE_KEY, True, False)
 @example([("x-customer-id", "a"), *[("x-kwai-proxy", PROOF)] * 2], None, "GET", PROVEN, ONE_KEY, False, False)
 @example([("x-customer-id", "acme")], LOOPBACK, "GET", LISTED, ONE_KEY, False, True)
+@example([("x-customer-id", "x" * 121)], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
+@example([("x-openrouter-key", "x" * 4097)], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
 @example([("x-customer-id", "a"), ("x-forwarded-for", "127.0.0.1")], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
 def test_one_look_answers_as_a_closer_one_does(
     door: Door,
