@@ -9,10 +9,10 @@ from kwai_middleware import _guard, _open_calls
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.budget import Reservation
-from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, KeptChunks
+from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, OVERHEAD, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
-from kwai_middleware._outbound.sent_bodies import SentBody, may_be_form
+from kwai_middleware._outbound.sent_bodies import SentBody
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
@@ -63,9 +63,17 @@ class Exchange(Observation, eq=False, kw_only=True):
     def received(self, chunk: bytes) -> None:
         """A part of the response's body has come, as it is on the wire or decoded."""
         try:
-            if not self.has_ended:
-                self._kept.add(chunk, self._clock())
-        except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
+            if self.has_ended:
+                return
+            # As `KeptChunks.add` does it. To call that, or the guard's `with`, would cost as much as the work itself.
+            kept = self._kept
+            kept.left = left = kept.left - len(chunk) - OVERHEAD
+            if left < 0:
+                kept.add_beyond(chunk, self._clock())
+            else:
+                kept.chunks.append(chunk)
+                kept.arrivals.append(self._clock())
+        except Exception as error:  # noqa: BLE001 - as said
             _guard.report(error)
 
     def arrives_decoded(self) -> None:
@@ -175,7 +183,8 @@ def begun(
     """
     reservation = Reservation(settings.max_open_bytes)
     sent: SentBody | None = None
-    if endpoint.takes_forms and may_be_form(body):
+    # Of a body that has not been read nobody knows whether it is a form.
+    if (body is None or body.startswith(b"--")) and endpoint.takes_forms:
         sent = SentBody(reservation)
         if body is not None:
             sent.add(body)
@@ -186,6 +195,7 @@ def begun(
     if not room and not reservation.grow(size):
         body = None
     exchange = Exchange(
+        # In the order of the fields: by name it is 0.6 µs more.
         endpoint,
         attribution.caller,
         attribution.known_credential,

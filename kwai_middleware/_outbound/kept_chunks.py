@@ -7,7 +7,7 @@ from typing import Final
 
 from kwai_middleware._outbound.budget import Reservation
 
-__all__ = ["FIRST_ROOM", "TAIL", "KeptChunks"]
+__all__ = ["FIRST_ROOM", "OVERHEAD", "TAIL", "KeptChunks"]
 
 TAIL: Final = 64 * 1024
 """Usage and cost stand at the end of an answer: this much of the end is kept whatever its size."""
@@ -18,7 +18,7 @@ FIRST_ROOM: Final = 4 * 1024
 _STEP: Final = 64 * 1024
 """Memory is reserved in steps that double up to this, so that most chunks cost one comparison."""
 
-_OVERHEAD: Final = 96
+OVERHEAD: Final = 96
 """What one kept chunk costs beside its bytes: the object, its place, its time."""
 
 
@@ -29,27 +29,37 @@ class KeptChunks:
         limit: Bytes kept of this answer.
         reservation: Where the memory is accounted for; when it says no, only the tail is kept.
         room: Bytes that it holds for this answer already.
+
+    Attributes:
+        chunks: Those kept so far, but for the tail.
+        arrivals: The time of each.
+        left: Bytes for which there is room before more has to be asked for; below 0 once there is none.
     """
 
-    __slots__ = (
-        "_limit", "_reservation", "_room", "_size", "_skipped", "_tail", "_tail_size", "arrivals", "chunks",
-    )  # fmt: skip
+    __slots__ = ("_limit", "_reservation", "_room", "_skipped", "_tail", "_tail_size", "arrivals", "chunks", "left")
 
     def __init__(self, limit: int, reservation: Reservation, room: int = 0) -> None:
         self.chunks: list[bytes] = []
         self.arrivals: list[int] = []
         self._limit = limit - TAIL
         self._reservation = reservation
-        self._size = 0
-        self._room = room
+        self._room = self.left = room
         self._tail: deque[tuple[bytes, int]] | None = None  # there is none before the head is full
         self._tail_size = 0
         self._skipped = False
 
     def add(self, chunk: bytes, now: int) -> None:
         """Keep one chunk that arrived at `now`."""
-        self._size += len(chunk) + _OVERHEAD
-        if self._size <= self._room or self._found_room():
+        self.left -= len(chunk) + OVERHEAD
+        if self.left < 0:
+            self.add_beyond(chunk, now)
+        else:
+            self.chunks.append(chunk)
+            self.arrivals.append(now)
+
+    def add_beyond(self, chunk: bytes, now: int) -> None:
+        """Keep a chunk for which there was nothing left: in new room, or among the last ones."""
+        if self._found_room():
             self.chunks.append(chunk)
             self.arrivals.append(now)
         else:
@@ -67,12 +77,13 @@ class KeptChunks:
     def _found_room(self) -> bool:
         if self._tail is not None:
             return False
-        missing = self._size - self._room
+        missing = -self.left
         step = min(max(self._room, FIRST_ROOM), _STEP)
         if missing > step:
             step = -(-missing // _STEP) * _STEP
-        if self._size <= self._limit and self._reservation.grow(step):
+        if self._room + missing <= self._limit and self._reservation.grow(step):
             self._room += step
+            self.left += step
             return True
         return False
 
@@ -82,8 +93,8 @@ class KeptChunks:
             chunk = chunk[-TAIL:]
             self._skipped = True
         tail.append((chunk, now))
-        self._tail_size += len(chunk) + _OVERHEAD
-        while self._tail_size - len(tail[0][0]) - _OVERHEAD >= TAIL:
+        self._tail_size += len(chunk) + OVERHEAD
+        while self._tail_size - len(tail[0][0]) - OVERHEAD >= TAIL:
             dropped, _ = tail.popleft()
-            self._tail_size -= len(dropped) + _OVERHEAD
+            self._tail_size -= len(dropped) + OVERHEAD
             self._skipped = True
