@@ -175,16 +175,16 @@ class KwaiMiddleware:
 
     async def _depart(self, request: aiohttp.ClientRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot, await decider.caller_async(slot))
+        plan = decider.plan(endpoint, slot, await decider.caller_async(slot))
         declared = _declared_length(request)
         body, is_gathered = await held(request.body, declared), False
-        if body is None and decider.must_gather(endpoint, attribution):
+        if body is None and decider.must_gather(plan):
             body = await gathered_payload(cast("aiohttp.Payload", request.body), declared, decider.settings)
             is_gathered = True
         headers = headers_of((name.encode(), value.encode()) for name, value in request.headers.items())
         if request.compress:
             headers.pop("content-encoding", None)  # it is done on the way out: what is seen here is plain
-        decision = decider.decide(endpoint, slot, attribution, body, headers, request.body, is_gathered=is_gathered)
+        decision = decider.decide(plan, slot, body, headers, request.body, is_gathered=is_gathered)
         return self._departure(request, endpoint, slot, decision)
 
     def _departure(

@@ -227,13 +227,13 @@ class KwaiAdapter(BaseAdapter):
 
     def _depart(self, request: requests.PreparedRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot, decider.caller(slot))
+        plan = decider.plan(endpoint, slot, decider.caller(slot))
         body, is_gathered = held(request.body), False
-        if body is None and decider.must_gather(endpoint, attribution):
+        if body is None and decider.must_gather(plan):
             body, is_gathered = gathered(pieces(request.body), decider.settings), True
         headers = headers_of(raw_headers(request.headers.items()))
         sent_with = self._sent.mark(request)
-        decision = decider.decide(endpoint, slot, attribution, body, headers, sent_with, is_gathered=is_gathered)
+        decision = decider.decide(plan, slot, body, headers, sent_with, is_gathered=is_gathered)
         return self._departure(request, endpoint, slot, decision, sent_with)
 
     def _departure(

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_slot
-from kwai_middleware._outbound.attribution import Attribution
-from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
+from kwai_middleware._outbound.deciding import Decider, Decision, Plan, Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.gathering import gathered, gathered_async
 from kwai_middleware._outbound.headers import headers_of
@@ -66,9 +65,8 @@ class _Wrapper(Generic[RequestT, ResponseT]):
     def _depart(
         self,
         request: RequestT,
-        endpoint: Endpoint,
+        plan: Plan,
         slot: Slot,
-        attribution: Attribution,
         body: bytes | None,
         *,
         is_gathered: bool,
@@ -77,24 +75,16 @@ class _Wrapper(Generic[RequestT, ResponseT]):
 
         Args:
             request: The app's own.
-            endpoint: Where it goes.
+            plan: Who it is for and who pays, as far as that does not hang on the request.
             slot: The unit of work that it is part of.
-            attribution: Who it is for and who pays, as far as that does not hang on the request.
             body: The app's bytes; None when the body is a stream that was not read.
             is_gathered: The bytes were read from a stream.
 
         Raises:
             OutboundRefused: The call must not go out.
         """
-        decision = self._decider.decide(
-            endpoint,
-            slot,
-            attribution,
-            body,
-            headers_of(request.headers.raw),
-            request.stream,
-            is_gathered=is_gathered,
-        )
+        headers = headers_of(request.headers.raw)
+        decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered=is_gathered)
         return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
 
     def _depart_again(
@@ -129,11 +119,11 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot, self._decider.caller(slot))
+            plan = self._decider.plan(endpoint, slot, self._decider.caller(slot))
             body, is_gathered = self._held(request), False
-            if body is None and self._decider.must_gather(endpoint, attribution):
+            if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
-            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
+            departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = self._sent(departure)
@@ -199,11 +189,11 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot, await self._decider.caller_async(slot))
+            plan = self._decider.plan(endpoint, slot, await self._decider.caller_async(slot))
             body, is_gathered = self._held(request), False
-            if body is None and self._decider.must_gather(endpoint, attribution):
+            if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
-            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
+            departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         response = await self._sent(departure)
