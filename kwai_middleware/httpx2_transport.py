@@ -10,7 +10,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library, copier
+from kwai_middleware._outbound.library import Library, copier, parsed_by
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody, WireRequest
@@ -42,6 +42,7 @@ class _AsyncStream(AsyncObservedStream, httpx2.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx2",
+    parsed=parsed_by(httpx2.URL),
     request=copier(httpx2.Request, _Request),
     headers=httpx2.Headers,
     response=httpx2.Response,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._settings import Settings
 
-__all__ = ["Library", "RequestLike", "ResponseLike", "copier"]
+__all__ = ["Library", "RequestLike", "ResponseLike", "copier", "parsed_by"]
 
 
 class UrlLike(Protocol):
@@ -77,6 +78,7 @@ class Library:
 
     Attributes:
         name: How the library is imported.
+        parsed: Returns the parts of a URL; `parsed_by` makes it.
         request: Copies a request, but for its headers and its stream; `copier` makes it.
         headers: Makes headers, also of others.
         response: Makes a response.
@@ -91,6 +93,7 @@ class Library:
     """
 
     name: str
+    parsed: Callable[[Any], tuple[Any, ...] | None]
     request: Callable[..., Any]
     headers: Callable[..., Any]
     response: Callable[..., Any]
@@ -102,6 +105,22 @@ class Library:
     async_stream: Callable[..., Any]
     timeout: type[Exception]
     deliver: Callable[[Settings], Deliver]
+
+
+def parsed_by(url: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...] | None]:
+    """Return what returns the parts of a URL, in one tuple that tells it from every other one.
+
+    The library has that tuple, but does not say so: where it has it no more, there is None for every URL.
+
+    Args:
+        url: The library's class of URLs.
+    """
+    parts = operator.attrgetter("_uri_reference")
+    try:
+        one, same, other = [parts(url(f"https://{host}/path")) for host in ("a.example", "a.example", "b.example")]
+    except AttributeError:
+        return lambda url: None
+    return parts if isinstance(one, tuple) and one == same != other else lambda url: None
 
 
 def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_slot
@@ -19,6 +19,9 @@ from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError, OutboundRefused
 
 __all__ = ["AsyncTransport", "Transport"]
+
+_MOST_URLS: Final = 100
+"""Of which the endpoint is kept: 1 µs less for the next call to it. Apps have a few."""
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -51,16 +54,25 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         settings = Settings.from_env() if settings is None else settings
         deliver = self.library.deliver(settings) if deliver is None else deliver
         self._decider = Decider(name, settings, deliver, refuse)
+        self._endpoints: dict[object, Endpoint] = {}
 
     def _endpoint(self, request: RequestT) -> Endpoint | None:
-        url = request.url
+        url, extensions = request.url, request.extensions
+        parsed = None if "target" in extensions or request.method != "POST" else self.library.parsed(url)
+        known = self._endpoints.get(parsed)
+        if known is not None:
+            return known
         # The extension `target` puts another path on the wire than the URL has.
-        target = request.extensions.get("target", url.raw_path)
+        target = extensions.get("target", url.raw_path)
         if not isinstance(target, bytes):
             target = str(target).encode("ascii", "replace")
-        return self._decider.endpoint(
+        endpoint = self._decider.endpoint(
             request.method, url.raw_scheme, url.raw_host, url.port, target, has_userinfo=bool(url.userinfo)
         )
+        # What stands in a query may be a secret, and there is no end of them.
+        if endpoint is not None and parsed is not None and b"?" not in target and len(self._endpoints) < _MOST_URLS:
+            self._endpoints[parsed] = endpoint
+        return endpoint
 
     def _depart(
         self,
@@ -126,23 +138,20 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
-        response = self._sent(departure)
-        while departure.may_give_way(response.status_code):
+        while True:
+            try:
+                response: ResponseT = self._inner.handle_request(departure.wire())
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            if not departure.may_give_way(response.status_code):
+                break
             credential = self._next_key(departure, response)
             if credential is None:
                 break
             departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
             del response  # it knows the request that it answers, and an exception would carry it along
-            response = self._sent(departure)
         departure.arrived(response, self.library.stream)
-        return response
-
-    def _sent(self, departure: HttpxDeparture) -> ResponseT:
-        try:
-            response: ResponseT = self._inner.handle_request(departure.wire())
-        except BaseException as error:
-            departure.failed(error)
-            raise
         return response
 
     def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:
@@ -196,23 +205,20 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
-        response = await self._sent(departure)
-        while departure.may_give_way(response.status_code):
+        while True:
+            try:
+                response: ResponseT = await self._inner.handle_async_request(departure.wire())
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            if not departure.may_give_way(response.status_code):
+                break
             credential = await self._next_key(departure, response)
             if credential is None:
                 break
             departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
             del response  # it knows the request that it answers, and an exception would carry it along
-            response = await self._sent(departure)
         departure.arrived(response, self.library.async_stream)
-        return response
-
-    async def _sent(self, departure: HttpxDeparture) -> ResponseT:
-        try:
-            response: ResponseT = await self._inner.handle_async_request(departure.wire())
-        except BaseException as error:
-            departure.failed(error)
-            raise
         return response
 
     async def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:
