@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import itertools
 import pickle
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import Reservation, in_use
 from kwai_middleware._outbound.exchange import Exchange, begun
-from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
+from kwai_middleware._outbound.kept_chunks import TAIL
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
@@ -544,14 +546,27 @@ def test_a_form_that_goes_out_after_the_end_holds_nothing() -> None:
 # --- what is kept
 
 
+def _watched(chunks: Iterable[bytes], limit: int) -> Observation:
+    """Have an exchange receive these chunks, with a clock that counts how often it is read."""
+    calls = _Calls()
+    endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
+    exchange = begun(
+        endpoint, attribute(endpoint, caller(), settings()), b"{}", settings(max_call_bytes=limit), calls.deliver,
+        Attempt("0" * 32, 1), "trace", itertools.count().__next__,
+    )  # fmt: skip
+    for chunk in chunks:
+        exchange.received(chunk)
+    exchange.finished(Ending.END)
+    [call] = calls
+    call.release()
+    return call
+
+
 @given(st.lists(st.binary(max_size=40_000), max_size=40), st.integers(256 * 1024, 400 * 1024))
 def test_head_and_tail_are_kept(chunks: list[bytes], limit: int) -> None:
     """Everything within the limit; beyond it an unbroken head and at least the last 64 KiB."""
-    reservation = Reservation(1 << 40)
-    kept_chunks = KeptChunks(limit, reservation)
-    for number, chunk in enumerate(chunks):
-        kept_chunks.add(chunk, number)
-    kept, arrivals, gap_after = kept_chunks.kept()
+    call = _watched(chunks, limit)
+    kept, arrivals, gap_after = call.chunks, call.arrivals, call.gap_after
     whole, together = b"".join(chunks), b"".join(kept)
     assert len(kept) == len(arrivals)
     assert list(arrivals) == sorted(arrivals)
@@ -563,30 +578,21 @@ def test_head_and_tail_are_kept(chunks: list[bytes], limit: int) -> None:
         assert whole.endswith(tail)
         assert TAIL <= len(tail) + 96 * len(chunks)
     assert len(together) <= limit + TAIL
-    reservation.release()
 
 
 def test_one_huge_chunk_leaves_only_its_end() -> None:
     """A 300 MB answer in one piece does not stay alive for its last 64 KiB."""
-    kept_chunks = KeptChunks(1 << 20, Reservation(1 << 40))
-    kept_chunks.add(b"head", 1)
-    kept_chunks.add(b"x" * 30_000_000 + b"usage", 2)
-    kept, arrivals, gap_after = kept_chunks.kept()
-    assert (1, [4, TAIL], (1, 2)) == (gap_after, [len(chunk) for chunk in kept], arrivals)
-    assert kept[1].endswith(b"usage")
+    call = _watched([b"head", b"x" * 30_000_000 + b"usage"], 1 << 20)
+    assert (1, [4, TAIL], (1, 2)) == (call.gap_after, [len(chunk) for chunk in call.chunks], call.arrivals)
+    assert call.chunks[1].endswith(b"usage")
 
 
 def test_an_endless_stream_of_crumbs_stays_small() -> None:
     """The bookkeeping of tiny chunks counts as well as their bytes."""
-    reservation = Reservation(1 << 40)
-    kept_chunks = KeptChunks(1 << 20, reservation)
-    for number in range(200_000):
-        kept_chunks.add(b"%06d" % number, number)
-    kept, _, gap_after = kept_chunks.kept()
-    assert gap_after is not None
-    assert len(kept) * 96 < 1.2 * (1 << 20)
-    assert b"199999" == kept[-1]
-    reservation.release()
+    call = _watched((b"%06d" % number for number in range(200_000)), 1 << 20)
+    assert call.gap_after is not None
+    assert len(call.chunks) * 96 < 1.2 * (1 << 20)
+    assert b"199999" == call.chunks[-1]
 
 
 def test_what_a_call_holds_is_given_back_once() -> None:

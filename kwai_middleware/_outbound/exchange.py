@@ -9,7 +9,7 @@ from kwai_middleware import _guard, _open_calls
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.budget import Reservation
-from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, OVERHEAD, KeptChunks
+from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, OVERHEAD, TAIL, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.sent_bodies import SentBody
@@ -31,8 +31,13 @@ class Exchange(Observation, eq=False, kw_only=True):
 
     _deliver: Deliver
     _clock: Callable[[], int]
-    _kept: KeptChunks
     _sent: SentBody | None
+    _limit: int
+    _room: int
+    _left: int
+    _chunks: list[bytes]
+    _arrivals: list[int]
+    _kept: KeptChunks | None = None
     has_ended: bool = False
 
     @property
@@ -65,16 +70,20 @@ class Exchange(Observation, eq=False, kw_only=True):
         try:
             if self.has_ended:
                 return
-            # As `KeptChunks.add` does it. To call that, or the guard's `with`, would cost as much as the work itself.
-            kept = self._kept
-            kept.left = left = kept.left - len(chunk) - OVERHEAD
+            self._left = left = self._left - len(chunk) - OVERHEAD
             if left < 0:
-                kept.add_beyond(chunk, self._clock())
+                self._keep_beyond(chunk)
             else:
-                kept.chunks.append(chunk)
-                kept.arrivals.append(self._clock())
-        except Exception as error:  # noqa: BLE001 - as said
+                self._chunks.append(chunk)
+                self._arrivals.append(self._clock())
+        except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
             _guard.report(error)
+
+    def _keep_beyond(self, chunk: bytes) -> None:
+        """Keep a chunk for which there is no room left; most answers have none."""
+        if self._kept is None:
+            self._kept = KeptChunks(self._limit, self.reservation, self._room, self._chunks, self._arrivals)
+        self._left = self._kept.add(chunk, self._clock(), -self._left)
 
     def arrives_decoded(self) -> None:
         """What comes is not as on the wire any more: the HTTP library has undone the body's coding."""
@@ -102,7 +111,10 @@ class Exchange(Observation, eq=False, kw_only=True):
             self.ending = ending
             if error is not None:
                 self.error = type(error).__name__, str(error)
-            self.chunks, self.arrivals, self.gap_after = self._kept.kept()
+            if self._kept is None:
+                self.chunks, self.arrivals = tuple(self._chunks), tuple(self._arrivals)
+            else:
+                self.chunks, self.arrivals, self.gap_after = self._kept.kept()
             if self._sent is not None:
                 self.request_sent = self._sent.seen()
                 self.request_kept = self.request_sent.is_kept
@@ -212,8 +224,12 @@ def begun(
         clock(),
         _deliver=deliver,
         _clock=clock,
-        _kept=KeptChunks(settings.max_call_bytes, reservation, room),
         _sent=sent,
+        _limit=settings.max_call_bytes - TAIL,
+        _room=room,
+        _left=room,
+        _chunks=[],
+        _arrivals=[],
     )
     _open_calls.begin(exchange)
     return exchange
