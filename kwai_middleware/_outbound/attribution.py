@@ -154,7 +154,7 @@ def credentials_member(attribution: Attribution) -> bytes:
     """Return the keys as the vendor's `customer_credentials`. Holds them in clear."""
     if len(attribution.credentials) == 1:
         [only] = attribution.credentials
-        return msgspec.json.encode({only.provider: _object(only)})
+        return msgspec.json.encode({only.provider: {"api_key": only.api_key.reveal()}})
     by_provider = _by_provider(attribution.credentials)
     if attribution.key_lists == "top-level" and len(by_provider) < len(attribution.credentials):
         return msgspec.json.encode(

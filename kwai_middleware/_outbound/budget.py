@@ -43,6 +43,9 @@ class Reservation:
 
     Args:
         limit: What all calls of this process may hold together, in bytes.
+
+    Attributes:
+        held: Bytes that it holds.
     """
 
     __slots__ = ("_generation", "_limit", "held")

@@ -68,19 +68,20 @@ class Exchange(Observation, eq=False, kw_only=True):
     def received(self, chunk: bytes) -> None:
         """A part of the response's body has come, as it is on the wire or decoded."""
         try:
-            if self.has_ended:
-                return
             self._left = left = self._left - len(chunk) - OVERHEAD
             if left < 0:
                 self._keep_beyond(chunk)
             else:
+                clock = self._clock
                 self._chunks.append(chunk)
-                self._arrivals.append(self._clock())
+                self._arrivals.append(clock())
         except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
             _guard.report(error)
 
     def _keep_beyond(self, chunk: bytes) -> None:
-        """Keep a chunk for which there is no room left; most answers have none."""
+        """Keep a chunk for which there is no room left; most answers have none. After the end there is none for any."""
+        if self.has_ended:
+            return
         if self._kept is None:
             self._kept = KeptChunks(self._limit, self.reservation, self._room, self._chunks, self._arrivals)
         self._left = self._kept.add(chunk, self._clock(), -self._left)
@@ -106,6 +107,7 @@ class Exchange(Observation, eq=False, kw_only=True):
         if self.has_ended or not _open_calls.end(self):
             return
         self.has_ended = True
+        self._left = -1
         try:
             self.ended = self._clock()
             self.ending = ending

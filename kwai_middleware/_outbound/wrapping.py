@@ -131,7 +131,8 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            plan = self._decider.plan(endpoint, slot, self._decider.caller(slot))
+            caller = slot.known if slot.unsettled is None else self._decider.caller(slot)
+            plan = self._decider.plan(endpoint, slot, caller)
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
@@ -198,7 +199,8 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            plan = self._decider.plan(endpoint, slot, await self._decider.caller_async(slot))
+            caller = slot.known if slot.unsettled is None else await self._decider.caller_async(slot)
+            plan = self._decider.plan(endpoint, slot, caller)
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
