@@ -7,14 +7,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from kwai_middleware import _notices
+from kwai_middleware import _guard, _notices
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import Slot, current_slot
-from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
+from kwai_middleware._outbound.attempts import RETRY_COUNT, Attempt, attempt_at
 from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, sends_keys, with_one_key_each
 from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body, plain_changes
 from kwai_middleware._outbound.draws import draw_for
-from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
+from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, begun
 from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import LENGTH, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
@@ -202,7 +202,7 @@ class Decider:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata" and not attribution.of_app:
             note_unconfirmed_payer(endpoint)
-        exchange = watching(endpoint, changes.attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        exchange = self._watched(endpoint, changes.attribution, body, attempt, slot)
         return Decision(
             body,
             is_gathered or changes.touches_body,
@@ -226,8 +226,17 @@ class Decider:
         """
         body = decision.body
         attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), _REPEATED, slot)
-        attribution = decision.changes.attribution
-        return watching(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        return self._watched(endpoint, decision.changes.attribution, body, attempt, slot)
+
+    def _watched(
+        self, endpoint: Endpoint, attribution: Attribution, body: bytes | None, attempt: Attempt, slot: Slot
+    ) -> Exchange | Unwatched:
+        """Begin to watch; a fault of ours never keeps an attempt from being made."""
+        try:
+            return begun(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
+            _guard.report(error)
+            return Unwatched()
 
     def decide_again(
         self, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object, credential: Credential

@@ -16,7 +16,7 @@ from kwai_middleware._outbound.sent_bodies import SentBody
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
-__all__ = ["Deliver", "Exchange", "Unwatched", "begun", "watching"]
+__all__ = ["Deliver", "Exchange", "Unwatched", "begun"]
 
 Deliver = Callable[[PendingCall], object]
 """Takes a finished call without waiting; `Delivery.submit` is one."""
@@ -154,23 +154,6 @@ class Unwatched:
         """Nothing is handed over."""
 
 
-def watching(
-    endpoint: Endpoint,
-    attribution: Attribution,
-    body: bytes | None,
-    settings: Settings,
-    deliver: Deliver,
-    attempt: Attempt,
-    trace_id: str,
-) -> Exchange | Unwatched:
-    """Return what watches one attempt; a fault of ours never keeps the attempt from being made."""
-    try:
-        return begun(endpoint, attribution, body, settings, deliver, attempt, trace_id)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
-        _guard.report(error)
-        return Unwatched()
-
-
 def begun(
     endpoint: Endpoint,
     attribution: Attribution,
@@ -195,18 +178,19 @@ def begun(
         clock: Nanoseconds that only rise.
         wall_clock: Seconds since 1970.
     """
-    reservation = Reservation(settings.max_open_bytes)
-    sent: SentBody | None = None
     # Of a body that has not been read nobody knows whether it is a form.
-    if (body is None or body.startswith(b"--")) and endpoint.takes_forms:
+    is_form = (body is None or body.startswith(b"--")) and endpoint.takes_forms
+    size = 0 if body is None or is_form else len(body)
+    # In one step for the body and the first of the answer: nearly every call gets one.
+    reservation = Reservation(settings.max_open_bytes, size + FIRST_ROOM)
+    room = FIRST_ROOM if reservation.held else 0
+    sent: SentBody | None = None
+    if is_form:
         sent = SentBody(reservation)
         if body is not None:
             sent.add(body)
         body = None
-    size = 0 if body is None else len(body)
-    # In one step for the body and the first of the answer: nearly every call gets one.
-    room = FIRST_ROOM if reservation.grow(size + FIRST_ROOM) else 0
-    if not room and not reservation.grow(size):
+    elif not room and not reservation.grow(size):
         body = None
     exchange = Exchange(
         # In the order of the fields: by name it is 0.6 µs more.

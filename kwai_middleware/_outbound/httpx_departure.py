@@ -29,7 +29,13 @@ class HttpxDeparture(Departure):
     __slots__ = ("_inner_is_real", "_library")
 
     def __init__(self, library: Library, request: RequestLike, decision: Decision, *, inner_is_real: bool) -> None:
-        super().__init__(request, decision)
+        # What `Departure` does, without the way there and back.
+        self._request = request
+        self._decision = decision
+        self._copies = False
+        self._copy = None
+        self._exchange = exchange = decision.exchange
+        self.received = exchange.received
         self._library = library
         self._inner_is_real = inner_is_real
 
