@@ -67,7 +67,7 @@ class _Departure(Departure):
 
     def _change(self, attributes: dict[str, Any]) -> None:
         """Write what was decided into a copy, of which nothing may be the app's any more that shows it."""
-        decision = self._decision
+        decision = self.decision
         body = decision.body
         self._headers = headers = attributes["headers"] = attributes["headers"].copy()
         if body is not None and decision.changes_body:
@@ -85,10 +85,10 @@ class _Departure(Departure):
         with _guard.never_raise:
             self._disguise_headers()
         with _guard.never_raise:
-            self._exchange.head_arrived(response.status, tuple(response.raw_headers))
+            self.exchange.head_arrived(response.status, tuple(response.raw_headers))
             body = cast("bytes | None", getattr(response, "_body", None))
             if body is not None:
-                self._exchange.read_already(body)  # a middleware inside has read it
+                self.exchange.read_already(body)  # a middleware inside has read it
                 return
             if _is_decoded(response, self._request.session):
                 self.arrives_decoded()

@@ -168,7 +168,6 @@ class Decider:
         body: bytes | None,
         headers: Mapping[str, bytes],
         sent_with: object,
-        *,
         is_gathered: bool = False,
     ) -> Decision:
         """Decide what goes to the wire, and begin to watch.
@@ -205,7 +204,7 @@ class Decider:
         exchange = self._watched(endpoint, changes.attribution, body, attempt, slot)
         return Decision(
             body,
-            is_gathered or changes.touches_body,
+            is_gathered or changes.tail is not None or changes.touches_body,
             changes,
             () if endpoint.kind == "gateway" else key_headers(endpoint, changes.attribution, headers),
             exchange,

@@ -131,7 +131,7 @@ def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:
         held: The one for bodies that are held in memory, a `WireRequest`.
     """
 
-    def copied(request: RequestLike, headers: Any, stream: Any, *, is_held: bool) -> Any:
+    def copied(request: RequestLike, headers: Any, stream: Any, is_held: bool) -> Any:
         # All that the constructor would set. It would read headers and URL once more: 3 µs.
         copy = object.__new__(held if is_held else plain)
         copy.method, copy.url, copy.headers, copy.stream = request.method, request.url, headers, stream

@@ -59,10 +59,10 @@ class WireBody:
         size: Its length in bytes.
     """
 
-    def __init__(self, parts: tuple[bytes | memoryview, ...], *, whole: bool = False) -> None:
+    def __init__(self, parts: tuple[bytes | memoryview, ...], whole: bool = False) -> None:
         self._parts = parts
         self._whole = whole
-        self.size = sum(map(len, parts))
+        self.size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
 
     def __iter__(self) -> Iterator[bytes]:
         # The HTTP libraries send a memoryview as they send bytes: a large body is not copied here

@@ -80,7 +80,6 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         plan: Plan,
         slot: Slot,
         body: bytes | None,
-        *,
         is_gathered: bool,
     ) -> HttpxDeparture:
         """Decide what goes to the wire.
@@ -96,15 +95,15 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             OutboundRefused: The call must not go out.
         """
         headers = headers_of(request.headers.raw)
-        decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered=is_gathered)
-        return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
+        decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+        return HttpxDeparture(self.library, request, decision, self._inner_is_real)
 
     def _depart_again(
         self, request: RequestT, endpoint: Endpoint, slot: Slot, decision: Decision, credential: Credential
     ) -> HttpxDeparture:
         """The same for a request that has gone out already, with another key."""
         decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
-        return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
+        return HttpxDeparture(self.library, request, decision, self._inner_is_real)
 
     def _held(self, request: RequestT) -> bytes | None:
         """Return a body that is held in memory; None for one that has to be read."""
@@ -136,7 +135,7 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
-            departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
+            departure = self._depart(request, plan, slot, body, is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         while True:
@@ -204,7 +203,7 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
-            departure = self._depart(request, plan, slot, body, is_gathered=is_gathered)
+            departure = self._depart(request, plan, slot, body, is_gathered)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         while True:
