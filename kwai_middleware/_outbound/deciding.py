@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
-from kwai_middleware import _guard, _notices
+from kwai_middleware import _notices
 from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import Slot, current_slot
-from kwai_middleware._outbound.attempts import RETRY_COUNT, Attempt, attempt_at
+from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
 from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, sends_keys, with_one_key_each
 from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body, plain_changes
 from kwai_middleware._outbound.draws import draw_for
-from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, begun
+from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, begun, unwatched
 from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import LENGTH, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
-from kwai_middleware._outbound.notes import note_anonymous, note_origins, note_unconfirmed_payer, note_unrouted
+from kwai_middleware._outbound.notes import (
+    is_told_of_origins,
+    note_anonymous,
+    note_origins,
+    note_unconfirmed_payer,
+    note_unrouted,
+)
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
@@ -196,12 +203,18 @@ class Decider:
                 failover = Failover(attribution.credentials, draw, relayed=is_relay, can_resend=is_held)
                 attribution = paid_by(attribution, failover.credential)
         changes = changes_to(endpoint, attribution, self.settings, body, headers, plan.plain)
-        note_origins(endpoint, changes.attribution)
+        if is_told_of_origins(logging.DEBUG):
+            note_origins(endpoint, changes.attribution)
         if changes.is_anonymous:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata" and not attribution.of_app:
             note_unconfirmed_payer(endpoint)
-        exchange = self._watched(endpoint, changes.attribution, body, attempt, slot)
+        exchange: Exchange | Unwatched
+        try:
+            attribution = changes.attribution
+            exchange = begun(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
+            exchange = unwatched(error)
         return Decision(
             body,
             is_gathered or changes.tail is not None or changes.touches_body,
@@ -225,17 +238,11 @@ class Decider:
         """
         body = decision.body
         attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), _REPEATED, slot)
-        return self._watched(endpoint, decision.changes.attribution, body, attempt, slot)
-
-    def _watched(
-        self, endpoint: Endpoint, attribution: Attribution, body: bytes | None, attempt: Attempt, slot: Slot
-    ) -> Exchange | Unwatched:
-        """Begin to watch; a fault of ours never keeps an attempt from being made."""
+        attribution = decision.changes.attribution
         try:
             return begun(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
-            _guard.report(error)
-            return Unwatched()
+        except Exception as error:  # noqa: BLE001 - as in `decide`
+            return unwatched(error)
 
     def decide_again(
         self, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object, credential: Credential

@@ -16,7 +16,7 @@ from kwai_middleware._outbound.sent_bodies import SentBody
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
-__all__ = ["Deliver", "Exchange", "Unwatched", "begun"]
+__all__ = ["Deliver", "Exchange", "Unwatched", "begun", "unwatched"]
 
 Deliver = Callable[[PendingCall], object]
 """Takes a finished call without waiting; `Delivery.submit` is one."""
@@ -152,6 +152,12 @@ class Unwatched:
 
     def finished(self, ending: Ending, error: BaseException | None = None) -> None:
         """Nothing is handed over."""
+
+
+def unwatched(error: Exception) -> Unwatched:
+    """Report a fault of ours; it never keeps an attempt from being made."""
+    _guard.report(error)
+    return Unwatched()
 
 
 def begun(

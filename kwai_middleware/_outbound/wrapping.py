@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_slot
-from kwai_middleware._outbound.deciding import Decider, Decision, Plan, Refuse
+from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.gathering import gathered, gathered_async
 from kwai_middleware._outbound.headers import headers_of
@@ -74,34 +74,10 @@ class _Wrapper(Generic[RequestT, ResponseT]):
             self._endpoints[parsed] = endpoint
         return endpoint
 
-    def _depart(
-        self,
-        request: RequestT,
-        plan: Plan,
-        slot: Slot,
-        body: bytes | None,
-        is_gathered: bool,
-    ) -> HttpxDeparture:
-        """Decide what goes to the wire.
-
-        Args:
-            request: The app's own.
-            plan: Who it is for and who pays, as far as that does not hang on the request.
-            slot: The unit of work that it is part of.
-            body: The app's bytes; None when the body is a stream that was not read.
-            is_gathered: The bytes were read from a stream.
-
-        Raises:
-            OutboundRefused: The call must not go out.
-        """
-        headers = headers_of(request.headers.raw)
-        decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
-        return HttpxDeparture(self.library, request, decision, self._inner_is_real)
-
     def _depart_again(
         self, request: RequestT, endpoint: Endpoint, slot: Slot, decision: Decision, credential: Credential
     ) -> HttpxDeparture:
-        """The same for a request that has gone out already, with another key."""
+        """Decide again what goes to the wire, for a request that has gone out already: with another key."""
         decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
         return HttpxDeparture(self.library, request, decision, self._inner_is_real)
 
@@ -135,7 +111,9 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
-            departure = self._depart(request, plan, slot, body, is_gathered)
+            headers = headers_of(request.headers.raw)
+            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+            departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         while True:
@@ -203,7 +181,9 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
-            departure = self._depart(request, plan, slot, body, is_gathered)
+            headers = headers_of(request.headers.raw)
+            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+            departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
         while True:
