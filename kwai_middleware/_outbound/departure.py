@@ -91,7 +91,11 @@ class Departure(ABC):
             headers[PARAMETER_HEADER] = wire_header(changes, changes.in_header)
         for name in self.decision.key_headers:
             key = changes.attribution.credentials[0].api_key
-            headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
+            self._put(headers, name, f"Bearer {key.reveal()}" if name == "authorization" else key.reveal())
+
+    def _put(self, headers: MutableMapping[str, Any], name: str, value: str) -> None:
+        """Write one header in place of those that have this name, in lower case."""
+        headers[name] = value
 
     def may_give_way(self, status: int) -> bool:
         """Say whether an answer may be about the key, and has to be looked into before it is handed on."""

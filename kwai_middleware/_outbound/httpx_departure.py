@@ -49,11 +49,21 @@ class HttpxDeparture(Departure):
             stream = library.wire_body(wire_parts(decision.changes, body), not self._inner_is_real)
             # A length that was wrong stays so, and is found out: the body may have been cut on its way here.
             if decision.has_true_length:
-                headers["Content-Length"] = str(stream.size)
+                self._put(headers, "content-length", str(stream.size))
         elif self._watches_body():
             stream = library.sent_stream(stream, self.exchange)
         self._write_headers(headers)
         return library.request(request, headers, stream, body is not None)
+
+    def _put(self, headers: Any, name: str, value: str) -> None:
+        entries = [] if self._library.entries is None else self._library.entries(headers)
+        lower = name.encode()
+        places = [place for place, entry in enumerate(entries) if entry[1] == lower]
+        if len(places) == 1:
+            place = places[0]
+            entries[place] = (entries[place][0], lower, value.encode())
+        else:
+            headers[name] = value
 
     def arrived(self, response: ResponseLike, make_stream: Callable[[Any, Departure], Any]) -> None:
         """The response's head is there: watch its body from now on."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kwai_middleware._outbound.exchange import Deliver
+from kwai_middleware._outbound.headers import Entry
 from kwai_middleware._settings import Settings
 
-__all__ = ["Library", "RequestLike", "ResponseLike", "copier", "parsed_by"]
+__all__ = ["Library", "RequestLike", "ResponseLike", "copier", "entries_by", "parsed_by"]
 
 
 class UrlLike(Protocol):
@@ -81,6 +82,7 @@ class Library:
         parsed: Returns the parts of a URL; `parsed_by` makes it.
         request: Copies a request, but for its headers and its stream; `copier` makes it.
         headers: Makes headers, also of others.
+        entries: Returns the list in which headers are kept; `entries_by` makes it.
         response: Makes a response.
         real_transports: Those of its own that open connections.
         byte_stream: The type of a body that is held in memory.
@@ -96,6 +98,7 @@ class Library:
     parsed: Callable[[Any], tuple[Any, ...] | None]
     request: Callable[..., Any]
     headers: Callable[..., Any]
+    entries: Callable[[Any], list[Entry]] | None
     response: Callable[..., Any]
     real_transports: tuple[type[Any], ...]
     byte_stream: type[Any]
@@ -121,6 +124,24 @@ def parsed_by(url: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...] | No
     except AttributeError:
         return lambda url: None
     return parts if isinstance(one, tuple) and one == same != other else lambda url: None
+
+
+def entries_by(headers: Callable[[list[tuple[str, str]]], Any]) -> Callable[[Any], list[Entry]] | None:
+    """Return what returns the list in which headers are kept, to be read and changed: 2 µs less for a call.
+
+    The library has that list, but does not say so: where it has it no more, or something beside it, there is None.
+
+    Args:
+        headers: The library's class of headers.
+    """
+    entries = operator.attrgetter("_list")
+    made = headers([("A-b", "c"), ("D", "e")])
+    try:
+        is_list = entries(made) == [(b"A-b", b"a-b", b"c"), (b"D", b"d", b"e")]
+        entries(made)[0] = (b"A-b", b"a-b", b"f")
+    except (AttributeError, IndexError, TypeError):
+        return None
+    return entries if is_list and made.raw == [(b"A-b", b"f"), (b"D", b"e")] and made["a-b"] == "f" else None
 
 
 def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:

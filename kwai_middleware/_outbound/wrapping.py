@@ -11,7 +11,7 @@ from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.gathering import gathered, gathered_async
-from kwai_middleware._outbound.headers import headers_of
+from kwai_middleware._outbound.headers import headers_in, headers_of
 from kwai_middleware._outbound.httpx_departure import HttpxDeparture
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.routes import Endpoint
@@ -81,6 +81,10 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
         return HttpxDeparture(self.library, request, decision, self._inner_is_real)
 
+    def _headers(self, request: RequestT) -> dict[str, bytes]:
+        entries, headers = self.library.entries, request.headers
+        return headers_of(headers.raw) if entries is None else headers_in(entries(headers))
+
     def _held(self, request: RequestT) -> bytes | None:
         """Return a body that is held in memory; None for one that has to be read."""
         # Not `request.content`: on a redirect's second hop it says "not read" although the stream
@@ -111,7 +115,7 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
-            headers = headers_of(request.headers.raw)
+            headers = self._headers(request)
             decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
             departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
@@ -181,7 +185,7 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             body, is_gathered = self._held(request), False
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
-            headers = headers_of(request.headers.raw)
+            headers = self._headers(request)
             decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
             departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
