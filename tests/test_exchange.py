@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
@@ -24,6 +25,7 @@ from kwai_middleware._outbound.kept_chunks import TAIL
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
+from kwai_middleware._secret import Secret
 from tests.support.callers import OPENROUTER, caller, key_of, settings
 from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -447,6 +449,31 @@ def test_an_exchange_that_cannot_be_made_does_not_reach_the_app(
             flavour.post(client, OPENROUTER, content=b"{}")
     assert [f"Bearer {key_of('acme')}"] * 3 == sent
     assert [TypeError] * 3 == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+    flavour.close(client)
+
+
+def test_a_second_attempt_that_cannot_be_watched_is_made_all_the_same(
+    flavour: Flavour, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """Neither attempt is recorded, and the next key pays."""
+    settings_of_ours = settings()
+    object.__setattr__(settings_of_ours, "max_call_bytes", None)
+    keys = [f"sk-or-v1-unwatched-{flavour.name}-{number}" for number in (1, 2)]
+    both = tuple(Credential(api_key=Secret(key), weight=weight) for key, weight in zip(keys, (1, 1e-9), strict=True))
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request.headers["authorization"])
+        if len(sent) == 1:
+            return flavour.library.Response(401, json={"error": {"message": "User not found.", "code": 401}})
+        return flavour.library.Response(200, content=b"{}")
+
+    client = flavour.answering(handler, settings=settings_of_ours, deliver=lambda call: None)
+    with bind_caller(caller(credentials=both)):
+        assert 200 == flavour.post(client, OPENROUTER, content=b"{}").status_code
+    assert [f"Bearer {key}" for key in keys] == sent
+    assert [TypeError] * 2 == [type(error) for error in nothing_is_swallowed]
     nothing_is_swallowed.clear()
     flavour.close(client)
 
