@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,9 +64,24 @@ def test_a_url_without_known_parts_has_none() -> None:
 
 
 def test_headers_without_a_known_list_have_none() -> None:
-    """Another version may keep headers in something else, or something beside the list."""
+    """Another version may keep headers in something else or something beside the list, or share it with copies."""
+
+    class Shared:
+        """A copy is the same list."""
+
+        def __init__(self) -> None:
+            self._list = [(b"A-b", b"a-b", b"c"), (b"D", b"d", b"e")]
+
+        @property
+        def raw(self) -> list[tuple[bytes, bytes]]:
+            return [(name, value) for name, _, value in self._list]
+
+        def __getitem__(self, name: str) -> str:
+            return self._list[0][2].decode()
 
     class Beside:
+        """What is found is not in the list."""
+
         def __init__(self) -> None:
             self.raw = [(b"A-b", b"c"), (b"D", b"e")]
             self._list = [(b"A-b", b"a-b", b"c"), (b"D", b"d", b"e")]
@@ -73,8 +89,37 @@ def test_headers_without_a_known_list_have_none() -> None:
         def __getitem__(self, name: str) -> str:
             return "c"
 
-    for headers in (SimpleNamespace(), SimpleNamespace(_list=()), SimpleNamespace(_list=[]), Beside()):
+    for headers in (SimpleNamespace(), SimpleNamespace(_list=()), SimpleNamespace(_list=[]), Beside(), Shared()):
         assert entries_by(lambda pairs, headers=headers: headers) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","customer_params":{"customer_identifier":"other"}}',
+        b'{"model":"m","respan_params":{"customer_credentials":{"openrouter":{"api_key":"sk-other"}}}}',
+        b"{}",
+        b'\xef\xbb\xbf{"model":"m"}',
+    ],
+    ids=["a customer", "a key", "empty", "with a mark"],
+)
+def test_only_what_brings_nothing_of_its_own_takes_the_short_way(flavour: Flavour, body: bytes) -> None:
+    """Between calls that do take it, one that names somebody else, or has no member, says what it has to."""
+    sent: list[Any] = []
+    client = _client(flavour, sent)
+    headers = {"content-type": "application/json"}
+    with bind_caller(caller()):
+        for each in (BODY, body, BODY):
+            flavour.post(client, GATEWAY, content=each, headers=headers)
+    flavour.close(client)
+    for each, (_, out) in zip((BODY, body, BODY), sent, strict=True):
+        said = json.loads(out)
+        assert "acme" == said.pop("customer_params")["customer_identifier"]
+        assert {"openrouter": {"api_key": key_of("acme")}} == said.pop("customer_credentials")
+        apps_own = json.loads(each.decode("utf-8-sig"))
+        for name in ("customer_params", "respan_params"):
+            apps_own.pop(name, None)
+        assert apps_own == said
 
 
 def test_what_stands_in_a_query_is_not_kept(flavour: Flavour) -> None:
