@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kwai_middleware._outbound.formats.chat_chunks import Delta
+from kwai_middleware._outbound.formats.chat_chunks import Delta, TextDelta
 from kwai_middleware._outbound.formats.growing import (
     Growing,
     GrowingList,
@@ -77,6 +77,12 @@ class Message:
             self._audio.add(delta.audio)
             has_content = True
         return has_content
+
+    def add_texts(self, deltas: list[TextDelta]) -> None:
+        """Add what many chunks bring."""
+        self._content += [delta.content for delta in deltas if delta.content]
+        if any(delta.role for delta in deltas):
+            self._role = "assistant"
 
     def skip(self) -> None:
         """Note that chunks are missing from here on: every text may have a gap here."""
