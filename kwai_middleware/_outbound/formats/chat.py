@@ -134,7 +134,7 @@ class _Assembly:
         if message is None:
             return
         deltas = [chunk.choices[0].delta for chunk in chunks]
-        message.add_texts(deltas)
+        message.pieces.add_texts(deltas)
         if self._first_content is None:
             first = next((number for number, delta in enumerate(deltas) if delta.content), None)
             self._first_content = None if first is None else start + run.end_of(first)
@@ -148,7 +148,7 @@ class _Assembly:
         """Note that chunks are missing from here on."""
         self._is_skipped = True
         for message in self._messages.values():
-            message.skip()
+            message.pieces.skip()
 
     def add_beginning(self, beginning: bytes, secrets: tuple[Secret, ...]) -> None:
         """Add the beginning of an answer that should have come at once, and is not whole."""
@@ -187,7 +187,7 @@ class _Assembly:
         if message is None and len(self._messages) < _MOST_CHOICES:
             message = self._messages[index] = Message()
             if self._is_skipped:
-                message.skip()
+                message.pieces.skip()
             self._unfinished.add(index)
         return message
 
@@ -195,7 +195,7 @@ class _Assembly:
         message = self._message(choice.index)
         if message is None:
             return False
-        has_content = choice.delta is not None and message.add(choice.delta)
+        has_content = choice.delta is not None and message.pieces.add(choice.delta)
         if choice.message is not None:
             message.add_whole(choice.message)
             has_content = True
