@@ -127,3 +127,15 @@ def test_text_of_one_more_choice_than_are_kept() -> None:
 
     assert ["a"] * 128 == [completion["content"] for completion in answer.completions]
     assert "gen-1" == answer.generation_id
+
+
+def test_the_last_role_of_many_chunks_counts() -> None:
+    """Chunks of nothing but text say who speaks, too, and the last word about it counts."""
+    another = b'data: {"choices":[{"delta":{"role":"tool","content":"a"}}]}\n\n'
+    nobody = b'data: {"choices":[{"delta":{"content":"b"}}]}\n\n'
+
+    assert ["tool"] == [completion["role"] for completion in read(another + nobody).completions]
+    # The second window of each is read at once.
+    comment = b": " + b"x" * 16_384 + b"\n\n"
+    assert ["tool"] == [completion["role"] for completion in read(another + comment + nobody).completions]
+    assert ["assistant"] == [completion["role"] for completion in read(another + comment + PLAIN).completions]
