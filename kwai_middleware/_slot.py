@@ -41,9 +41,6 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
         known: Who the work is for, as far as that was known when it began; None for nobody.
         withheld: What was taken out of the request. An inner middleware with `override=True` reads
             it as if it were still there.
-        is_served: Whether an ASGI door is serving this request right now. By this a WSGI door below
-            it, in a bridge, knows that the slot in its context is its own request's; the context
-            alone does not tell that, since it may be inherited from a request that has ended.
         brought: Where what is known came from.
         unsettled: What is still to be learnt about the caller; None when nothing is.
         plan: What was found out for the latest call of this work, and for what; the next one is mostly like it.
@@ -52,7 +49,6 @@ class Slot(msgspec.Struct, eq=False, weakref=True):
     known: Caller | None
     withheld: Withheld | None = None
     _trace: dict[str, str] = {}  # each slot gets a new one
-    is_served: bool = False
     brought: Origins = NO_ORIGINS
     unsettled: Unsettled | None = None
     plan: Any = None

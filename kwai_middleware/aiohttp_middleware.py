@@ -67,7 +67,7 @@ class _Departure(Departure):
 
     def _change(self, attributes: dict[str, Any]) -> None:
         """Write what was decided into a copy, of which nothing may be the app's any more that shows it."""
-        decision = self._decision
+        decision = self.decision
         body = decision.body
         self._headers = headers = attributes["headers"] = attributes["headers"].copy()
         if body is not None and decision.changes_body:
@@ -85,10 +85,10 @@ class _Departure(Departure):
         with _guard.never_raise:
             self._disguise_headers()
         with _guard.never_raise:
-            self._exchange.head_arrived(response.status, tuple(response.raw_headers))
+            self.exchange.head_arrived(response.status, tuple(response.raw_headers))
             body = cast("bytes | None", getattr(response, "_body", None))
             if body is not None:
-                self._exchange.read_already(body)  # a middleware inside has read it
+                self.exchange.read_already(body)  # a middleware inside has read it
                 return
             if _is_decoded(response, self._request.session):
                 self.arrives_decoded()
@@ -175,16 +175,16 @@ class KwaiMiddleware:
 
     async def _depart(self, request: aiohttp.ClientRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot, await decider.caller_async(slot))
+        plan = decider.plan(endpoint, slot, await decider.caller_async(slot))
         declared = _declared_length(request)
         body, is_gathered = await held(request.body, declared), False
-        if body is None and decider.must_gather(endpoint, attribution):
+        if body is None and decider.must_gather(plan):
             body = await gathered_payload(cast("aiohttp.Payload", request.body), declared, decider.settings)
             is_gathered = True
         headers = headers_of((name.encode(), value.encode()) for name, value in request.headers.items())
         if request.compress:
             headers.pop("content-encoding", None)  # it is done on the way out: what is seen here is plain
-        decision = decider.decide(endpoint, slot, attribution, body, headers, request.body, is_gathered=is_gathered)
+        decision = decider.decide(plan, slot, body, headers, request.body, is_gathered=is_gathered)
         return self._departure(request, endpoint, slot, decision)
 
     def _departure(

@@ -84,6 +84,8 @@ class ASGIMiddleware:
         self.arguments = Arguments(identify, credentials, required, required_key, override)
         self._resolver = Resolver(identify, credentials, required, required_key, max_age)
         self._names = HeaderNames(*self._resolver.interest)
+        rules = self._resolver.plain
+        self._plain = None if rules is None else self._names.plain_requests(rules)
         self._override = override
         self._logged_in = log_variable() if bind_structlog else None
 
@@ -96,25 +98,27 @@ class ASGIMiddleware:
         if outer is not None and not self._override:
             await self.app(scope, receive, send)
             return
-        resolver = self._resolver
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        plain = self._plain
         slot: Slot | None = None
-        if outer is None and resolver.plain is not None:
-            slot = self._names.plain_slot(scope, resolver.plain)
+        # Another kind of list may be iterated in a way that tells no number.
+        if outer is None and plain is not None and type(headers) is list:
+            slot = plain.slot(scope, headers, headers, True)
         if slot is None:
+            resolver = self._resolver
             request = ASGIRequest(scope, self._names.take(scope), resolver.interest, outer)
             try:
                 slot = await self._ask(request, outer) if resolver.runs_foreign_code else resolver.resolve(request)
             except RequestRefused as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
-        slot.is_served = True
         scope[_SCOPE_KEY] = slot
-        bound = bind(slot, self._logged_in)
+        app, logged_in = self.app, self._logged_in  # called as a method, the app takes 0.05 µs more to find
+        bound = bind(slot, logged_in, True)
         try:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
         finally:
-            restore(bound, self._logged_in)
-            slot.is_served = False
+            restore(bound, logged_in)
             if slot.unsettled is not None:
                 slot.unsettled.keep_user()
             if live.serverless and outer is None:

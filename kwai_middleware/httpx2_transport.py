@@ -10,7 +10,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library, copier
+from kwai_middleware._outbound.library import Library, copier, entries_by, parsed_by
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody, WireRequest
@@ -42,8 +42,10 @@ class _AsyncStream(AsyncObservedStream, httpx2.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx2",
+    parsed=parsed_by(httpx2.URL),
     request=copier(httpx2.Request, _Request),
     headers=httpx2.Headers,
+    entries=entries_by(httpx2.Headers),
     response=httpx2.Response,
     real_transports=(httpx2.HTTPTransport, httpx2.AsyncHTTPTransport),
     byte_stream=httpx2.ByteStream,

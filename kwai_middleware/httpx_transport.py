@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from kwai_middleware._outbound.clients import Clients, Kind
-from kwai_middleware._outbound.library import Library, copier
+from kwai_middleware._outbound.library import Library, copier, entries_by, parsed_by
 from kwai_middleware._outbound.sent_streams import SentStream
 from kwai_middleware._outbound.streams import AsyncObservedStream, ObservedStream
 from kwai_middleware._outbound.wire import WireBody, WireRequest
@@ -37,8 +37,10 @@ class _AsyncStream(AsyncObservedStream, httpx.AsyncByteStream):
 
 _LIBRARY = Library(
     name="httpx",
+    parsed=parsed_by(httpx.URL),
     request=copier(httpx.Request, _Request),
     headers=httpx.Headers,
+    entries=entries_by(httpx.Headers),
     response=httpx.Response,
     real_transports=(httpx.HTTPTransport, httpx.AsyncHTTPTransport),
     byte_stream=httpx.ByteStream,

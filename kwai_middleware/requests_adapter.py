@@ -75,7 +75,7 @@ class _Departure(Departure):
         return isinstance(self._inner, HTTPAdapter) and super()._watches_body()
 
     def _copied(self) -> Any:
-        decision = self._decision
+        decision = self.decision
         body = decision.body
         copy = self._twin()
         headers = copy.headers = copy.headers.copy()
@@ -101,20 +101,20 @@ class _Departure(Departure):
             if getattr(response, "connection", None) is self._inner:
                 # Who answers a challenge sends again by this: through us, or the call would be the app's.
                 response.connection = cast("HTTPAdapter", self._adapter)
-            self._exchange.head_arrived(
+            self.exchange.head_arrived(
                 response.status_code, raw_headers(getattr(response.raw, "headers", response.headers).items())
             )
             if getattr(response, "_content_consumed", False) or response.raw is None:
-                self._exchange.read_already(response.content or b"")
+                self.exchange.read_already(response.content or b"")
             else:
                 response.raw = observed(response.raw, self)
 
     def drained(self, response: urllib3.HTTPResponse) -> Exception | None:
         """An answer is about to be read by urllib3 and thrown away: here it still says why."""
         with _guard.never_raise:
-            self._exchange.head_arrived(response.status, raw_headers(response.headers.items()))
+            self.exchange.head_arrived(response.status, raw_headers(response.headers.items()))
         try:
-            self._exchange.received(response.read(_MOST_OF_A_RETRIED_ANSWER, decode_content=False))
+            self.exchange.received(response.read(_MOST_OF_A_RETRIED_ANSWER, decode_content=False))
         except Exception as broken:  # noqa: BLE001 - urllib3 passes over it as well
             return broken
         return None
@@ -126,9 +126,9 @@ class _Departure(Departure):
         if error is None:
             self.finished(Ending.END)
         else:
-            self._exchange.finished(self._ending(error), error)
-        self._exchange = self._watch_again()
-        self.received = self._exchange.received
+            self.exchange.finished(self._ending(error), error)
+        self.exchange = self._watch_again()
+        self.received = self.exchange.received
 
     def _drop_frames_of_attempts(self, raw: Any) -> None:
         """An answer remembers the errors of the attempts before it; their frames held what went out."""
@@ -227,13 +227,13 @@ class KwaiAdapter(BaseAdapter):
 
     def _depart(self, request: requests.PreparedRequest, endpoint: Endpoint) -> _Departure:
         decider, slot = self._decider, current_slot()
-        attribution = decider.attribution(endpoint, slot, decider.caller(slot))
+        plan = decider.plan(endpoint, slot, decider.caller(slot))
         body, is_gathered = held(request.body), False
-        if body is None and decider.must_gather(endpoint, attribution):
+        if body is None and decider.must_gather(plan):
             body, is_gathered = gathered(pieces(request.body), decider.settings), True
         headers = headers_of(raw_headers(request.headers.items()))
         sent_with = self._sent.mark(request)
-        decision = decider.decide(endpoint, slot, attribution, body, headers, sent_with, is_gathered=is_gathered)
+        decision = decider.decide(plan, slot, body, headers, sent_with, is_gathered=is_gathered)
         return self._departure(request, endpoint, slot, decision, sent_with)
 
     def _departure(

@@ -7,14 +7,14 @@ import contextvars
 from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from kwai_middleware._context import NOBODY, Slot, bind, current_slot, log_variable
+from kwai_middleware._context import NOBODY, Slot, bind, log_variable, served_slot
 from kwai_middleware._delivery import live
 from kwai_middleware._inbound.arguments import Arguments
 from kwai_middleware._inbound.body import BodyInContext
 from kwai_middleware._inbound.callables import Credentials, Identify, Required
 from kwai_middleware._inbound.refusing import answer_to
 from kwai_middleware._inbound.resolver import Resolver
-from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, plain_slot, sent_headers
+from kwai_middleware._inbound.wsgi_request import WSGIRequest, environ_key, plain_requests, plain_slot, sent_headers
 from kwai_middleware._unsettled import Unsettled
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.errors import BlockingCall, RequestRefused
@@ -87,6 +87,8 @@ class WSGIMiddleware:
         self.arguments = Arguments(identify, credentials, required, required_key, override)
         self._resolver = Resolver(identify, credentials, required, required_key, max_age)
         self._keys = {environ_key(name): name for name in self._resolver.interest.known}
+        rules = self._resolver.plain
+        self._plain = None if rules is None else plain_requests(rules, self._keys)
         self._override = override
         self._logged_in = log_variable() if bind_structlog else None
 
@@ -94,8 +96,7 @@ class WSGIMiddleware:
         """Serve one request."""
         outer: Slot | None = environ.get(_ENVIRON_KEY)
         if outer is None:
-            current = current_slot()
-            outer = current if current.is_served else None
+            outer = served_slot()
         if outer is not None and not self._override:
             return self.app(environ, start_response)
         context = contextvars.copy_context()
@@ -105,11 +106,8 @@ class WSGIMiddleware:
             if live.serverless and outer is None:
                 live.flush_serverless()
             raise
-        file_wrapper = environ.get("wsgi.file_wrapper")
         is_list = type(body) in (list, tuple)
-        # A server sends its own wrapper's file without reading it here, and only when it gets it bare.
-        is_untouched = is_list or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper))
-        if is_untouched and (outer is not None or not live.serverless):
+        if (is_list or _is_file(body, environ)) and (outer is not None or not live.serverless):
             return body
         if outer is not None:
             return BodyInContext(body, context)
@@ -117,11 +115,11 @@ class WSGIMiddleware:
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse, outer: Slot | None) -> Iterable[bytes]:
         """Bind in this context, which is the request's own, and run the app in it."""
-        resolver = self._resolver
         slot: Slot | None = None
-        if outer is None and resolver.plain is not None:
-            slot = plain_slot(environ, self._keys, resolver.plain)
+        if outer is None and self._plain is not None:
+            slot = plain_slot(environ, self._keys, self._plain)
         if slot is None:
+            resolver = self._resolver
             sent = sent_headers(environ, self._keys, resolver.interest.secret)
             request = WSGIRequest(environ, sent, resolver.interest, outer)
             try:
@@ -132,7 +130,8 @@ class WSGIMiddleware:
         bind(slot, self._logged_in)
         if slot.unsettled is not None and slot.unsettled.user is not None:
             start_response = _keeping_the_user(slot.unsettled, start_response)
-        return self.app(environ, start_response)
+        app = self.app  # called as a method, it takes 0.05 µs more to find
+        return app(environ, start_response)
 
     def _ask(self, request: WSGIRequest, outer: Slot | None) -> Slot:
         # The app's callables must not run for whoever this thread works for otherwise.
@@ -145,6 +144,12 @@ class WSGIMiddleware:
             except StopIteration as end:
                 return cast("Slot", end.value)
             answers.append(_run(awaitable))
+
+
+def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """A server sends its own wrapper's file without reading it here, and only when it gets it bare."""
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
 
 
 def _keeping_the_user(unsettled: Unsettled, start_response: StartResponse) -> StartResponse:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import itertools
 import pickle
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kwai_middleware._caller import Credential
 from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import attribute
 from kwai_middleware._outbound.budget import Reservation, in_use
 from kwai_middleware._outbound.exchange import Exchange, begun
-from kwai_middleware._outbound.kept_chunks import TAIL, KeptChunks
+from kwai_middleware._outbound.kept_chunks import TAIL
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
+from kwai_middleware._secret import Secret
 from tests.support.callers import OPENROUTER, caller, key_of, settings
 from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -449,6 +453,31 @@ def test_an_exchange_that_cannot_be_made_does_not_reach_the_app(
     flavour.close(client)
 
 
+def test_a_second_attempt_that_cannot_be_watched_is_made_all_the_same(
+    flavour: Flavour, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """Neither attempt is recorded, and the next key pays."""
+    settings_of_ours = settings()
+    object.__setattr__(settings_of_ours, "max_call_bytes", None)
+    keys = [f"sk-or-v1-unwatched-{flavour.name}-{number}" for number in (1, 2)]
+    both = tuple(Credential(api_key=Secret(key), weight=weight) for key, weight in zip(keys, (1, 1e-9), strict=True))
+    sent: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        sent.append(request.headers["authorization"])
+        if len(sent) == 1:
+            return flavour.library.Response(401, json={"error": {"message": "User not found.", "code": 401}})
+        return flavour.library.Response(200, content=b"{}")
+
+    client = flavour.answering(handler, settings=settings_of_ours, deliver=lambda call: None)
+    with bind_caller(caller(credentials=both)):
+        assert 200 == flavour.post(client, OPENROUTER, content=b"{}").status_code
+    assert [f"Bearer {key}" for key in keys] == sent
+    assert [TypeError] * 2 == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+    flavour.close(client)
+
+
 def test_an_answer_that_cannot_be_watched_reaches_the_app(
     flavour: Flavour, nothing_is_swallowed: list[BaseException]
 ) -> None:
@@ -544,14 +573,27 @@ def test_a_form_that_goes_out_after_the_end_holds_nothing() -> None:
 # --- what is kept
 
 
+def _watched(chunks: Iterable[bytes], limit: int) -> Observation:
+    """Have an exchange receive these chunks, with a clock that counts how often it is read."""
+    calls = _Calls()
+    endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/chat/completions")
+    exchange = begun(
+        endpoint, attribute(endpoint, caller(), settings()), b"{}", settings(max_call_bytes=limit), calls.deliver,
+        Attempt("0" * 32, 1), "trace", itertools.count().__next__,
+    )  # fmt: skip
+    for chunk in chunks:
+        exchange.received(chunk)
+    exchange.finished(Ending.END)
+    [call] = calls
+    call.release()
+    return call
+
+
 @given(st.lists(st.binary(max_size=40_000), max_size=40), st.integers(256 * 1024, 400 * 1024))
 def test_head_and_tail_are_kept(chunks: list[bytes], limit: int) -> None:
     """Everything within the limit; beyond it an unbroken head and at least the last 64 KiB."""
-    reservation = Reservation(1 << 40)
-    kept_chunks = KeptChunks(limit, reservation)
-    for number, chunk in enumerate(chunks):
-        kept_chunks.add(chunk, number)
-    kept, arrivals, gap_after = kept_chunks.kept()
+    call = _watched(chunks, limit)
+    kept, arrivals, gap_after = call.chunks, call.arrivals, call.gap_after
     whole, together = b"".join(chunks), b"".join(kept)
     assert len(kept) == len(arrivals)
     assert list(arrivals) == sorted(arrivals)
@@ -563,30 +605,21 @@ def test_head_and_tail_are_kept(chunks: list[bytes], limit: int) -> None:
         assert whole.endswith(tail)
         assert TAIL <= len(tail) + 96 * len(chunks)
     assert len(together) <= limit + TAIL
-    reservation.release()
 
 
 def test_one_huge_chunk_leaves_only_its_end() -> None:
     """A 300 MB answer in one piece does not stay alive for its last 64 KiB."""
-    kept_chunks = KeptChunks(1 << 20, Reservation(1 << 40))
-    kept_chunks.add(b"head", 1)
-    kept_chunks.add(b"x" * 30_000_000 + b"usage", 2)
-    kept, arrivals, gap_after = kept_chunks.kept()
-    assert (1, [4, TAIL], (1, 2)) == (gap_after, [len(chunk) for chunk in kept], arrivals)
-    assert kept[1].endswith(b"usage")
+    call = _watched([b"head", b"x" * 30_000_000 + b"usage"], 1 << 20)
+    assert (1, [4, TAIL], (1, 2)) == (call.gap_after, [len(chunk) for chunk in call.chunks], call.arrivals)
+    assert call.chunks[1].endswith(b"usage")
 
 
 def test_an_endless_stream_of_crumbs_stays_small() -> None:
     """The bookkeeping of tiny chunks counts as well as their bytes."""
-    reservation = Reservation(1 << 40)
-    kept_chunks = KeptChunks(1 << 20, reservation)
-    for number in range(200_000):
-        kept_chunks.add(b"%06d" % number, number)
-    kept, _, gap_after = kept_chunks.kept()
-    assert gap_after is not None
-    assert len(kept) * 96 < 1.2 * (1 << 20)
-    assert b"199999" == kept[-1]
-    reservation.release()
+    call = _watched((b"%06d" % number for number in range(200_000)), 1 << 20)
+    assert call.gap_after is not None
+    assert len(call.chunks) * 96 < 1.2 * (1 << 20)
+    assert b"199999" == call.chunks[-1]
 
 
 def test_what_a_call_holds_is_given_back_once() -> None:

@@ -11,8 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kwai_middleware._caller import Caller, Credential
+from kwai_middleware._inbound.plain import PlainRequests
 from kwai_middleware._inbound.resolver import Resolver
 from kwai_middleware._secret import Secret
+from kwai_middleware._slot import Slot
 from kwai_middleware.credentials import HeaderCredentials
 from kwai_middleware.httpx_transport import KwaiTransport
 from kwai_middleware.identity import HeaderIdentity
@@ -61,6 +63,8 @@ def outcome(seen: Seen) -> Any:
 @example([("x-customer-id", "a"), ("x-kwai-proxy", PROOF)], None, "GET", PROVEN, ONE_KEY, True, False)
 @example([("x-customer-id", "a"), *[("x-kwai-proxy", PROOF)] * 2], None, "GET", PROVEN, ONE_KEY, False, False)
 @example([("x-customer-id", "acme")], LOOPBACK, "GET", LISTED, ONE_KEY, False, True)
+@example([("x-customer-id", "x" * 121)], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
+@example([("x-openrouter-key", "x" * 4097)], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
 @example([("x-customer-id", "a"), ("x-forwarded-for", "127.0.0.1")], LOOPBACK, "GET", LISTED, ONE_KEY, False, False)
 def test_one_look_answers_as_a_closer_one_does(
     door: Door,
@@ -82,19 +86,24 @@ def test_one_look_answers_as_a_closer_one_does(
     assert outcome(ask(max_age=3600.0)) == outcome(ask())
 
 
+def one_look(headers: list[tuple[str, bytes]], identify: Any, **more: Any) -> Slot | None:
+    """What one look tells of a request from this host, in which identity and key are required."""
+    rules = Resolver(identify, ONE_KEY, True, True, **more).plain
+    assert rules is not None
+    names = {name: name for name, _ in headers}
+    plain = PlainRequests(rules, names, frozenset(), lambda name: False, lambda request: LOOPBACK)
+    return plain.slot(None, headers, (), True)
+
+
 def test_most_requests_take_one_look() -> None:
     """Identity and key, behind a listed proxy or one with a secret: what is compared above is really another way."""
     sent = [("x-customer-id", b"acme"), ("x-openrouter-key", KEY.encode())]
     caller = Caller(identifier="acme", credentials=(Credential(api_key=Secret(KEY)),))
     for identify, headers in ((LISTED, sent), (PROVEN, [*sent, ("x-kwai-proxy", PROOF.encode())])):
-        plain = Resolver(identify, ONE_KEY, True, True).plain
-        assert plain is not None
-        slot = plain.slot(headers, LOOPBACK, ())
+        slot = one_look([*headers], identify)
         assert slot is not None
         assert caller == slot.caller
-        within_a_time = Resolver(identify, ONE_KEY, True, True, 3600.0).plain
-        assert within_a_time is not None
-        assert within_a_time.slot(headers, LOOPBACK, ()) is None
+        assert one_look([*headers], identify, max_age=3600.0) is None
 
 
 class Shouting(list[Any]):

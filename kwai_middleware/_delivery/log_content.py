@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from kwai_middleware._delivery import vendor_types
-from kwai_middleware._pace import breathe
+from kwai_middleware._pace import WINDOW, breathe
 from kwai_middleware._pieces import as_text, encoded_members, is_text, is_utf8
 from kwai_middleware._splitting import items_of
 
@@ -27,9 +27,12 @@ def prompt_of(messages: bytes | None, whole: bytes | None) -> dict[str, Any]:
     members: dict[str, Any] = {} if whole is None else {"input": _words(whole)}
     if messages is None:
         return members
+    # msgspec does not look into what it only skips.
+    is_readable = is_utf8(messages)
+    if is_readable and len(messages) <= WINDOW and vendor_types.all_kept_whole(messages):
+        return {"prompt_messages": msgspec.Raw(messages)} | members
     try:
-        # msgspec does not look into what it only skips.
-        each = items_of(messages) if is_utf8(messages) else None
+        each = items_of(messages) if is_readable else None
     except (msgspec.DecodeError, RecursionError):
         each = None
     breathe()

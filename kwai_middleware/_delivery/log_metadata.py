@@ -44,7 +44,10 @@ def metadata_of(
         for name, raw in call.parameters.items():
             if not vendor_types.accepted_parameter(name, raw):
                 found[encodable(f"request.{name}")] = _shortened(raw, secrets)
-    return found | {name: _text(value) for name, value in facts.items() if value is not None}
+    for name, fact in facts.items():
+        if fact is not None:
+            found[name] = fact if type(fact) is str and fact.isascii() else _text(fact)
+    return found
 
 
 def _facts(call: CompletedCall, *, shortened: bool) -> dict[str, object]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import operator
 import re
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -70,13 +72,13 @@ def replaced(call: CompletedCall) -> CompletedCall:
     """Return a record in whose prompt and answer a short text stands for each piece of base64 media."""
     if call.capture != "full":
         return call
-    documents = {name: getattr(call, name) for name in ("messages", "input", "output")}
-    changes: dict[str, Any] = {
-        name: kept for name, raw in documents.items() if raw is not None and (kept := without_media(raw)) is not raw
-    }
-    completions = tuple(_without_media(completion, "", {}, _DEEPEST) for completion in call.completions)
-    if any(new is not old for new, old in zip(completions, call.completions, strict=True)):
-        changes["completions"] = completions
+    changes: dict[str, Any] = {}
+    for name, raw in (("messages", call.messages), ("input", call.input), ("output", call.output)):
+        if raw is not None and (kept := without_media(raw)) is not raw:
+            changes[name] = kept
+    completions = [_without_media(completion, "", {}, _DEEPEST) for completion in call.completions]
+    if any(map(operator.is_not, completions, call.completions)):
+        changes["completions"] = tuple(completions)
     return msgspec.structs.replace(call, **changes) if changes else call
 
 
@@ -91,7 +93,7 @@ def without_media(raw: bytes) -> bytes:
     parts: list[bytes] = []
     behind = 0
     for start, end in windows(len(raw)):
-        if not any(raw.find(mark, max(start, behind), end + _LONGEST_HEAD) >= 0 for mark in _MARKS):
+        if max(map(raw.find, _MARKS, repeat(max(start, behind)), repeat(end + _LONGEST_HEAD))) < 0:
             continue
         for head in _HEAD.finditer(raw, max(start, behind), end + _LONGEST_HEAD):
             if not behind <= head.start() < end:
@@ -200,12 +202,13 @@ def _without_media(value: Any, name: str, members: dict[str, Any], levels: int) 
         inner = cast("dict[str, Any]", value)
         found: dict[str, Any] = {}
         for name_within, each in inner.items():
-            found[name_within] = _without_media(each, name_within, inner, levels - 1)
-        return found if any(found[name_within] is not each for name_within, each in inner.items()) else inner
+            is_short = isinstance(each, str) and len(each) < _SHORTEST
+            found[name_within] = each if is_short else _without_media(each, name_within, inner, levels - 1)
+        return found if any(map(operator.is_not, found.values(), inner.values())) else inner
     if isinstance(value, list):
         items = cast("Sequence[Any]", value)
         kept = [_without_media(each, "", {}, levels - 1) for each in items]
-        return kept if any(new is not old for new, old in zip(kept, items, strict=True)) else items
+        return kept if any(map(operator.is_not, kept, items)) else items
     return value
 
 

@@ -13,7 +13,7 @@ import msgspec
 from kwai_middleware._pieces import is_utf8, outline
 from kwai_middleware._record import CompletedCall
 
-__all__ = ["PARAMETERS", "Fitted", "accepted_parameter", "fitted_message", "kept_usage"]
+__all__ = ["PARAMETERS", "Fitted", "accepted_parameter", "all_kept_whole", "fitted_message", "kept_usage"]
 
 
 class Fitted(msgspec.Struct, frozen=True):
@@ -117,8 +117,17 @@ _KEPT_MEMBERS: Final = frozenset(
     ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking_blocks", "annotations")
 )
 _message_decoder: Final = msgspec.json.Decoder(_Message)
+_messages_decoder: Final = msgspec.json.Decoder(list[_Message])
 _members_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tool_calls_decoder: Final = msgspec.json.Decoder(list[dict[str, Any]] | None)
+
+
+def all_kept_whole(messages: bytes) -> bool:
+    """Say whether the vendor's `Message` takes all of each message in a list, given as short UTF-8 JSON."""
+    try:
+        return all(map(_keeps_tool_calls, _messages_decoder.decode(messages)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def fitted_message(raw: msgspec.Raw) -> Fitted | None:
@@ -141,7 +150,11 @@ def _is_kept_whole(raw: msgspec.Raw) -> bool:
         message = _message_decoder.decode(outline(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return all(map(_is_kept_tool_call, message.tool_calls or ()))
+    return _keeps_tool_calls(message)
+
+
+def _keeps_tool_calls(message: _Message) -> bool:
+    return not message.tool_calls or all(map(_is_kept_tool_call, message.tool_calls))
 
 
 def _is_kept_tool_call(call: dict[str, Any]) -> bool:
@@ -226,23 +239,28 @@ def kept_usage(call: CompletedCall) -> dict[str, Any] | None:
     usage = call.usage
     if not usage:
         return None
-    named = {"prompt_tokens": call.prompt_tokens, "completion_tokens": call.completion_tokens}
-    named["total_tokens"] = call.total_tokens
-    counts = {name: usage.get(name, count) for name, count in named.items()}
-    counts["cache_creation_prompt_tokens"] = usage.get("cache_creation_input_tokens")
-    counts["cache_read_input_tokens"] = usage.get("cache_read_input_tokens")
-    kept: dict[str, Any] = {
-        name: count for name, count in counts.items() if type(count) is int and 0 <= count < _MOST_TOKENS
-    }
-    for name, others in _DETAILS.items():
-        details = next((usage[each] for each in (name, *others) if each in usage), None)
-        if isinstance(details, dict):
-            kept[name] = details
+    counts = (
+        ("prompt_tokens", usage.get("prompt_tokens", call.prompt_tokens)),
+        ("completion_tokens", usage.get("completion_tokens", call.completion_tokens)),
+        ("total_tokens", usage.get("total_tokens", call.total_tokens)),
+        ("cache_creation_prompt_tokens", usage.get("cache_creation_input_tokens")),
+        ("cache_read_input_tokens", usage.get("cache_read_input_tokens")),
+    )
+    kept: dict[str, Any] = {}
+    for name, count in counts:
+        if type(count) is int and 0 <= count < _MOST_TOKENS:
+            kept[name] = count
+    for name, names in _DETAILS:
+        for each in names:
+            if each in usage:
+                if isinstance(usage[each], dict):
+                    kept[name] = usage[each]
+                break
     return kept or None
 
 
-_DETAILS: Final = {
-    "prompt_tokens_details": ("input_tokens_details", "input_token_details"),
-    "completion_tokens_details": ("output_tokens_details",),
-}
+_DETAILS: Final = (
+    ("prompt_tokens_details", ("prompt_tokens_details", "input_tokens_details", "input_token_details")),
+    ("completion_tokens_details", ("completion_tokens_details", "output_tokens_details")),
+)
 """The vendor's names, and those of the Responses API and of transcriptions."""

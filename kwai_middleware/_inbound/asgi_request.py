@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from operator import length_hint
 from typing import Final
 
 from starlette.types import Scope
 
-from kwai_middleware._inbound.plain import PlainRequests
+from kwai_middleware._inbound.plain import PlainRequests, PlainRules
 from kwai_middleware._inbound.request import InboundRequest
-from kwai_middleware._inbound.trace_ids import RequestSlot
 from kwai_middleware._inbound.values import MAX_HEADER
-from kwai_middleware._slot import Slot
 
 __all__ = ["ASGIRequest", "HeaderNames"]
 
@@ -41,29 +38,9 @@ class HeaderNames:
         self._lists: Final = lists
         self._others: Final[set[bytes]] = set()
 
-    def plain_slot(self, scope: Scope, plain: PlainRequests) -> Slot | None:
-        """Return the slot of a plain request, and take its secret headers out of the scope; None says nothing."""
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if type(headers) is not list:  # another kind of list may be iterated in a way that tells no number
-            return None
-        ours: list[tuple[str, bytes]] = []
-        after: list[int] = []  # how many headers come after each secret one
-        names, others = self._names, self._others
-        left = iter(headers)  # tells how many are left, while `enumerate` takes each request 0.1 µs
-        for raw, value in left:
-            if raw not in others:
-                name = names.get(raw) or self._find(raw)
-                if name is not None:
-                    ours.append((name, value))
-                    if name in self._secret:
-                        after.append(length_hint(left))
-        if not ours:
-            return RequestSlot(None, _headers=headers) if plain.lets_nobody_in else None
-        slot = plain.slot(ours, peer_in(scope), headers)
-        if slot is not None:
-            for number in after:
-                del headers[-1 - number]
-        return slot
+    def plain_requests(self, rules: PlainRules) -> PlainRequests[bytes]:
+        """Return what makes the slots of plain requests."""
+        return PlainRequests(rules, self._names, self._others, self._is_other, peer_in)
 
     def take(self, scope: Scope) -> dict[str, bytes | None]:
         """Return the headers looked for that were sent, and take the secret ones of them out of the scope.
@@ -96,6 +73,9 @@ class HeaderNames:
         # One that is too long is refused, however long it is.
         return before if len(before) > MAX_HEADER else before + b", " + value
 
+    def _is_other(self, raw: bytes) -> bool:
+        return self._find(raw) is None
+
     def _find(self, raw: bytes) -> str | None:
         name = self._names.get(raw.lower())
         if name is None and len(raw) <= _LONGEST_SPELLING and len(self._others) < _MOST_SPELLINGS:
@@ -105,8 +85,8 @@ class HeaderNames:
 
 def peer_in(scope: Scope) -> tuple[str, int | None] | None:
     """Return address and port that the server names as the other end of the connection."""
-    client = scope.get("client")
-    return None if client is None else (client[0], client[1] or 0)
+    client: tuple[str, int] | None = scope.get("client")
+    return client if client is None or client[1] else (client[0], 0)
 
 
 class ASGIRequest(InboundRequest):

@@ -19,7 +19,7 @@ from kwai_middleware._inbound.callables import (
     Required,
 )
 from kwai_middleware._inbound.first_of import FirstOf, early, early_sources, late, origin_of
-from kwai_middleware._inbound.plain import PlainRequests
+from kwai_middleware._inbound.plain import PlainRules
 from kwai_middleware._inbound.request import PREFLIGHT_HEADER, InboundRequest, Interest
 from kwai_middleware._slot import Slot
 from kwai_middleware._unsettled import NO_ORIGINS, KeySource, Origins, Unsettled, running_loop
@@ -96,10 +96,10 @@ class Resolver:
         )
         """Whether anything but our own code decides, so that `steps` is needed."""
         self._is_settled: Final = self._late_identity is None and self._late_keys is None and max_age is None
-        self.plain: Final = self._plain_requests()
-        """What knows nearly all requests at once; None when somebody else has to be asked about each."""
+        self.plain: Final = self._plain_rules()
+        """What decides about nearly all requests at once; None when somebody else has to be asked about each."""
 
-    def _plain_requests(self) -> PlainRequests | None:
+    def _plain_rules(self) -> PlainRules | None:
         if self.runs_foreign_code or self._late_identity is not None:
             return None
         fields = keys = None
@@ -107,9 +107,7 @@ class Resolver:
             fields = None if self._identity_reader is None else self._identity_reader.plain_fields
             keys = None if self._key_reader is None else self._key_reader.plain_keys
         origins = (self._with_identity, self._with_key, self._with_both)
-        return PlainRequests(
-            fields, keys or {}, origins, required=self._required is True, required_key=self._required_key is True
-        )
+        return PlainRules(fields, keys or {}, origins, self._required is True, self._required_key is True)
 
     def resolve(self, request: InboundRequest) -> Slot:
         """Return the slot of a request, when no foreign code has a say in it.

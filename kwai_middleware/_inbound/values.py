@@ -9,7 +9,7 @@ from typing import Final
 from kwai_middleware._secret import Secret, secret_of
 from kwai_middleware.errors import ConfigurationError, InvalidHeader
 
-__all__ = ["MAX_HEADER", "checked_name", "has_comma", "key_from", "plain_text", "text_from"]
+__all__ = ["MAX_HEADER", "PLAIN", "checked_name", "has_comma", "key_from", "plain_text", "text_from"]
 
 MAX_HEADER: Final = 4096
 """Longest value of a header, in bytes."""
@@ -26,9 +26,10 @@ _UNSEEN: Final = re.compile(
 )
 
 
-# Leaves visible ASCII but for the comma as it is, and nothing else. To translate a value takes half the time of the
-# checks that it is spared when it comes out as it was.
-_PLAIN: Final = bytes(byte if 0x21 <= byte <= 0x7E and byte != ord(",") else ord("a") for byte in range(256))
+PLAIN: Final = bytes(byte if 0x21 <= byte <= 0x7E and byte != ord(",") else ord("a") for byte in range(256))
+"""Translates visible ASCII but for the comma to itself, and nothing else.
+
+To translate a value takes half the time of the checks that it is spared when it comes out as it was."""
 
 
 def checked_name(label: str, name: object) -> str:
@@ -47,7 +48,7 @@ def plain_text(value: bytes | None) -> str | None:
 
     Most values are; of the others None says nothing.
     """
-    if value is None or len(value) > MAX_HEADER or value.translate(_PLAIN) != value:
+    if value is None or len(value) > MAX_HEADER or value.translate(PLAIN) != value:
         return None
     return value.decode()
 

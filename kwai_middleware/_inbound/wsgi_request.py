@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from kwai_middleware._inbound.plain import PlainRequests
+from kwai_middleware._inbound.plain import PlainRequests, PlainRules
 from kwai_middleware._inbound.request import InboundRequest
 from kwai_middleware._inbound.trace_ids import TRACE_HEADERS, RequestSlot
 from kwai_middleware._slot import Slot
@@ -14,7 +14,7 @@ from kwai_middleware._slot import Slot
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["WSGIRequest", "environ_key", "plain_slot", "sent_headers"]
+__all__ = ["WSGIRequest", "environ_key", "plain_requests", "plain_slot", "sent_headers"]
 
 
 def environ_key(name: str) -> str:
@@ -23,7 +23,17 @@ def environ_key(name: str) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
-def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRequests) -> Slot | None:
+def plain_requests(rules: PlainRules, keys: Mapping[str, str]) -> PlainRequests[str]:
+    """Return what makes the slots of plain requests.
+
+    Args:
+        rules: What is made of them.
+        keys: Where the environ has each header that is looked for, and its name in lower case.
+    """
+    return PlainRequests(rules, keys, frozenset(), _is_never_other, peer_in)
+
+
+def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRequests[str]) -> Slot | None:
     """Return the slot of a plain request, and take its secret headers out of the environ; None says nothing.
 
     Args:
@@ -31,18 +41,25 @@ def plain_slot(environ: WSGIEnvironment, keys: Mapping[str, str], plain: PlainRe
         keys: Where the environ has each header that is looked for, and its name in lower case.
         plain: Makes the slot.
     """
-    ours: list[tuple[str, bytes]] = []
     found = keys.keys() & environ.keys()
-    for key in found:
-        ours.append((keys[key], _bytes(environ[key])))
-    if not ours:
+    if not found:
         return RequestSlot(None, _headers=_trace_headers_in(environ)) if plain.lets_nobody_in else None
-    slot = plain.slot(ours, peer_in(environ), _trace_headers_in(environ))
+    sent: list[tuple[str, bytes]] = []
+    try:
+        for key in found:
+            sent.append((key, environ[key].encode("latin-1")))
+    except UnicodeEncodeError:
+        return None
+    slot = plain.slot(environ, sent, _trace_headers_in(environ), False)
     if slot is not None and slot.withheld:
         for key in found:
             if keys[key] in slot.withheld:
                 del environ[key]
     return slot
+
+
+def _is_never_other(key: str) -> bool:
+    return False
 
 
 def sent_headers(environ: WSGIEnvironment, keys: Mapping[str, str], secret: frozenset[str]) -> dict[str, bytes | None]:

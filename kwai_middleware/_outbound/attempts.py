@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
-from functools import partial
 from typing import Final
 from weakref import ref
 
@@ -39,10 +38,23 @@ class _Call(msgspec.Struct, eq=False):
     number: int = 0
 
 
+class _Sent(ref[object]):
+    """A body that has gone out."""
+
+    __slots__ = ("call", "place")
+
+    call: _Call
+    place: int
+
+
+def _forget(sent: _Sent) -> None:
+    _sent_before.pop(sent.place, None)
+
+
 # A request that is sent again has the body it had: after a challenge, a redirect that keeps the body, and by
 # whoever repeats the same request object. By its identity, since an app's own stream may equal another one, or
 # have no hash.
-_sent_before: Final[dict[int, tuple[ref[object], _Call]]] = {}
+_sent_before: Final[dict[int, _Sent]] = {}
 
 # An SDK repeats a call as a new request, in the same task or on the same thread.
 _latest: Final[ContextVar[_Call | None]] = ContextVar("kwai_middleware_latest_call", default=None)
@@ -60,7 +72,7 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
     """
     place = id(stream)
     before = _sent_before.get(place)
-    call = before[1] if before is not None and before[0]() is stream else None
+    call = before.call if before is not None and before() is stream else None
     if call is None and retry_count not in (b"", b"0"):
         latest = _latest.get()
         if latest is not None and latest.endpoint == endpoint and latest.size == size:
@@ -68,11 +80,12 @@ def attempt_at(endpoint: Endpoint, stream: object, size: int | None, retry_count
     if call is None or call.slot() is not slot:  # calls of two callers are never attempts of one
         call = _Call(endpoint, size, ref(slot), os.urandom(16).hex())
     try:
-        sent: ref[object] | None = ref(stream, partial(_sent_before.pop, place))
+        sent: _Sent | None = _Sent(stream, _forget)
     except TypeError:
         sent = None
     if sent is not None:  # where nothing tells when it ends, sending it again is a call of its own
-        _sent_before[place] = sent, call
+        sent.call, sent.place = call, place
+        _sent_before[place] = sent
     _latest.set(call)
     call.number += 1
     return Attempt(call.identifier, call.number)

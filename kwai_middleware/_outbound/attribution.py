@@ -20,6 +20,7 @@ __all__ = ["Attribution", "attribute", "credentials_member", "paid_by", "sends_k
 
 _CAPTURES: Final[Sequence[Capture]] = ("full", "metadata", "none")
 _FROM_SETTINGS: Final = "settings"
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -154,13 +155,13 @@ def credentials_member(attribution: Attribution) -> bytes:
     """Return the keys as the vendor's `customer_credentials`. Holds them in clear."""
     if len(attribution.credentials) == 1:
         [only] = attribution.credentials
-        return msgspec.json.encode({only.provider: _object(only)})
+        return _encode({only.provider: {"api_key": only.api_key.reveal()}})
     by_provider = _by_provider(attribution.credentials)
     if attribution.key_lists == "top-level" and len(by_provider) < len(attribution.credentials):
-        return msgspec.json.encode(
+        return _encode(
             [{"credentials": {each.provider: _object(each)}, "weight": each.weight} for each in attribution.credentials]
         )
-    return msgspec.json.encode(
+    return _encode(
         {
             provider: _object(several[0])
             if len(several) == 1

@@ -43,16 +43,26 @@ class Reservation:
 
     Args:
         limit: What all calls of this process may hold together, in bytes.
+        amount: Bytes to hold from the beginning; nothing is held when the budget is used up.
+
+    Attributes:
+        held: Bytes that it holds.
     """
 
     __slots__ = ("_generation", "_limit", "held")
 
-    def __init__(self, limit: int) -> None:
-        if not _budget.follows_forks:
-            _budget.follow_forks()
+    def __init__(self, limit: int, amount: int = 0) -> None:
+        budget = _budget
+        if not budget.follows_forks:
+            budget.follow_forks()
         self._limit = limit
-        self._generation = _budget.generation
+        self._generation = budget.generation
         self.held = 0
+        if amount:
+            with budget.lock:
+                if budget.used + amount <= limit:
+                    budget.used += amount
+                    self.held = amount
 
     def grow(self, amount: int) -> bool:
         """Hold `amount` bytes more; False, and nothing changes, when the budget is used up."""

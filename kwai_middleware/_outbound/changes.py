@@ -17,7 +17,7 @@ from kwai_middleware._outbound.routes import Endpoint, Place
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import CannotAttribute
 
-__all__ = ["READ_HEADERS", "ROUTE_PROVIDER", "Changes", "changes_to", "looks_into_body"]
+__all__ = ["READ_HEADERS", "ROUTE_PROVIDER", "Changes", "changes_to", "looks_into_body", "plain_changes"]
 
 READ_HEADERS: Final = ("content-type", "content-encoding", *PARAMETER_HEADERS)
 """Headers of a request whose values have a say here."""
@@ -38,6 +38,13 @@ _SAY_NOTHING: Final = frozenset(
 
 _PLAIN: Final = _SAY_NOTHING - {"content-encoding"}
 
+_AROUND: Final[Mapping[Place, tuple[bytes, bytes]]] = {
+    "body": (b",", b""),
+    "respan_params": (b',"respan_params":{', b"}"),
+    "metadata": (b',"metadata":{"respan_params":{', b"}}"),
+}
+"""What stands around the gateway's parameters, behind the members of a body that has none of them."""
+
 
 class Changes(msgspec.Struct, frozen=True):
     """What must become of a request. Holds no key of the caller: those are put in where the wire copy is made.
@@ -53,6 +60,7 @@ class Changes(msgspec.Struct, frozen=True):
         in_header: They travel in a header instead, beside these.
         sends_key: The caller's keys travel with them.
         is_anonymous: The caller has a name, and this request cannot carry it.
+        tail: What comes behind the members of a body that brings nothing: before the keys, and behind them.
     """
 
     attribution: Attribution
@@ -65,12 +73,33 @@ class Changes(msgspec.Struct, frozen=True):
     in_header: Members | None = None
     sends_key: bool = False
     is_anonymous: bool = False
+    tail: tuple[bytes, bytes] | None = None
 
     @property
     def touches_body(self) -> bool:
         """Whether other bytes go out than the app's."""
-        adds = self.in_header is None and (self.sends_key or bool(self.added))
-        return self.body is not None and (adds or bool(self.changed))
+        if self.body is None:
+            return self.tail is not None
+        return (self.in_header is None and (self.sends_key or bool(self.added))) or bool(self.changed)
+
+
+def plain_changes(endpoint: Endpoint, attribution: Attribution) -> Changes | None:
+    """Decide what becomes of any request to `endpoint` that brings nothing of its own, whatever else is in it.
+
+    So it is with nearly all of them. None where that has to be decided for each.
+    """
+    if attribution.pinned or len(attribution.credentials) > 1:
+        return None
+    sends_key = endpoint.kind == "gateway" and bool(attribution.credentials)
+    if not sends_key and not attribution.parameters:
+        return Changes(attribution)
+    opened, closed = _AROUND[endpoint.place]
+    parameters = joined({}, attribution.parameters)[1:-1]
+    if sends_key:
+        tail = b'%b"%b":' % (opened, CREDENTIALS.encode()), (b"," + parameters if parameters else b"") + closed
+    else:
+        tail = opened + parameters, closed
+    return Changes(attribution, sends_key=sends_key, tail=tail)
 
 
 def changes_to(
@@ -79,6 +108,7 @@ def changes_to(
     settings: Settings,
     body: bytes | None,
     headers: Mapping[str, bytes],
+    plain: Changes | None = None,
 ) -> Changes:
     """Decide what becomes of a request to `endpoint`.
 
@@ -88,19 +118,23 @@ def changes_to(
         settings: Who wins when the request has a mind of its own.
         body: The app's bytes; None when the body is a stream that was not read.
         headers: Those of `READ_HEADERS` that it has.
+        plain: The `plain_changes`, where they hold for such requests.
 
     Raises:
         CannotAttribute: The request cannot carry the caller's key, or it brings a key, a customer or
             another payer where that is an error.
     """
+    content_type = headers.get("content-type", b"")
+    # The vendor reads by the declared type, so an object may be a form to it.
+    is_hidden = body is None or (content_type != JSON and endpoint.kind != "direct" and is_form(content_type))
+    read = None if body is None or is_hidden else read_object(body)
+    if plain is not None and content_type == JSON and read is not None and _PLAIN.issuperset(headers):
+        document, members = read
+        if document is body and members and names_no_door(members):
+            return plain
     closed = attribution.closed
     in_headers = _NOTHING if _SAY_NOTHING.issuperset(headers) else _inspected_headers(headers, closed)
-    # The vendor reads by the declared type, so an object may be a form to it.
-    is_hidden = body is None or (endpoint.kind != "direct" and is_form(headers.get("content-type", b"")))
-    read = None if body is None or is_hidden else read_object(body)
     has_key = endpoint.kind == "gateway" and bool(attribution.credentials)
-    if read is not None and _brings_nothing(endpoint, attribution, read[1], headers):
-        return Changes(attribution, *read, added=attribution.parameters, sends_key=has_key)
     in_body = Inspection(*(read or (b"{}", {})), closed)
     doors = in_body.doors
     if in_headers.inspections:
@@ -126,19 +160,6 @@ def changes_to(
     is_nested = endpoint.place != "body" and (added or sends_key)
     nest = _nest(endpoint.place, {**read[1], **in_body.changes}) if is_nested else ()
     return Changes(attribution, *read, in_body.changes, in_new_headers, added, nest, sends_key=sends_key)
-
-
-def _brings_nothing(
-    endpoint: Endpoint, attribution: Attribution, members: Members, headers: Mapping[str, bytes]
-) -> bool:
-    """Say whether nothing has to be decided about a request: so it is with nearly all of them, and it saves 1.5 µs."""
-    return (
-        endpoint.place == "body"
-        and not attribution.pinned
-        and headers.get("content-type") == JSON
-        and _PLAIN.issuperset(headers)
-        and names_no_door(members)
-    )
 
 
 def looks_into_body(endpoint: Endpoint, attribution: Attribution, settings: Settings) -> bool:

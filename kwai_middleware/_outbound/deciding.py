@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -12,13 +13,19 @@ from kwai_middleware._caller import Caller, Credential
 from kwai_middleware._context import Slot, current_slot
 from kwai_middleware._outbound.attempts import RETRY_COUNT, attempt_at
 from kwai_middleware._outbound.attribution import Attribution, attribute, paid_by, sends_keys, with_one_key_each
-from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body
+from kwai_middleware._outbound.changes import Changes, changes_to, looks_into_body, plain_changes
 from kwai_middleware._outbound.draws import draw_for
-from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, watching
+from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, begun, unwatched
 from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import LENGTH, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
-from kwai_middleware._outbound.notes import note_anonymous, note_origins, note_unconfirmed_payer, note_unrouted
+from kwai_middleware._outbound.notes import (
+    is_told_of_origins,
+    note_anonymous,
+    note_origins,
+    note_unconfirmed_payer,
+    note_unrouted,
+)
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
 from kwai_middleware._settings import Settings
@@ -26,7 +33,7 @@ from kwai_middleware._slot import NOBODY
 from kwai_middleware._unsettled import Origins
 from kwai_middleware.errors import ConfigurationError, OutboundRefused
 
-__all__ = ["Decider", "Decision", "Refuse"]
+__all__ = ["Decider", "Decision", "Plan", "Refuse"]
 
 _REPEATED: Final = b"1"
 """As an SDK counts: what is repeated below a door belongs to the latest call, whatever is known of its body."""
@@ -35,13 +42,25 @@ Refuse = Literal["raise", "response"]
 """How a refused call looks to the app: our exception, or a local answer with status 401."""
 
 
-class _Plan(NamedTuple):
-    """Whose the latest call of a unit of work was and who paid for it, with all that this was decided from."""
+class Plan(msgspec.Struct, frozen=True):
+    """Whose a call is and who pays for it, as far as that does not hang on the request.
+
+    Attributes:
+        endpoint: Where it goes.
+        caller: Who it is for, with the keys that may pay.
+        origins: Where identity and keys came from.
+        attribution: What was decided from these.
+        plain: What becomes of a request that brings nothing of its own; None where each has to be looked at.
+    """
 
     endpoint: Endpoint
     caller: Caller | None
     origins: Origins
     attribution: Attribution
+    plain: Changes | None
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # whom it is about is more than an error report should hold
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -128,43 +147,41 @@ class Decider:
             return slot.known
         return await unsettled.paying_caller_async(slot.known, with_keys=sends_keys(slot.known, self.settings))
 
-    def attribution(self, endpoint: Endpoint, slot: Slot, caller: Caller | None) -> Attribution:
+    def plan(self, endpoint: Endpoint, slot: Slot, caller: Caller | None) -> Plan:
         """Return who a call is for and who pays, as far as that does not hang on the request.
 
         Raises:
             OutboundRefused: Nobody may pay for it.
         """
-        origins = slot.origins
-        plan: _Plan | None = slot.plan
+        origins = slot.brought if slot.unsettled is None else slot.origins
+        plan: Plan | None = slot.plan
         # An endpoint is of one door's own table, and so of one door's settings.
         if plan is not None and plan.endpoint is endpoint and plan.caller is caller and plan.origins == origins:
-            return plan.attribution
+            return plan
         attribution = attribute(endpoint, caller, self.settings, origins)
+        plan = Plan(endpoint, caller, origins, attribution, plain_changes(endpoint, attribution))
         if slot is not NOBODY:
-            slot.plan = _Plan(endpoint, caller, origins, attribution)
-        return attribution
+            slot.plan = plan
+        return plan
 
-    def must_gather(self, endpoint: Endpoint, attribution: Attribution) -> bool:
+    def must_gather(self, plan: Plan) -> bool:
         """Say whether a body that comes in pieces has to be read before the gateway may get it."""
-        return looks_into_body(endpoint, attribution, self.settings)
+        return looks_into_body(plan.endpoint, plan.attribution, self.settings)
 
     def decide(
         self,
-        endpoint: Endpoint,
+        plan: Plan,
         slot: Slot,
-        attribution: Attribution,
         body: bytes | None,
         headers: Mapping[str, bytes],
         sent_with: object,
-        *,
         is_gathered: bool = False,
     ) -> Decision:
         """Decide what goes to the wire, and begin to watch.
 
         Args:
-            endpoint: Where the request goes.
+            plan: Who it is for and who pays, as far as that does not hang on the request.
             slot: The unit of work that it is part of.
-            attribution: Who it is for and who pays, as far as that does not hang on the request.
             body: The app's bytes; None when the body is a stream that was not read.
             headers: Those that have a say, as `headers_of` returns them.
             sent_with: An object that is the same one when the request is sent again.
@@ -173,6 +190,7 @@ class Decider:
         Raises:
             OutboundRefused: The call must not go out.
         """
+        endpoint, attribution = plan.endpoint, plan.attribution
         size = None if body is None else len(body)
         attempt = attempt_at(endpoint, sent_with, size, headers.get(RETRY_COUNT, b""), slot)
         failover: Failover | None = None
@@ -184,18 +202,24 @@ class Decider:
                 is_relay, is_held = endpoint.kind == "relay", body is not None
                 failover = Failover(attribution.credentials, draw, relayed=is_relay, can_resend=is_held)
                 attribution = paid_by(attribution, failover.credential)
-        changes = changes_to(endpoint, attribution, self.settings, body, headers)
-        note_origins(endpoint, changes.attribution)
+        changes = changes_to(endpoint, attribution, self.settings, body, headers, plan.plain)
+        if is_told_of_origins(logging.DEBUG):
+            note_origins(endpoint, changes.attribution)
         if changes.is_anonymous:
             note_anonymous(endpoint)
         if changes.sends_key and endpoint.place == "metadata" and not attribution.of_app:
             note_unconfirmed_payer(endpoint)
-        exchange = watching(endpoint, changes.attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        exchange: Exchange | Unwatched
+        try:
+            attribution = changes.attribution
+            exchange = begun(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
+            exchange = unwatched(error)
         return Decision(
             body,
-            is_gathered or changes.touches_body,
+            is_gathered or changes.tail is not None or changes.touches_body,
             changes,
-            key_headers(endpoint, changes.attribution, headers),
+            () if endpoint.kind == "gateway" else key_headers(endpoint, changes.attribution, headers),
             exchange,
             body is not None and headers.get(LENGTH) == b"%d" % len(body),
             failover,
@@ -215,7 +239,10 @@ class Decider:
         body = decision.body
         attempt = attempt_at(endpoint, sent_with, None if body is None else len(body), _REPEATED, slot)
         attribution = decision.changes.attribution
-        return watching(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        try:
+            return begun(endpoint, attribution, body, self.settings, self._deliver, attempt, slot.trace_id)
+        except Exception as error:  # noqa: BLE001 - as in `decide`
+            return unwatched(error)
 
     def decide_again(
         self, endpoint: Endpoint, slot: Slot, decision: Decision, sent_with: object, credential: Credential

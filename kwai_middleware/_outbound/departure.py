@@ -28,19 +28,24 @@ class Departure(ABC):
     Args:
         request: The app's own request; it is never changed.
         decision: What becomes of it.
+
+    Attributes:
+        decision: The same.
+        exchange: Is told what happens.
+        received: The exchange's own, which is called for each chunk.
     """
 
     timeouts: ClassVar[tuple[type[BaseException], ...]] = ()
     """The bases of the library's time-out exceptions."""
 
-    __slots__ = ("_copies", "_copy", "_decision", "_exchange", "_request", "received")
+    __slots__ = ("_copies", "_copy", "_request", "decision", "exchange", "received")
 
     def __init__(self, request: Any, decision: Decision) -> None:
         self._request = request
-        self._decision = decision
+        self.decision = decision
         self._copies = False
         self._copy: weakref.ref[Any] | None = None
-        self._exchange = decision.exchange
+        self.exchange: Exchange | Unwatched = decision.exchange
         self.received: Callable[[bytes], None] = decision.exchange.received
 
     def wire(self) -> Any:
@@ -49,7 +54,7 @@ class Departure(ABC):
         Call it where its value is used, and keep the value in no variable: exceptions carry the
         variables of every frame they pass.
         """
-        decision = self._decision
+        decision = self.decision
         changes = decision.changes
         self._copies = bool(
             decision.changes_body or changes.headers or changes.in_header is not None or decision.key_headers
@@ -62,7 +67,7 @@ class Departure(ABC):
 
     def _watches_body(self) -> bool:
         """Say whether the body is watched while it goes out."""
-        return self._decision.body is None and self._exchange.watches_body
+        return self.decision.body is None and self.exchange.watches_body
 
     @abstractmethod
     def _copied(self) -> Any:
@@ -76,7 +81,7 @@ class Departure(ABC):
 
     def _write_headers(self, headers: MutableMapping[str, Any]) -> None:
         """Write what was decided into the headers of a copy."""
-        changes = self._decision.changes
+        changes = self.decision.changes
         for name, value in changes.headers.items():
             if name in headers:
                 del headers[name]
@@ -84,23 +89,17 @@ class Departure(ABC):
                 headers[name] = value
         if changes.in_header is not None:
             headers[PARAMETER_HEADER] = wire_header(changes, changes.in_header)
-        for name in self._decision.key_headers:
+        for name in self.decision.key_headers:
             key = changes.attribution.credentials[0].api_key
-            headers[name] = f"Bearer {key.reveal()}" if name == "authorization" else key.reveal()
+            self._put(headers, name, f"Bearer {key.reveal()}" if name == "authorization" else key.reveal())
 
-    @property
-    def exchange(self) -> Exchange | Unwatched:
-        """Is told what happens."""
-        return self._exchange
-
-    @property
-    def decision(self) -> Decision:
-        """What becomes of the request."""
-        return self._decision
+    def _put(self, headers: MutableMapping[str, Any], name: str, value: str) -> None:
+        """Write one header in place of those that have this name, in lower case."""
+        headers[name] = value
 
     def may_give_way(self, status: int) -> bool:
         """Say whether an answer may be about the key, and has to be looked into before it is handed on."""
-        failover = self._decision.failover
+        failover = self.decision.failover
         return failover is not None and failover.is_in_doubt(status)
 
     def next_key(self, status: int, headers: tuple[tuple[bytes, bytes], ...], seen: Seen) -> Credential | None:
@@ -111,36 +110,36 @@ class Departure(ABC):
             headers: Of the answer.
             seen: Of the answer's body.
         """
-        failover = self._decision.failover
+        failover = self.decision.failover
         credential = None if failover is None else failover.next_key(status, headers, seen)
         if credential is not None:
             with _guard.never_raise:
-                self._exchange.head_arrived(status, headers)
+                self.exchange.head_arrived(status, headers)
                 if seen.is_decoded:
-                    self._exchange.arrives_decoded()
-                self._exchange.received(seen.body)
-                self._exchange.finished(Ending.END if seen.is_whole else Ending.CLOSED)
+                    self.exchange.arrives_decoded()
+                self.exchange.received(seen.body)
+                self.exchange.finished(Ending.END if seen.is_whole else Ending.CLOSED)
         return credential
 
     def sending(self) -> None:
         """The request's body goes out, from its beginning."""
-        self._exchange.sending()
+        self.exchange.sending()
 
     def sent(self, chunk: bytes) -> None:
         """A part of the request's body goes out."""
-        self._exchange.sent(chunk)
+        self.exchange.sent(chunk)
 
     def arrives_decoded(self) -> None:
         """What is received is not as on the wire any more."""
-        self._exchange.arrives_decoded()
+        self.exchange.arrives_decoded()
 
     def finished(self, ending: Ending) -> None:
         """The answer is over without an exception."""
-        self._exchange.finished(ending)
+        self.exchange.finished(ending)
 
     def failed(self, error: BaseException) -> None:
         """The request or the answer ended with `error`, which the app will get."""
-        self._exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)
+        self.exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)
         if self._copies:
             # Also when the copy could not be made: an interrupt finds the key in the frames that make it.
             with _guard.never_raise:

@@ -9,14 +9,14 @@ from kwai_middleware import _guard, _open_calls
 from kwai_middleware._outbound.attempts import Attempt
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.budget import Reservation
-from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, KeptChunks
+from kwai_middleware._outbound.kept_chunks import FIRST_ROOM, OVERHEAD, TAIL, KeptChunks
 from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
-from kwai_middleware._outbound.sent_bodies import SentBody, may_be_form
+from kwai_middleware._outbound.sent_bodies import SentBody
 from kwai_middleware._record import PendingCall
 from kwai_middleware._settings import Settings
 
-__all__ = ["Deliver", "Exchange", "Unwatched", "begun", "watching"]
+__all__ = ["Deliver", "Exchange", "Unwatched", "begun", "unwatched"]
 
 Deliver = Callable[[PendingCall], object]
 """Takes a finished call without waiting; `Delivery.submit` is one."""
@@ -31,8 +31,13 @@ class Exchange(Observation, eq=False, kw_only=True):
 
     _deliver: Deliver
     _clock: Callable[[], int]
-    _kept: KeptChunks
     _sent: SentBody | None
+    _limit: int
+    _room: int
+    _left: int
+    _chunks: list[bytes]
+    _arrivals: list[int]
+    _kept: KeptChunks | None = None
     has_ended: bool = False
 
     @property
@@ -63,10 +68,23 @@ class Exchange(Observation, eq=False, kw_only=True):
     def received(self, chunk: bytes) -> None:
         """A part of the response's body has come, as it is on the wire or decoded."""
         try:
-            if not self.has_ended:
-                self._kept.add(chunk, self._clock())
+            self._left = left = self._left - len(chunk) - OVERHEAD
+            if left < 0:
+                self._keep_beyond(chunk)
+            else:
+                clock = self._clock
+                self._chunks.append(chunk)
+                self._arrivals.append(clock())
         except Exception as error:  # noqa: BLE001 - the guard's `with` would cost as much as the work itself
             _guard.report(error)
+
+    def _keep_beyond(self, chunk: bytes) -> None:
+        """Keep a chunk for which there is no room left; most answers have none. After the end there is none for any."""
+        if self.has_ended:
+            return
+        if self._kept is None:
+            self._kept = KeptChunks(self._limit, self.reservation, self._room, self._chunks, self._arrivals)
+        self._left = self._kept.add(chunk, self._clock(), -self._left)
 
     def arrives_decoded(self) -> None:
         """What comes is not as on the wire any more: the HTTP library has undone the body's coding."""
@@ -89,12 +107,16 @@ class Exchange(Observation, eq=False, kw_only=True):
         if self.has_ended or not _open_calls.end(self):
             return
         self.has_ended = True
+        self._left = -1
         try:
             self.ended = self._clock()
             self.ending = ending
             if error is not None:
                 self.error = type(error).__name__, str(error)
-            self.chunks, self.arrivals, self.gap_after = self._kept.kept()
+            if self._kept is None:
+                self.chunks, self.arrivals = tuple(self._chunks), tuple(self._arrivals)
+            else:
+                self.chunks, self.arrivals, self.gap_after = self._kept.kept()
             if self._sent is not None:
                 self.request_sent = self._sent.seen()
                 self.request_kept = self.request_sent.is_kept
@@ -132,21 +154,10 @@ class Unwatched:
         """Nothing is handed over."""
 
 
-def watching(
-    endpoint: Endpoint,
-    attribution: Attribution,
-    body: bytes | None,
-    settings: Settings,
-    deliver: Deliver,
-    attempt: Attempt,
-    trace_id: str,
-) -> Exchange | Unwatched:
-    """Return what watches one attempt; a fault of ours never keeps the attempt from being made."""
-    try:
-        return begun(endpoint, attribution, body, settings, deliver, attempt, trace_id)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is ours, and the guard tells of it
-        _guard.report(error)
-        return Unwatched()
+def unwatched(error: Exception) -> Unwatched:
+    """Report a fault of ours; it never keeps an attempt from being made."""
+    _guard.report(error)
+    return Unwatched()
 
 
 def begun(
@@ -173,19 +184,22 @@ def begun(
         clock: Nanoseconds that only rise.
         wall_clock: Seconds since 1970.
     """
-    reservation = Reservation(settings.max_open_bytes)
+    # Of a body that has not been read nobody knows whether it is a form.
+    is_form = (body is None or body.startswith(b"--")) and endpoint.takes_forms
+    size = 0 if body is None or is_form else len(body)
+    # In one step for the body and the first of the answer: nearly every call gets one.
+    reservation = Reservation(settings.max_open_bytes, size + FIRST_ROOM)
+    room = FIRST_ROOM if reservation.held else 0
     sent: SentBody | None = None
-    if endpoint.takes_forms and may_be_form(body):
+    if is_form:
         sent = SentBody(reservation)
         if body is not None:
             sent.add(body)
         body = None
-    size = 0 if body is None else len(body)
-    # In one step for the body and the first of the answer: nearly every call gets one.
-    room = FIRST_ROOM if reservation.grow(size + FIRST_ROOM) else 0
-    if not room and not reservation.grow(size):
+    elif not room and not reservation.grow(size):
         body = None
     exchange = Exchange(
+        # In the order of the fields: by name it is 0.6 µs more.
         endpoint,
         attribution.caller,
         attribution.known_credential,
@@ -202,8 +216,12 @@ def begun(
         clock(),
         _deliver=deliver,
         _clock=clock,
-        _kept=KeptChunks(settings.max_call_bytes, reservation, room),
         _sent=sent,
+        _limit=settings.max_call_bytes - TAIL,
+        _room=room,
+        _left=room,
+        _chunks=[],
+        _arrivals=[],
     )
     _open_calls.begin(exchange)
     return exchange

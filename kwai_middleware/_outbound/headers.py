@@ -12,7 +12,7 @@ from kwai_middleware._outbound.changes import READ_HEADERS, ROUTE_PROVIDER
 from kwai_middleware._outbound.parameter_header import PARAMETER_HEADERS
 from kwai_middleware._outbound.routes import Endpoint
 
-__all__ = ["LENGTH", "headers_of", "key_headers"]
+__all__ = ["LENGTH", "Entry", "headers_in", "headers_of", "key_headers"]
 
 LENGTH: Final = "content-length"
 
@@ -36,14 +36,23 @@ _BY_NAME_ONLY: Final = frozenset((_AUTHORIZATION, *_API_KEYS, *_MISSPELLED))
 _OF_INTEREST: Final = {name.encode(): name for name in (*READ_HEADERS, RETRY_COUNT, LENGTH, *_BY_NAME_ONLY)}
 
 
+Entry = tuple[bytes, bytes, bytes]
+"""One header: its name as it was written, the same in lower case, and its value."""
+
+
 def headers_of(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     """Return the headers that have a say in what becomes of a request, without the keys in them.
 
     One of the vendor's with an underscore in its name is there under that name.
     """
+    return headers_in([(name, name.lower(), value) for name, value in raw_headers])
+
+
+def headers_in(entries: Iterable[Entry]) -> dict[str, bytes]:
+    """Return the same of headers whose names are known in lower case."""
     found: dict[str, bytes] = {}
-    for raw_name, value in raw_headers:
-        name = _OF_INTEREST.get(raw_name.lower())
+    for _, lower, value in entries:
+        name = _OF_INTEREST.get(lower)
         if name is None:
             continue
         if name in _BY_NAME_ONLY:

@@ -9,7 +9,17 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Changed", "Members", "has_each_once", "joined", "read_object", "read_text", "spliced", "string_in"]
+__all__ = [
+    "Changed",
+    "Members",
+    "extended",
+    "has_each_once",
+    "joined",
+    "read_object",
+    "read_text",
+    "spliced",
+    "string_in",
+]
 
 Members = dict[str, msgspec.Raw]
 """Each top-level member with the JSON of its value, as it stands in the body."""
@@ -70,12 +80,24 @@ def spliced(body: bytes, members: Members, changes: Changed, *, whole: bool = Fa
             return (body,)
         if not members:
             del tail[0]
-        tail.append(b"}")
-        head = memoryview(body)[: body.rindex(b"}")]
-        return (b"".join((head, *tail)),) if whole or len(head) < _JOINED_BELOW else (head, b"".join(tail))
+        return extended(body, b"".join(tail), whole=whole)
     # The body brings a member of that name itself. It is taken out and not merely followed by ours:
     # some parsers let the first of two members win, some the last.
     return (joined(members, changes),)
+
+
+def extended(body: bytes, tail: bytes, *, whole: bool = False) -> tuple[bytes | memoryview, ...]:
+    """Return the parts of `body` with something more before its end.
+
+    Args:
+        body: A JSON object.
+        tail: More members, as they are written behind its last one.
+        whole: Make one part of it, whatever its size.
+    """
+    head = memoryview(body)[: body.rindex(b"}")]
+    if whole or len(head) < _JOINED_BELOW:
+        return (b"".join((head, tail, b"}")),)
+    return head, tail + b"}"
 
 
 def joined(members: Mapping[str, bytes | msgspec.Raw], changes: Changed) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kwai_middleware._outbound.exchange import Deliver
+from kwai_middleware._outbound.headers import Entry
 from kwai_middleware._settings import Settings
 
-__all__ = ["Library", "RequestLike", "ResponseLike", "copier"]
+__all__ = ["Library", "RequestLike", "ResponseLike", "copier", "entries_by", "parsed_by"]
 
 
 class UrlLike(Protocol):
@@ -77,8 +79,10 @@ class Library:
 
     Attributes:
         name: How the library is imported.
+        parsed: Returns the parts of a URL; `parsed_by` makes it.
         request: Copies a request, but for its headers and its stream; `copier` makes it.
         headers: Makes headers, also of others.
+        entries: Returns the list in which headers are kept; `entries_by` makes it.
         response: Makes a response.
         real_transports: Those of its own that open connections.
         byte_stream: The type of a body that is held in memory.
@@ -91,8 +95,10 @@ class Library:
     """
 
     name: str
+    parsed: Callable[[Any], tuple[Any, ...] | None]
     request: Callable[..., Any]
     headers: Callable[..., Any]
+    entries: Callable[[Any], list[Entry]] | None
     response: Callable[..., Any]
     real_transports: tuple[type[Any], ...]
     byte_stream: type[Any]
@@ -104,6 +110,43 @@ class Library:
     deliver: Callable[[Settings], Deliver]
 
 
+def parsed_by(url: Callable[[str], Any]) -> Callable[[Any], tuple[Any, ...] | None]:
+    """Return what returns the parts of a URL, in one tuple that tells it from every other one.
+
+    The library has that tuple, but does not say so: where it has it no more, there is None for every URL.
+
+    Args:
+        url: The library's class of URLs.
+    """
+    parts = operator.attrgetter("_uri_reference")
+    try:
+        one, same, other = [parts(url(f"https://{host}/path")) for host in ("a.example", "a.example", "b.example")]
+    except AttributeError:
+        return lambda url: None
+    return parts if isinstance(one, tuple) and one == same != other else lambda url: None
+
+
+def entries_by(headers: Callable[[Any], Any]) -> Callable[[Any], list[Entry]] | None:
+    """Return what returns the list in which headers are kept, to be read and changed: 2 µs less for a call.
+
+    The library has that list, but does not say so: there is None where it has it no more, or something beside it, or
+    where a copy shares it with the app's own headers.
+
+    Args:
+        headers: The library's class of headers.
+    """
+    entries = operator.attrgetter("_list")
+    own = headers([("A-b", "c"), ("D", "e")])
+    copy = headers(own)
+    try:
+        is_list = entries(copy) == [(b"A-b", b"a-b", b"c"), (b"D", b"d", b"e")]
+        entries(copy)[0] = (b"A-b", b"a-b", b"f")
+    except (AttributeError, IndexError, TypeError):
+        return None
+    is_all = copy.raw == [(b"A-b", b"f"), (b"D", b"e")] and copy["a-b"] == "f"
+    return entries if is_list and is_all and own.raw == [(b"A-b", b"c"), (b"D", b"e")] else None
+
+
 def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:
     """Return what copies requests, given other headers and another stream.
 
@@ -112,7 +155,7 @@ def copier(plain: type[Any], held: type[Any]) -> Callable[..., Any]:
         held: The one for bodies that are held in memory, a `WireRequest`.
     """
 
-    def copied(request: RequestLike, headers: Any, stream: Any, *, is_held: bool) -> Any:
+    def copied(request: RequestLike, headers: Any, stream: Any, is_held: bool) -> Any:
         # All that the constructor would set. It would read headers and URL once more: 3 µs.
         copy = object.__new__(held if is_held else plain)
         copy.method, copy.url, copy.headers, copy.stream = request.method, request.url, headers, stream

@@ -10,9 +10,11 @@ from kwai_middleware._caller import Caller
 from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.routes import Endpoint
 
-__all__ = ["note_anonymous", "note_origins", "note_unconfirmed_payer", "note_unrouted"]
+__all__ = ["is_told_of_origins", "note_anonymous", "note_origins", "note_unconfirmed_payer", "note_unrouted"]
 
 _logger: Final = logging.getLogger("kwai_middleware")
+is_told_of_origins: Final = _logger.isEnabledFor
+"""Whether anybody listens at that level; asked beforehand, since most do not."""
 
 
 def note_anonymous(endpoint: Endpoint) -> None:
@@ -39,10 +41,9 @@ def note_unconfirmed_payer(endpoint: Endpoint) -> None:
 
 def note_origins(endpoint: Endpoint, attribution: Attribution) -> None:
     """At debug level: where it came from whose call this is, and who pays."""
-    if _logger.isEnabledFor(logging.DEBUG):
-        identity, keys = attribution.origins
-        key = "the app itself" if attribution.credential is None else keys
-        _logger.debug("kwai_middleware: call to %s: identity from %s, key from %s", endpoint.host, identity, key)
+    identity, keys = attribution.origins
+    key = "the app itself" if attribution.credential is None else keys
+    _logger.debug("kwai_middleware: call to %s: identity from %s, key from %s", endpoint.host, identity, key)
 
 
 def note_unrouted(host: bytes, caller: Caller | None) -> None:

@@ -44,27 +44,28 @@ def completed(observation: Observation) -> CompletedCall:
     complete, even when the app then closes, cancels or forgets it; SDKs always leave a stream that
     way. An answer with an error status or an error inside is an error, whatever came before it.
     """
-    endpoint = observation.endpoint
+    endpoint, caller, credential = observation.endpoint, observation.caller, observation.credential
+    secrets, headers = observation.secrets, _headers(observation)
     format_: Format = FORMATS.get(endpoint.format, unread)
     request = _request(observation, format_)
     breathe()
-    body = _Body(observation)
+    body = _Body(observation, headers)
     breathe()
-    streamed = _is_stream(observation, request, body.parts)
+    content_type = headers.get(b"content-type", "").lower()
+    streamed = _is_stream(content_type, request, body.parts)
     received = Received(
         body.parts,
         streamed=streamed,
-        media_type=(_header(observation, b"content-type") or "").lower().partition(";")[0].strip(),
-        secrets=observation.secrets,
+        media_type=content_type.partition(";")[0].strip(),
+        secrets=secrets,
     )
     answer = format_.answer(received, request)
     breathe()
-    outcome, failure = _judged(observation, answer, body, streamed=streamed)
-    answer = without_cut_keys(answer, outcome, observation.secrets)
+    outcome, failure = _judged(observation, answer, body, streamed=streamed, redirects=b"location" in headers)
+    answer = without_cut_keys(answer, outcome, secrets)
     finished = observation.ended if answer.finished is None else body.arrival_of(answer.finished)
     first = None if answer.first_content is None else body.arrival_of(answer.first_content)
     reported, upstream, is_byok = _costs(answer.usage or {})
-    caller, credential, secrets = observation.caller, observation.credential, observation.secrets
     requested_model = _bounded(request.model, _LONGEST_NAME, secrets)
     return CompletedCall(
         trace_id=observation.trace_id,
@@ -108,12 +109,10 @@ def completed(observation: Observation) -> CompletedCall:
         reported_cost=reported,
         upstream_cost=upstream,
         is_byok=is_byok,
-        generation_id=_bounded(
-            _header(observation, b"x-generation-id") or answer.generation_id, _LONGEST_NAME, secrets
-        ),
+        generation_id=_bounded(headers.get(b"x-generation-id") or answer.generation_id, _LONGEST_NAME, secrets),
         provider=_bounded(answer.provider, _LONGEST_NAME, secrets),
         provider_id=endpoint.provider if endpoint.kind == "direct" else None,
-        gateway_log_id=_bounded(_header(observation, b"x-respan-log-id"), _LONGEST_NAME, secrets),
+        gateway_log_id=_bounded(headers.get(b"x-respan-log-id"), _LONGEST_NAME, secrets),
         truncated=body.is_shortened or not observation.request_kept,
     )
 
@@ -133,9 +132,10 @@ class _Body:
         is_shortened: Whether something is missing that had arrived.
     """
 
-    def __init__(self, observation: Observation) -> None:
+    def __init__(self, observation: Observation, headers: dict[bytes, str]) -> None:
         chunks, gap = observation.chunks, observation.gap_after
-        codings = [] if observation.decoded else decoding.codings_of(observation.response_headers)
+        is_plain = observation.decoded or b"content-encoding" not in headers
+        codings = [] if is_plain else decoding.codings_of(observation.response_headers)
         head_size = len(chunks) if gap is None else gap
         # What stands behind a gap cannot be decompressed.
         breathe()
@@ -175,18 +175,19 @@ def _described(media: str, observation: Observation, body: _Body) -> bytes:
     return described_whole(media, body.parts, is_whole=is_whole)
 
 
-def _is_stream(observation: Observation, request: Request, parts: tuple[bytes, ...]) -> bool:
-    kind = (_header(observation, b"content-type") or "").lower()
-    if "event-stream" in kind or "json" in kind:
+def _is_stream(content_type: str, request: Request, parts: tuple[bytes, ...]) -> bool:
+    if "event-stream" in content_type or "json" in content_type:
         # Some answer an error as plain JSON, whatever type they have announced; no event begins like that.
-        return "event-stream" in kind and not parts[0].lstrip().startswith(b"{")
+        return "event-stream" in content_type and not parts[0].lstrip().startswith(b"{")
     return request.stream and parts[0].lstrip().startswith((b"data:", b"event:", b":"))
 
 
-def _judged(observation: Observation, answer: Answer, body: _Body, *, streamed: bool) -> tuple[Outcome, Failure | None]:
+def _judged(
+    observation: Observation, answer: Answer, body: _Body, *, streamed: bool, redirects: bool
+) -> tuple[Outcome, Failure | None]:
     """Say how the call ended, and what went wrong if something did."""
     status = observation.status
-    if status is not None and 300 <= status < 400 and _header(observation, b"location") is not None:
+    if status is not None and 300 <= status < 400 and redirects:
         return "redirected", None
     if status is not None and not 200 <= status < 300:
         # Events have said what they say: their bytes are no words for people.
@@ -272,8 +273,7 @@ def _bounded(text: str | None, longest: int, secrets: tuple[Secret, ...]) -> str
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _header(observation: Observation, wanted: bytes) -> str | None:
-    for name, value in observation.response_headers:
-        if name.lower() == wanted and value:
-            return value.decode("latin-1")
-    return None
+def _headers(observation: Observation) -> dict[bytes, str]:
+    """Return the response's headers by their names in lower case; of several the first, and no empty one."""
+    headers = reversed(observation.response_headers)
+    return {name.lower(): value.decode("latin-1") for name, value in headers if value}

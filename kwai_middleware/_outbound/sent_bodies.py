@@ -8,7 +8,7 @@ import msgspec
 
 from kwai_middleware._outbound.budget import Reservation
 
-__all__ = ["END", "HEAD", "Sent", "SentBody", "may_be_form"]
+__all__ = ["END", "HEAD", "Sent", "SentBody"]
 
 HEAD: Final = 64 * 1024
 """SDKs put a form's fields first, and then the file with its name and type."""
@@ -31,11 +31,6 @@ class Sent(msgspec.Struct, frozen=True):
     end: bytes
     size: int
     is_kept: bool
-
-
-def may_be_form(body: bytes | None) -> bool:
-    """Say whether a body is a form; of one that has not been read nobody knows."""
-    return body is None or body.startswith(b"--")
 
 
 class SentBody:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final
 
 import msgspec
 
 from kwai_middleware._pace import WINDOW, breathe
 
-__all__ = ["Event", "events"]
+__all__ = ["Event", "Run", "events", "runs"]
 
 _BOM: Final = b"\xef\xbb\xbf"
+_DATA: Final = b"data: "
+_AROUND: Final = len(_DATA) + len(b"\n\n")
+_COMMENTS: Final = re.compile(rb"(?::[^\n]*+\n|\n)++")
 
 # The end of a line and an empty line. A carriage return and the line feed behind it are one end.
 _EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
@@ -35,31 +39,84 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     id: bytes = b""
 
 
+class Run:
+    """Events that stand in a row in a body: as many as are looked at in one go.
+
+    Attributes:
+        lines: What each event says, where each is one line of data, as nearly all servers write them; else none.
+    """
+
+    __slots__ = ("_others", "_position", "_size", "lines")
+
+    def __init__(self, lines: list[bytes], others: Iterator[Event], position: int, size: int) -> None:
+        self.lines: Final = lines
+        self._others: Final = others
+        self._position: Final = position
+        self._size: Final = size
+
+    def end_of(self, number: int) -> int:
+        """Return the offset in the body at which the event of one of the lines was complete."""
+        before = sum(map(len, self.lines[: number + 1])) + (number + 1) * _AROUND
+        return min(self._position + before, self._size)
+
+    def events(self, start: int = 0) -> Iterator[Event]:
+        """Yield the events, those of the first so many lines aside."""
+        if not self.lines:
+            yield from self._others
+        end = self.end_of(start - 1)
+        for line in self.lines[start:]:
+            end += len(line) + _AROUND
+            yield Event(line, min(end, self._size))
+
+
 def events(body: bytes) -> Iterator[Event]:
     """Yield the events of a body, in linear time and from any bytes at all.
 
     Comments and blocks without data yield nothing. Against the standard a last event without its
     empty line counts: some servers close the stream right behind `data: [DONE]`.
     """
+    for run in runs(body):
+        yield from run.events()
+
+
+def runs(body: bytes) -> Iterator[Run]:
+    """Yield the same events, many at once."""
     position = len(_BOM) if body.startswith(_BOM) else 0
-    if b"\r" in body:
-        yield from _events_of_any_lines(body, position)
-        return
     size = len(body)
+    if b"\r" in body:
+        yield Run([], _events_of_any_lines(body, position), position, size)
+        return
     while position < size:
+        if comments := _COMMENTS.match(body, position, position + WINDOW):
+            # What servers say while they have nothing to say yet.
+            position = comments.end()
         # Split in windows: one call over megabytes would hold the interpreter for too long.
         border = body.rfind(b"\n\n", position, position + WINDOW)
         if border < 0:
             border = _border_behind(body, position + WINDOW - 1)
         window = body[position:] if border < 0 else body[position:border]
-        for block in window.split(b"\n\n"):
-            position += len(block) + 2
-            end = position if position < size else size
-            if block.startswith(b"data: ") and b"\n" not in block:
-                yield Event(block[6:], end)
-            elif block and (event := _event(block.split(b"\n"), end)):
-                yield event
+        yield Run(_lines_of_data(window), _events_of_blocks(window, position, size), position, size)
+        position += len(window) + 2
         breathe()
+
+
+def _lines_of_data(window: bytes) -> list[bytes]:
+    """Return what stands behind each `data: `, if there is but one such line in each event; else nothing."""
+    if len(window) > WINDOW:
+        return []
+    # At each line feed, and not at each pair of them: a search for one character takes a third of the time.
+    lines = window.split(b"\n")
+    given = lines[::2]
+    if len(lines) % 2 == 0 or any(lines[1::2]) or not all(map(bytes.startswith, given, repeat(_DATA))):
+        return []
+    return [line[len(_DATA) :] for line in given]
+
+
+def _events_of_blocks(window: bytes, position: int, size: int) -> Iterator[Event]:
+    for block in window.split(b"\n\n"):
+        position += len(block) + 2
+        if block and (event := _event(block.split(b"\n"), min(position, size))):
+            yield event
 
 
 def _border_behind(body: bytes, position: int) -> int:

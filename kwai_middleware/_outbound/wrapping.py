@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from kwai_middleware._caller import Credential
 from kwai_middleware._context import Slot, current_slot
-from kwai_middleware._outbound.attribution import Attribution
 from kwai_middleware._outbound.deciding import Decider, Decision, Refuse
 from kwai_middleware._outbound.exchange import Deliver
 from kwai_middleware._outbound.gathering import gathered, gathered_async
-from kwai_middleware._outbound.headers import headers_of
+from kwai_middleware._outbound.headers import headers_in, headers_of
 from kwai_middleware._outbound.httpx_departure import HttpxDeparture
 from kwai_middleware._outbound.library import Library, RequestLike, ResponseLike
 from kwai_middleware._outbound.routes import Endpoint
@@ -20,6 +19,9 @@ from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError, OutboundRefused
 
 __all__ = ["AsyncTransport", "Transport"]
+
+_MOST_URLS: Final = 100
+"""Of which the endpoint is kept: 1 µs less for the next call to it. Apps have a few."""
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -52,57 +54,36 @@ class _Wrapper(Generic[RequestT, ResponseT]):
         settings = Settings.from_env() if settings is None else settings
         deliver = self.library.deliver(settings) if deliver is None else deliver
         self._decider = Decider(name, settings, deliver, refuse)
+        self._endpoints: dict[object, Endpoint] = {}
 
     def _endpoint(self, request: RequestT) -> Endpoint | None:
-        url = request.url
+        url, extensions = request.url, request.extensions
+        parsed = None if "target" in extensions or request.method != "POST" else self.library.parsed(url)
+        known = self._endpoints.get(parsed)
+        if known is not None:
+            return known
         # The extension `target` puts another path on the wire than the URL has.
-        target = request.extensions.get("target", url.raw_path)
+        target = extensions.get("target", url.raw_path)
         if not isinstance(target, bytes):
             target = str(target).encode("ascii", "replace")
-        return self._decider.endpoint(
+        endpoint = self._decider.endpoint(
             request.method, url.raw_scheme, url.raw_host, url.port, target, has_userinfo=bool(url.userinfo)
         )
-
-    def _depart(
-        self,
-        request: RequestT,
-        endpoint: Endpoint,
-        slot: Slot,
-        attribution: Attribution,
-        body: bytes | None,
-        *,
-        is_gathered: bool,
-    ) -> HttpxDeparture:
-        """Decide what goes to the wire.
-
-        Args:
-            request: The app's own.
-            endpoint: Where it goes.
-            slot: The unit of work that it is part of.
-            attribution: Who it is for and who pays, as far as that does not hang on the request.
-            body: The app's bytes; None when the body is a stream that was not read.
-            is_gathered: The bytes were read from a stream.
-
-        Raises:
-            OutboundRefused: The call must not go out.
-        """
-        decision = self._decider.decide(
-            endpoint,
-            slot,
-            attribution,
-            body,
-            headers_of(request.headers.raw),
-            request.stream,
-            is_gathered=is_gathered,
-        )
-        return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
+        # What stands in a query may be a secret, and there is no end of them.
+        if endpoint is not None and parsed is not None and b"?" not in target and len(self._endpoints) < _MOST_URLS:
+            self._endpoints[parsed] = endpoint
+        return endpoint
 
     def _depart_again(
         self, request: RequestT, endpoint: Endpoint, slot: Slot, decision: Decision, credential: Credential
     ) -> HttpxDeparture:
-        """The same for a request that has gone out already, with another key."""
+        """Decide again what goes to the wire, for a request that has gone out already: with another key."""
         decision = self._decider.decide_again(endpoint, slot, decision, request.stream, credential)
-        return HttpxDeparture(self.library, request, decision, inner_is_real=self._inner_is_real)
+        return HttpxDeparture(self.library, request, decision, self._inner_is_real)
+
+    def _headers(self, request: RequestT) -> dict[str, bytes]:
+        entries, headers = self.library.entries, request.headers
+        return headers_of(headers.raw) if entries is None else headers_in(entries(headers))
 
     def _held(self, request: RequestT) -> bytes | None:
         """Return a body that is held in memory; None for one that has to be read."""
@@ -129,30 +110,30 @@ class Transport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot, self._decider.caller(slot))
+            caller = slot.known if slot.unsettled is None else self._decider.caller(slot)
+            plan = self._decider.plan(endpoint, slot, caller)
             body, is_gathered = self._held(request), False
-            if body is None and self._decider.must_gather(endpoint, attribution):
+            if body is None and self._decider.must_gather(plan):
                 body, is_gathered = gathered(request.stream, self._decider.settings), True
-            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
+            headers = self._headers(request)
+            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+            departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
-        response = self._sent(departure)
-        while departure.may_give_way(response.status_code):
+        while True:
+            try:
+                response: ResponseT = self._inner.handle_request(departure.wire())
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            if not departure.may_give_way(response.status_code):
+                break
             credential = self._next_key(departure, response)
             if credential is None:
                 break
             departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
             del response  # it knows the request that it answers, and an exception would carry it along
-            response = self._sent(departure)
         departure.arrived(response, self.library.stream)
-        return response
-
-    def _sent(self, departure: HttpxDeparture) -> ResponseT:
-        try:
-            response: ResponseT = self._inner.handle_request(departure.wire())
-        except BaseException as error:
-            departure.failed(error)
-            raise
         return response
 
     def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:
@@ -199,30 +180,30 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
             return untouched
         slot = current_slot()
         try:
-            attribution = self._decider.attribution(endpoint, slot, await self._decider.caller_async(slot))
+            caller = slot.known if slot.unsettled is None else await self._decider.caller_async(slot)
+            plan = self._decider.plan(endpoint, slot, caller)
             body, is_gathered = self._held(request), False
-            if body is None and self._decider.must_gather(endpoint, attribution):
+            if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
-            departure = self._depart(request, endpoint, slot, attribution, body, is_gathered=is_gathered)
+            headers = self._headers(request)
+            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+            departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
-        response = await self._sent(departure)
-        while departure.may_give_way(response.status_code):
+        while True:
+            try:
+                response: ResponseT = await self._inner.handle_async_request(departure.wire())
+            except BaseException as error:
+                departure.failed(error)
+                raise
+            if not departure.may_give_way(response.status_code):
+                break
             credential = await self._next_key(departure, response)
             if credential is None:
                 break
             departure = self._depart_again(request, endpoint, slot, departure.decision, credential)
             del response  # it knows the request that it answers, and an exception would carry it along
-            response = await self._sent(departure)
         departure.arrived(response, self.library.async_stream)
-        return response
-
-    async def _sent(self, departure: HttpxDeparture) -> ResponseT:
-        try:
-            response: ResponseT = await self._inner.handle_async_request(departure.wire())
-        except BaseException as error:
-            departure.failed(error)
-            raise
         return response
 
     async def _next_key(self, departure: HttpxDeparture, response: ResponseT) -> Credential | None:

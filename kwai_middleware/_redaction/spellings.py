@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from kwai_middleware._pace import WINDOW
 from kwai_middleware._redaction.searching import places_of
 from kwai_middleware._secret import Secret
 
@@ -20,7 +21,7 @@ SHORTEST_KEY: Final = 8
 
 _DEEPEST_JSON: Final = 4
 _MOST_IN_BASE64: Final = 7
-_URL_SAFE: Final = str.maketrans("+/", "-_")
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _BASE64: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
@@ -82,7 +83,11 @@ class Keys:
         """Find the keys in a text, those spelled with escapes aside: from where to where each stands."""
         if not self._shortest or len(text) < self._shortest:
             return
+        is_short = len(text) <= WINDOW
         for spelling in self.spellings():
+            if is_short and spelling.text not in text:
+                # Nearly always.
+                continue
             for start in places_of(text, spelling.text):
                 yield spelling.extent(text, start, start + len(spelling.text))
 
@@ -121,9 +126,9 @@ def _spelled_in_base64(text: str) -> Iterator[Spelling]:
     raw = text.encode()
     for shift in range(3):
         bits = 8 * (shift + len(raw))
-        whole = binascii.b2a_base64(bytes(shift) + raw, newline=False).decode()
+        whole = binascii.b2a_base64(bytes(shift) + raw, newline=False)
         always = whole[(0, 2, 3)[shift] : bits // 6]
         before, after = int(shift > 0), int(bits % 6 > 0)
-        yield Spelling(always.encode(), before, after)
-        if "+" in always or "/" in always:
-            yield Spelling(always.translate(_URL_SAFE).encode(), before, after)
+        yield Spelling(always, before, after)
+        if (in_url := always.translate(_URL_SAFE)) != always:
+            yield Spelling(in_url, before, after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from kwai_middleware._joining import joined
@@ -13,6 +15,8 @@ from kwai_middleware._pieces import is_utf8
 from kwai_middleware._splitting import members_of
 
 __all__ = ["count", "request_members", "request_of", "words", "written"]
+
+_text_decoder: Final = msgspec.json.Decoder(str)
 
 
 def request_members(body: bytes) -> dict[str, msgspec.Raw]:
@@ -33,8 +37,13 @@ def request_members(body: bytes) -> dict[str, msgspec.Raw]:
 
 def words(raw: bytes | msgspec.Raw | None) -> str | None:
     """Return a member of a request that should be a text, decoded; None for no text and for an empty one."""
-    value = tolerant.loads(bytes(raw)) if raw is not None else None
-    return value if isinstance(value, str) and value else None
+    if raw is None:
+        return None
+    try:
+        return _text_decoder.decode(raw) or None
+    except tolerant.UNREADABLE:
+        value = tolerant.loads(bytes(raw))
+        return value if isinstance(value, str) and value else None
 
 
 def count(raw: bytes | msgspec.Raw | None) -> int:

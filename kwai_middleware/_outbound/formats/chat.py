@@ -11,7 +11,7 @@ from kwai_middleware._outbound import sse
 from kwai_middleware._outbound.formats import tolerant, usage
 from kwai_middleware._outbound.formats.asking import count, request_members, request_of
 from kwai_middleware._outbound.formats.beginnings import beginning_of
-from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, loose_chunk
+from kwai_middleware._outbound.formats.chat_chunks import Choice, Chunk, TextChunk, loose_chunk, text_chunks
 from kwai_middleware._outbound.formats.chat_message import Message
 from kwai_middleware._outbound.formats.failures import failure_in, provider_in
 from kwai_middleware._outbound.formats.interface import Answer, Failure, Received, Request
@@ -55,12 +55,17 @@ def _read_stream(parts: tuple[bytes, ...], assembly: _Assembly) -> None:
     for number, part in enumerate(parts):
         if number:
             assembly.skip()
-        for event in sse.events(part):
-            if event.data == b"[DONE]":
-                assembly.finish(start + event.end)
-                return
-            assembly.add(_chunk(event.data, assembly), start + event.end)
-            breathe()
+        for run in sse.runs(part):
+            texts = text_chunks(run.lines)
+            if texts:
+                assembly.add_texts(texts, run, start)
+                breathe()
+            for event in run.events(len(texts)):
+                if event.data == b"[DONE]":
+                    assembly.finish(start + event.end)
+                    return
+                assembly.add(_chunk(event.data, assembly), start + event.end)
+                breathe()
         start += len(part)
 
 
@@ -120,6 +125,20 @@ class _Assembly:
         if end is not None and (self._failure or self._is_over()):
             self.finish(end)
 
+    def add_texts(self, chunks: list[TextChunk], run: sse.Run, start: int) -> None:
+        """Add the first chunks of a run of a part that begins at the offset `start`: the same as to add each."""
+        self._generation_id = self._generation_id or next((chunk.id for chunk in chunks if chunk.id), None)
+        self._model = self._model or next((chunk.model for chunk in chunks if chunk.model), None)
+        self._provider = self._provider or next((chunk.provider for chunk in chunks if chunk.provider), None)
+        message = self._message(0)
+        if message is None:
+            return
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        message.pieces.add_texts(deltas)
+        if self._first_content is None:
+            first = next((number for number, delta in enumerate(deltas) if delta.content), None)
+            self._first_content = None if first is None else start + run.end_of(first)
+
     def finish(self, end: int) -> None:
         """Note that the answer is over, by its own word, at the offset `end`; the first word counts."""
         if self.finished is None:
@@ -129,7 +148,7 @@ class _Assembly:
         """Note that chunks are missing from here on."""
         self._is_skipped = True
         for message in self._messages.values():
-            message.skip()
+            message.pieces.skip()
 
     def add_beginning(self, beginning: bytes, secrets: tuple[Secret, ...]) -> None:
         """Add the beginning of an answer that should have come at once, and is not whole."""
@@ -162,16 +181,21 @@ class _Assembly:
         )
         return mended(answer) if self.is_loose else answer
 
-    def _add_choice(self, choice: Choice) -> bool:
-        message = self._messages.get(choice.index)
-        if message is None:
-            if len(self._messages) >= _MOST_CHOICES:
-                return False
-            message = self._messages[choice.index] = Message()
+    def _message(self, index: int) -> Message | None:
+        """Return the message of a choice; None when there are too many."""
+        message = self._messages.get(index)
+        if message is None and len(self._messages) < _MOST_CHOICES:
+            message = self._messages[index] = Message()
             if self._is_skipped:
-                message.skip()
-            self._unfinished.add(choice.index)
-        has_content = choice.delta is not None and message.add(choice.delta)
+                message.pieces.skip()
+            self._unfinished.add(index)
+        return message
+
+    def _add_choice(self, choice: Choice) -> bool:
+        message = self._message(choice.index)
+        if message is None:
+            return False
+        has_content = choice.delta is not None and message.pieces.add(choice.delta)
         if choice.message is not None:
             message.add_whole(choice.message)
             has_content = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kwai_middleware._outbound.formats.chat_chunks import Delta
+from kwai_middleware._outbound.formats.chat_chunks import Delta, TextDelta
 from kwai_middleware._outbound.formats.growing import (
     Growing,
     GrowingList,
@@ -17,15 +17,45 @@ from kwai_middleware._outbound.formats.growing import (
 from kwai_middleware._outbound.formats.interface import GAP
 from kwai_middleware._secret import Secret
 
-__all__ = ["Message"]
+__all__ = ["Message", "Pieces"]
 
 
 class Message:
-    """The message of one choice, growing."""
+    """The message of one choice: in pieces, or whole, or, from servers that nobody expects, both.
+
+    Attributes:
+        finish_reason: Why it ended, once that is told.
+    """
+
+    __slots__ = ("_pieces", "_whole", "finish_reason")
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self._whole: dict[str, Any] = {}
+        self._pieces: Pieces | None = None
+
+    @property
+    def pieces(self) -> Pieces:
+        """What of it comes in pieces."""
+        if self._pieces is None:
+            self._pieces = Pieces()
+        return self._pieces
+
+    def add_whole(self, message: dict[str, Any]) -> None:
+        """Add a message that came at once."""
+        self._whole |= message
+
+    def completion(self, secrets: tuple[Secret, ...]) -> dict[str, Any]:
+        """Return the message as an answer that is not streamed has it; `secrets` are masked beside a gap."""
+        if self._pieces is None:
+            return {"role": "assistant", "content": None, **self._whole}
+        return self._pieces.joined(secrets) | self._whole
+
+
+class Pieces:
+    """What chunks bring of one message."""
+
+    def __init__(self) -> None:
         self._role: str | None = None
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -37,10 +67,6 @@ class Message:
         self._annotations: list[Any] = []
         self._images: list[Any] = []
         self._audio = Growing()
-
-    def add_whole(self, message: dict[str, Any]) -> None:
-        """Add a message that came at once."""
-        self._whole |= message
 
     def add(self, delta: Delta) -> bool:
         """Add what a chunk brings; say whether that is content."""
@@ -78,6 +104,12 @@ class Message:
             has_content = True
         return has_content
 
+    def add_texts(self, deltas: list[TextDelta]) -> None:
+        """Add what many chunks bring."""
+        self._content += [delta.content for delta in deltas if delta.content]
+        if any(delta.role for delta in deltas):
+            self._role = "assistant"
+
     def skip(self) -> None:
         """Note that chunks are missing from here on: every text may have a gap here."""
         for pieces in (self._content, self._reasoning, self._reasoning_content, self._refusal):
@@ -85,8 +117,8 @@ class Message:
         for growing in (self._reasoning_details, self._tool_calls, self._function_call, self._audio):
             growing.skip()
 
-    def completion(self, secrets: tuple[Secret, ...]) -> dict[str, Any]:
-        """Return the message as an answer that is not streamed has it; `secrets` are masked beside a gap."""
+    def joined(self, secrets: tuple[Secret, ...]) -> dict[str, Any]:
+        """Return the message as far as it came; `secrets` are masked beside a gap."""
         others = {
             "content": joined_text(self._content, secrets),
             "reasoning": joined_text(self._reasoning, secrets),
@@ -103,7 +135,6 @@ class Message:
             "role": self._role or "assistant",
             "content": None,
             **{name: value for name, value in others.items() if value},
-            **self._whole,
         }
 
 
