@@ -137,5 +137,14 @@ def test_a_refusal_is_waited_for_long() -> None:
 def test_one_record_rests_longer_each_time() -> None:
     """The record that the vendor trips over comes back ever more seldom."""
     backoff = Backoff(lambda: 1.0)
-    assert [2.0, 4.0, 8.0, 3600.0] == [backoff.rest_of_row(attempts) for attempts in (3, 4, 5, 5000)]
-    assert 0.0 < Backoff().rest_of_row(1) <= 0.5
+    assert [4.1, 8.1, 16.1, 3600.1] == [backoff.rest_of_row(attempts) for attempts in (3, 4, 5, 5000)]
+    assert 0.5 < Backoff().rest_of_row(1) <= 1.1
+
+
+@given(failures=st.integers(1, 40))
+def test_a_record_rests_until_the_others_have_had_their_turn(failures: int) -> None:
+    """Whatever chance says: after as many failures all try again before the one that failed comes back."""
+    longest, shortest = Backoff(lambda: 1.0), Backoff(lambda: 0.0)
+    for _ in range(failures):
+        longest.failed(NOW)
+    assert longest.remaining(NOW) < shortest.rest_of_row(failures)

@@ -10,6 +10,9 @@ __all__ = ["Backoff"]
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 60.0
+_LEAD: Final = 0.1
+"""Seconds by which the others are ahead at least."""
+
 _FIRST_PAUSE: Final = 60.0
 _LONGEST_PAUSE: Final = 3600.0
 
@@ -64,8 +67,11 @@ class Backoff:
         self._until = 0.0
 
     def rest_of_row(self, attempts: int) -> float:
-        """Seconds for one record that fails again and again to stand behind the others."""
-        return self._spread(_FIRST_DELAY, _LONGEST_PAUSE, attempts)
+        """Seconds for one record that fails again and again to stand behind the others.
+
+        Longer than all wait after as many failures: else it would be the first again, and they would wait for it.
+        """
+        return 2 * self._spread(_FIRST_DELAY, _LONGEST_PAUSE / 2, attempts) + _LEAD
 
     def _spread(self, first: float, longest: float, times: int) -> float:
         # The exponent is bounded too: 2.0 ** 1100 is an OverflowError, after a night of failures.
