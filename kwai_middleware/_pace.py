@@ -16,7 +16,7 @@ from typing import Final
 from kwai_middleware import _guard
 from kwai_middleware import _native as native
 
-__all__ = ["LONG_SLICE", "SLICE", "WINDOW", "Pace", "breathe", "windows"]
+__all__ = ["LONG_SLICE", "SLICE", "WINDOW", "Pace", "breathe", "rest", "windows"]
 
 WINDOW: Final = 16 * 1024
 """Characters or bytes of a huge text that are looked at in one go."""
@@ -40,6 +40,12 @@ def breathe() -> None:
     To be called between the pieces of everything that may be long. Never while a lock is held.
     """
     if _paces and (pace := _paces.get(get_ident())) is not None and perf_counter_ns() >= pace.due:
+        pace.rest()
+
+
+def rest() -> None:
+    """Sleep for a moment if this thread has a pace, however little it has worked: others work on what it gave them."""
+    if _paces and (pace := _paces.get(get_ident())) is not None:
         pace.rest()
 
 
