@@ -8,12 +8,10 @@ from typing import Final
 
 from kwai_middleware._pace import breathe
 
-__all__ = ["LARGE", "read", "write"]
+__all__ = ["WINDOW", "read", "write"]
 
-LARGE: Final = 64 * 1024
-"""Bytes above which an entry is large."""
-
-_WINDOW: Final = 64 * 1024
+WINDOW: Final = 64 * 1024
+"""Bytes in one go. What is longer is large."""
 
 
 def write(connection: sqlite3.Connection, position: int, entry: bytes) -> None:
@@ -22,8 +20,8 @@ def write(connection: sqlite3.Connection, position: int, entry: bytes) -> None:
     with connection.blobopen("records", "entry", position) as blob:
         while left:
             breathe()
-            blob.write(left[:_WINDOW])
-            left = left[_WINDOW:]
+            blob.write(left[:WINDOW])
+            left = left[WINDOW:]
 
 
 def read(connection: sqlite3.Connection, position: int) -> bytes:
@@ -31,7 +29,7 @@ def read(connection: sqlite3.Connection, position: int) -> bytes:
     with connection.blobopen("records", "entry", position, readonly=True) as blob:
         # Zeros are a promise of the system's at first; see `joined`.
         entry = io.BytesIO(bytes(len(blob)))
-        while window := blob.read(_WINDOW):
+        while window := blob.read(WINDOW):
             entry.write(window)
             breathe()
     return entry.getvalue()

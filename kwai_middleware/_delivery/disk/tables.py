@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import large_entries
-from kwai_middleware._delivery.disk.large_entries import LARGE
+from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
 __all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
@@ -88,7 +88,7 @@ _ARE_WAITING: Final = (
     " AND NOT EXISTS (SELECT 1 FROM rests WHERE rests.position = records.position)"
 )
 _WAITING: Final = (
-    f"SELECT position, size, attempts, together, record_id, CASE WHEN size <= {LARGE} THEN entry END"
+    f"SELECT position, size, attempts, together, record_id, CASE WHEN size <= {WINDOW} THEN entry END"
     f"{_ARE_WAITING} ORDER BY records.position LIMIT ?"
 )
 _LEASED: Final = (
@@ -216,7 +216,7 @@ def hasten(connection: sqlite3.Connection, destination: int) -> None:
 
 
 def _is_large(record: Record) -> bool:
-    return len(record.entry) > LARGE
+    return len(record.entry) > WINDOW
 
 
 def _last_number(connection: sqlite3.Connection) -> int:
