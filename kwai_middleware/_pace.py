@@ -37,7 +37,7 @@ _paces: Final[dict[int, Pace]] = {}
 def breathe() -> None:
     """Sleep for a moment if this thread has a pace, and has worked for a while; else do nothing, and that quickly.
 
-    To be called between the pieces of everything that may be long. Never while a lock is held that the app's calls take.
+    To be called between the pieces of all that may be long. Never while a lock is held that the app's calls need.
     """
     if _paces and (pace := _paces.get(get_ident())) is not None and perf_counter_ns() >= pace.due:
         pace.rest()
