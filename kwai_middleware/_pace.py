@@ -16,7 +16,7 @@ from typing import Final
 from kwai_middleware import _guard
 from kwai_middleware import _native as native
 
-__all__ = ["LONG_SLICE", "SLICE", "WINDOW", "Pace", "breathe", "windows"]
+__all__ = ["LONG_SLICE", "SLICE", "WINDOW", "Pace", "breathe", "rest", "windows"]
 
 WINDOW: Final = 16 * 1024
 """Characters or bytes of a huge text that are looked at in one go."""
@@ -37,9 +37,15 @@ _paces: Final[dict[int, Pace]] = {}
 def breathe() -> None:
     """Sleep for a moment if this thread has a pace, and has worked for a while; else do nothing, and that quickly.
 
-    To be called between the pieces of everything that may be long. Never while a lock is held.
+    To be called between the pieces of all that may be long. Never while a lock is held that the app's calls need.
     """
     if _paces and (pace := _paces.get(get_ident())) is not None and perf_counter_ns() >= pace.due:
+        pace.rest()
+
+
+def rest() -> None:
+    """Sleep for a moment if this thread has a pace, however little it has worked: others work on what it gave them."""
+    if _paces and (pace := _paces.get(get_ident())) is not None:
         pace.rest()
 
 

@@ -19,6 +19,7 @@ from kwai_middleware import _native as native
 from kwai_middleware._delivery.native_http import NativeConnection
 from kwai_middleware._delivery.native_tls import TLSSocket
 from kwai_middleware._delivery.worker import Worker
+from tests.support.paces import Counting
 from tests.support.processes import DEADLINE, free_port
 from tests.support.raw_server import Connection, RawServer, raw_server
 
@@ -168,6 +169,19 @@ def test_a_body_in_pieces_arrives_whole(vendor: Vendor, echo: RawServer, pieces:
     connection.connect()
     assert b"".join(pieces) == exchange(connection, *pieces)
     connection.close()
+
+
+@pytest.mark.parametrize(("size", "rests"), [(60_000, 0), (1_000_000, 15)])
+def test_a_large_body_goes_out_bit_by_bit(vendor: Vendor, echo: RawServer, size: int, rests: int) -> None:
+    """The app has its turn in between, and so has whatever receives it; a small body goes at once."""
+    connection = NativeConnection("localhost", echo.port, DEADLINE, vendor.trust)
+    connection.connect()
+    body = bytes(range(250)) * (size // 250)
+    with Counting() as counting:
+        assert body == exchange(connection, body)
+    connection.close()
+    assert rests <= counting.moments
+    assert bool(rests) == bool(counting.moments)
 
 
 def test_an_answer_that_ends_the_connection_is_read_to_its_end(vendor: Vendor, echo: RawServer) -> None:

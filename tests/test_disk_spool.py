@@ -16,8 +16,10 @@ from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
+from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
+from tests.support.paces import Counting
 from tests.support.processes import DEADLINE
 from tests.support.spooling import (
     ELSEWHERE,
@@ -449,6 +451,23 @@ def test_any_number_and_size_of_records_comes_out_as_it_went_in(host: Host) -> N
     assert balanced(spool.counters())
 
 
+@pytest.mark.parametrize("size", [WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW, 3 * WINDOW + 1])
+def test_a_large_record_goes_in_and_comes_out_in_windows(host: Host, size: int) -> None:
+    """Not a byte of it changes at a border, in whatever company it is; and the app has its turn in between."""
+    entry = bytes(number % 251 for number in range(size))
+    put = [record("small"), Record("one", entry), Record("other", entry[::-1]), record("last")]
+    spool = host.spool()
+    with Counting() as counting:
+        assert 4 == spool.append(put)
+        appending = counting.moments
+        rows = leased(spool, 9)
+    assert [(each.record_id, each.entry) for each in put] == [(row.record_id, row.entry) for row in rows]
+    windows = 2 * -(-size // WINDOW) if size > WINDOW else 0
+    assert (windows, windows) == (appending, counting.moments - appending)
+    settle(spool, rows)
+    assert (4, 0, 0) == (spool.counters().delivered, spool.counters().pending, spool.counters().pending_bytes)
+
+
 # Several destinations in one file.
 
 
@@ -790,6 +809,29 @@ def test_what_could_not_be_appended_has_not_been(host: Host, moody: type[Moody])
     moody.is_full = False
     assert 1 == spool.counters().appended
     assert [(1,)] == asked(host.path, "SELECT count(*) FROM records")
+
+
+def test_a_large_record_is_appended_whole_or_not_at_all(host: Host) -> None:
+    """A disk that fails in the middle of it leaves nothing of it behind, and nothing of those beside it."""
+
+    class Failing(sqlite3.Connection):
+        is_failing = True
+
+        def blobopen(self, *place: Any, **how: Any) -> sqlite3.Blob:
+            blob = super().blobopen(*place, **how)
+            if Failing.is_failing:
+                # What the next use of it raises as well when the record has changed meanwhile.
+                self.execute("UPDATE records SET attempts = 1")
+            return blob
+
+    spool = host.spool(connection_type=Failing)
+    with pytest.raises(SpoolUnavailable):
+        spool.append([record("before"), record("large", 200_000), record("after")])
+    assert (0, 0) == (spool.counters().appended, spool.counters().pending_bytes)
+    assert [(0,)] == asked(host.path, "SELECT count(*) FROM records")
+    Failing.is_failing = False
+    assert 1 == spool.append([record("large", 200_000)])
+    assert [b"x" * 200_000] == [row.entry for row in leased(spool)]
 
 
 # A file in the place of another.

@@ -15,8 +15,9 @@ import pytest
 
 from kwai_middleware._delivery import log_entry
 from kwai_middleware._outbound.observation import Observation
-from kwai_middleware._pace import LONG_SLICE, SLICE, WINDOW, Pace, breathe, windows
+from kwai_middleware._pace import LONG_SLICE, SLICE, WINDOW, Pace, breathe, rest, windows
 from tests.support.observations import STREAM, observed, stream_of
+from tests.support.paces import Counting
 from tests.support.processes import DEADLINE
 
 
@@ -33,25 +34,6 @@ def nobody_is_interrupted() -> Iterator[None]:
     sys.setswitchinterval(2 * DEADLINE)
     yield
     sys.setswitchinterval(before)
-
-
-class Counting(Pace):
-    """Counts the moments at which a thread would rest, if it were always time to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moments = 0
-
-    @property
-    def due(self) -> int:
-        return 0
-
-    @due.setter
-    def due(self, moment: int) -> None:
-        pass
-
-    def rest(self) -> None:
-        self.moments += 1
 
 
 def test_a_slice_is_as_long_as_the_work_allows() -> None:
@@ -162,6 +144,21 @@ def test_threads_without_a_pace_do_nothing() -> None:
         assert 1 == counting.moments
     breathe()
     assert 1 == counting.moments
+
+
+def test_who_has_a_pace_rests_when_it_is_told_to() -> None:
+    """However little it has worked, for others work on what it gave them; the app's threads do not."""
+    with Pace(lambda: rests.append("rested")) as pace:
+        rests: list[str] = []
+        pace.slice = 10**12
+        pace.rested()
+        breathe()
+        assert not rests
+        rest()
+        assert ["rested"] == rests
+        on_a_thread(rest)
+    rest()
+    assert ["rested"] == rests
 
 
 def test_a_forked_child_has_no_pace() -> None:

@@ -26,6 +26,7 @@ from kwai_middleware._delivery.traffic import Traffic
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._secret import Secret
+from tests.support.paces import has_pace
 from tests.support.processes import DEADLINE
 from tests.support.shipping import until
 from tests.support.spooling import Clock, Host, balanced, records
@@ -510,6 +511,34 @@ def test_a_stop_begins_no_further_record() -> None:
     shipping.join(DEADLINE)
     assert not shipping.is_alive()
     assert (4, 96, 4) == (rig.spool.counters().delivered, rig.spool.counters().pending, len(rig.sender.sent))
+    until(lambda: not any(helper._worker.running for helper in rig.crew._helpers))
+
+
+def test_who_ships_in_the_background_has_a_pace() -> None:
+    """The shipping thread and its helpers leave the app its turn; whoever ships while the app waits does not rest."""
+    rig = Rig()
+    rig.wait_for(40)
+    together, go_on = threading.Barrier(4), threading.Event()
+    threads: set[tuple[int, bool]] = set()
+
+    def noted() -> Verdict:
+        threads.add((threading.get_ident(), has_pace()))
+        if not go_on.is_set():
+            together.wait(DEADLINE)
+            go_on.set()
+        return DELIVERED
+
+    rig.sender.one = noted
+    rig.shipper.wake()
+    rig.shipper.finish()
+    shipping = threading.Thread(target=rig.shipper.run)
+    shipping.start()
+    shipping.join(DEADLINE)
+    assert [True] * 4 == [is_paced for _, is_paced in threads]
+    threads.clear()
+    rig.wait_for(1)
+    rig.shipper.drain(time.monotonic() + DEADLINE)
+    assert {(threading.get_ident(), False)} == threads
     until(lambda: not any(helper._worker.running for helper in rig.crew._helpers))
 
 

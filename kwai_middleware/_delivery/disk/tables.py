@@ -9,9 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Final, cast
 
 from kwai_middleware._delivery.destination import Destination
+from kwai_middleware._delivery.disk import large_entries
+from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
 __all__ = ["Lease", "append", "hasten", "known_destination", "lease", "new_destination", "settle"]
@@ -53,14 +56,19 @@ def new_destination(connection: sqlite3.Connection, destination: Destination) ->
 def append(connection: sqlite3.Connection, destination: int, records: Sequence[Record], writer: str, now: float) -> int:
     """Put records behind those that wait; returns the position of the last one."""
     position = 0
-    # A statement for several rows at once: between two steps Python lets go of the interpreter, and has to wait for it.
-    for start in range(0, len(records), _APPENDED_AT_ONCE):
-        some = records[start : start + _APPENDED_AT_ONCE]
-        values: list[object] = []
-        for each in some:
-            size, customer = len(each.entry), _storable(each.customer)
-            values += destination, each.record_id, customer, writer, now, size, MOST_TOGETHER, each.entry
-        position = connection.execute(_APPENDED + ", ".join([_APPENDED_ROW] * len(some)), values).lastrowid or 0
+    for is_large, alike in groupby(records, _is_large):
+        # A statement for several rows at once: between two steps Python lets go of the interpreter, and has to wait
+        # for it.
+        row, most = (_APPENDED_LARGE, 1) if is_large else (_APPENDED_ROW, _APPENDED_AT_ONCE)
+        while some := list(islice(alike, most)):
+            values: list[object] = []
+            for each in some:
+                size, customer = len(each.entry), _storable(each.customer)
+                entry = size if is_large else each.entry
+                values += destination, each.record_id, customer, writer, now, size, MOST_TOGETHER, entry
+            position = connection.execute(_APPENDED + ", ".join([row] * len(some)), values).lastrowid or 0
+            if is_large:
+                large_entries.write(connection, position, some[0].entry)
     connection.execute(
         "UPDATE destinations SET appended = appended + ?, pending = pending + ?, pending_bytes = pending_bytes + ?"
         " WHERE id = ?",
@@ -74,19 +82,17 @@ _APPENDED: Final = (
     "INSERT INTO records (destination, record_id, customer, writer, appended_at, size, together, entry) VALUES "
 )
 _APPENDED_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_APPENDED_LARGE: Final = "(?, ?, ?, ?, ?, ?, ?, zeroblob(?))"
 
-_SMALL: Final = 64 * 1024
-"""Bytes of an entry that is read before it is known whether it fits in."""
 _ARE_WAITING: Final = (
     " FROM records WHERE destination = ? AND is_rejected = 0"
     " AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.position = records.position)"
     " AND NOT EXISTS (SELECT 1 FROM rests WHERE rests.position = records.position)"
 )
 _WAITING: Final = (
-    f"SELECT position, size, attempts, together, record_id, CASE WHEN size <= {_SMALL} THEN entry END"
+    f"SELECT position, size, attempts, together, record_id, CASE WHEN size <= {WINDOW} THEN entry END"
     f"{_ARE_WAITING} ORDER BY records.position LIMIT ?"
 )
-_ENTRY: Final = "SELECT entry FROM records WHERE position = ?"
 _LEASED: Final = (
     "INSERT INTO leases (position, destination, owner, epoch, until)"
     f" SELECT position, destination, ?, ?, ? {_ARE_WAITING} AND position BETWEEN ? AND ?"
@@ -114,7 +120,8 @@ def lease(
         if chosen and (together != chosen[0].together or size < length):
             break
         if entry is None:
-            ((entry,),) = connection.execute(_ENTRY, (position,))
+            # Not before it is known that it fits in.
+            entry = large_entries.read(connection, position)
         chosen.append(Row(position, record_id, entry, attempts, together, mark))
         size -= length
         if bulk and len(chosen) >= most_at_once(together):
@@ -208,6 +215,10 @@ def hasten(connection: sqlite3.Connection, destination: int) -> None:
     """Let no record of a destination rest any longer, and tell whoever ships."""
     connection.execute("DELETE FROM rests WHERE destination = ?", (destination,))
     connection.execute("UPDATE destinations SET hurries = hurries + 1 WHERE id = ?", (destination,))
+
+
+def _is_large(record: Record) -> bool:
+    return len(record.entry) > WINDOW
 
 
 def _last_number(connection: sqlite3.Connection) -> int:
