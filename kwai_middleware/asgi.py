@@ -105,6 +105,7 @@ class ASGIMiddleware:
         if outer is None and plain is not None and type(headers) is list:
             slot = plain.slot(scope, headers, headers, True)
         if slot is None:
+            del headers  # where they are no list, the keys stay in these
             resolver = self._resolver
             request = ASGIRequest(scope, self._names.take(scope), resolver.interest, outer)
             try:

@@ -375,3 +375,26 @@ def test_it_works_under_trio() -> None:
         scope = ASGIDoor().scope([("x-customer-id", "acme")], "GET", "/", ("127.0.0.1", 5))
         trio.run(ASGIMiddleware(app, **options), scope, no_messages, no_messages)  # type: ignore[arg-type]  # either
     assert [ACME, ACME] == seen
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_no_frame_of_ours_keeps_a_key_while_the_app_runs(kind: type[Any]) -> None:
+    """Whatever the server's headers are: an error reporter that takes all locals along finds no key in ours."""
+    key = b"sk-or-v1-" + b"5ec4e7" * 8
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "client": ("127.0.0.1", 5), "path": "/"}
+    scope["headers"] = kind([(b"host", b"app.example"), (b"x-openrouter-key", key)])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        caller = current_caller()
+        assert caller is not None
+        assert key.decode() == caller.credentials[0].api_key.reveal()
+        raise LookupError
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    with pytest.raises(LookupError) as caught:
+        asyncio.run(ASGIMiddleware(app)(scope, no_messages, send))
+    ours = [each.frame for each in caught.traceback if "kwai_middleware" in str(each.path)]
+    assert [] != ours
+    assert key.decode() not in repr([frame.f_locals for frame in ours])

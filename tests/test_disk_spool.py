@@ -600,6 +600,26 @@ def test_a_look_waits_for_no_other_thread(host: Host) -> None:
     assert 2 == spool.counters().pending
 
 
+def test_what_is_put_into_the_file_meanwhile_gives_nobody_the_records_of_others(host: Host) -> None:
+    """While a process has the file closed, as around a fork, somebody may empty it: then its destination has no number.
+
+    Another one that comes first gets the number it had, and must not get its records.
+    """
+    one = host.spool(HERE)
+    for number in range(2):
+        one.append(records(number))
+    for database in (one._attached.writing, one._attached.reading, one._attached.tidying):
+        database.detach().leave()
+    with host.path.open("r+b") as file:
+        file.truncate(0)
+    other = host.spool(ELSEWHERE)
+    other.append(records("of the other"))
+    one.append(records("of the one"))
+    assert (1, 1) == (one.backlog(), other.backlog())
+    assert ["of the other"] == names(leased(other, 9))
+    assert ["of the one"] == names(leased(one, 9))
+
+
 def test_a_thread_that_a_disk_has_swallowed_swallows_no_other(host: Host) -> None:
     """Whoever has the turn and never comes back holds up the others until their patience ends, and no longer."""
     spool = host.spool()

@@ -50,7 +50,7 @@ class Attachment:
         """Held until the records of a file that is gone are saved."""
         self.is_open = False
         self._file: files.Identity | None = None
-        self._number = (-1, 0)
+        self._number: tuple[sqlite3.Connection | None, int] = (None, 0)
         self._save = save
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
@@ -77,14 +77,16 @@ class Attachment:
 
     def number(self, connection: sqlite3.Connection) -> int:
         """Return the number of the destination in this file, inside of a transaction; a new one is entered."""
-        generation, number = self._number
-        if generation == self.generation:
+        known, number = self._number
+        if known is connection:
+            # Of this very connection: one that was closed and opened again may be to another file, or to this one with
+            # what somebody has put back into it.
             return number
         found = tables.known_destination(connection, self.destination)
         if found is None:
             # Not kept: the transaction may fail yet.
             return tables.new_destination(connection, self.destination)
-        self._number = (self.generation, found)
+        self._number = (connection, found)
         return found
 
     def end_by(self, until: float) -> None:

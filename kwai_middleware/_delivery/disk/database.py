@@ -36,9 +36,7 @@ _LAST_PATIENCE: Final = 0.1
 _GLANCE: Final = 0.0005
 """Seconds between two attempts to get a turn.
 
-All who wait look equally often. SQLite's own waiting sleeps longer the longer it has waited, and
-newcomers overtake.
-"""
+All who wait look equally often. SQLite's own waiting sleeps longer the longer it has waited, and newcomers overtake."""
 
 _AWAY: Final = 0.002
 """Seconds that whoever has had a turn stays away while others want one too: so the turns go round."""
@@ -119,9 +117,9 @@ class Database:
                 return begun[1]
             native.sleep(_GLANCE)
 
-    def tidy(self, statement: str) -> None:
+    def tidy(self, statement: str, *, patience: float = _PATIENCE) -> None:
         """Run a statement that stands for itself and is not important: when it does not work out, nothing is said."""
-        with contextlib.suppress(SpoolUnavailable), self._turn(lambda _: None) as (_, connection, _):
+        with contextlib.suppress(SpoolUnavailable), self._turn(lambda _: None, patience) as (_, connection, _):
             # To its end: `execute` takes only the first step of one that goes page by page.
             connection.executescript(statement)
 
@@ -166,14 +164,15 @@ class Database:
         return seat
 
     def __del__(self) -> None:
-        # Missing when the constructor failed.
         if (seat := getattr(self, "_seats", {}).get(os.getpid())) is not None:
             seat.leave()
 
     @contextlib.contextmanager
-    def _turn(self, begin: Callable[[sqlite3.Connection], _T]) -> Generator[tuple[Seat, sqlite3.Connection, _T]]:
+    def _turn(
+        self, begin: Callable[[sqlite3.Connection], _T], patience: float = _PATIENCE
+    ) -> Generator[tuple[Seat, sqlite3.Connection, _T]]:
         """Begin something as soon as no other process prevents it, and go on with it alone."""
-        until = self._patient_until()
+        until = self._patient_until(patience)
         while True:
             give_way()
             seat = self._seat()
@@ -195,9 +194,9 @@ class Database:
         finally:
             seat.lock.release()
 
-    def _patient_until(self) -> float:
+    def _patient_until(self, patience: float) -> float:
         now = time.monotonic()
-        return max(min(now + _PATIENCE, self._latest), now + _LAST_PATIENCE)
+        return max(min(now + patience, self._latest), now + min(patience, _LAST_PATIENCE))
 
     def _begun(
         self, seat: Seat, begin: Callable[[sqlite3.Connection], _T], until: float

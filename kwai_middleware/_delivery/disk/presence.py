@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Final
 
 from kwai_middleware._delivery.disk import files
@@ -17,13 +18,18 @@ _COARSEST: Final = 3_000_000_000
 class Presence:
     """What was seen of a spool's file and of what SQLite puts beside it.
 
+    Args:
+        path: Of the file.
+        clock: Nanoseconds since 1970.
+
     Attributes:
         file: The one that was opened last, or that should have been.
         beside: What was beside it when it was open; nothing as long as it was not.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Callable[[], int] = time.time_ns) -> None:
         self._path = path
+        self._clock = clock
         self._folder_path = os.path.dirname(path)
         self._folder: tuple[int, int, int] | None = None
         self.file: files.Identity | None = None
@@ -61,6 +67,7 @@ class Presence:
             found = os.stat(self._folder_path)
         except OSError:
             return None
-        if time.time_ns() - found.st_mtime_ns <= _COARSEST:
+        # Not `st_mtime`: whoever restores a backup puts that back to what it was.
+        if self._clock() - found.st_ctime_ns <= _COARSEST:
             return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns
+        return found.st_dev, found.st_ino, found.st_ctime_ns

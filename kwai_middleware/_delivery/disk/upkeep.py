@@ -117,7 +117,7 @@ class Upkeep:
     def _shorten(self, database: Database, most: int) -> None:
         if files.size_of(self._log) > most and self._is_time(self._next_log):
             # Waits for nobody, and nobody has to wait for it. Then the next commit begins the log anew.
-            database.tidy("PRAGMA wal_checkpoint(PASSIVE)")
+            database.tidy("PRAGMA wal_checkpoint(PASSIVE)", patience=0.0)
             # While somebody reads all the time it cannot; to try for each record would only cost.
             self._next_log = self._ticks() + _SOON
 
