@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -65,8 +65,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # the last tw
 _NO_METADATA: Final[Mapping[str, MetadataValue]] = MappingProxyType({})
 
 
-# `gc=False`, here and of a caller: nothing in either leads back to it, so there is nothing for the garbage collector to
-# find, and a request is 0.03 µs cheaper.
+# `gc=False`, here and of a caller: nothing in either leads back to it, and a request is 0.03 µs cheaper.
 class Credential(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One provider's key.
 
@@ -105,8 +104,7 @@ def checked_credential(alike: Any, key: Secret) -> Credential:
 
 def credential_maker(alike: Any) -> Callable[[], Credential]:
     """Return what makes credentials like another one, which whoever makes them gives their key by `set_checked`."""
-    make: Callable[[], Credential] = alike.__copy__
-    return make
+    return cast("Callable[[], Credential]", alike.__copy__)
 
 
 @functools.lru_cache(maxsize=256)

@@ -51,8 +51,6 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
 
 def is_form(content_type: bytes) -> bool:
     """Say whether a body is declared as a form: then it is read as one, even if it is a JSON object as well."""
-    if content_type == JSON:
-        return False
     content_type = content_type.lower()
     return b"multipart/" in content_type or b"form-urlencoded" in content_type
 

@@ -4,6 +4,7 @@ Forks one worker for each line it reads, `name rate`; a worker appends the id of
 as soon as the ledger says that it is in the spool.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -52,8 +53,10 @@ def main(folder: str) -> None:
                 os._exit(1)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
+        # None is left when all were killed meanwhile.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
 
 
 if __name__ == "__main__":
