@@ -70,7 +70,8 @@ class HttpxDeparture(Departure):
         try:
             # To ask a response for a request that it does not have is an exception each time: 1 µs.
             if getattr(response, "_request", response) is not None:
-                self._show_the_apps_request(response)
+                with _guard.never_raise:
+                    self._show_the_apps_request(response)
             self.exchange.head_arrived(response.status_code, response.headers.raw)
             if response.is_closed or response.is_stream_consumed:
                 # Caches, mocks and retry layers hand over answers that are read already: such a
