@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from kwai_middleware._delivery.ledger import Call, Ledger
 from kwai_middleware._delivery.memory import MemorySpool
-from kwai_middleware._delivery.recorder import Recorder
 from kwai_middleware._delivery.spool import Record
 from tests.support.finished_calls import completed
 from tests.support.processes import DEADLINE
+from tests.support.recorders import recorder
 
 
 class Commits(MemorySpool):
@@ -38,21 +37,6 @@ class Found(Ledger):
         if taken is None:
             self.empty.release()
         return taken
-
-
-def recorder(calls: Ledger, spool: Commits, **arguments: Any) -> Recorder:
-    """One that records whatever is in `calls`."""
-    return Recorder(
-        calls,
-        spool,
-        is_configured=True,
-        capture="full",
-        media="digest",
-        mask=None,
-        appended=lambda: None,
-        progressed=lambda: None,
-        **arguments,
-    )
 
 
 def test_the_first_call_is_recorded_at_once_and_the_next_ones_together() -> None:

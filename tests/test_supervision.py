@@ -17,7 +17,6 @@ from kwai_middleware._delivery.crew import Crew
 from kwai_middleware._delivery.delivery import Delivery
 from kwai_middleware._delivery.ledger import Ledger
 from kwai_middleware._delivery.memory import MemorySpool
-from kwai_middleware._delivery.recorder import Recorder
 from kwai_middleware._delivery.sender import Sender
 from kwai_middleware._delivery.shipper import Shipper
 from kwai_middleware._delivery.spool import Outcome, Record
@@ -28,6 +27,7 @@ from kwai_middleware._secret import Secret
 from tests.support.finished_calls import Pending, completed
 from tests.support.logs_api import KEY, LogsAPI, answer, logs_api, taken
 from tests.support.processes import DEADLINE
+from tests.support.recorders import recorder
 
 
 @pytest.fixture
@@ -111,13 +111,9 @@ class Rig:
         self.shipper = Shipper(
             self.spool, sender, crew, DEADLINE, lambda: self.faults.at("progress of shipping"), bulk=False
         )
-        self.recorder = Recorder(
+        self.recorder = recorder(
             self.calls,
             self.spool,
-            is_configured=True,
-            capture="full",
-            media="digest",
-            mask=None,
             appended=self.appended,
             progressed=lambda: self.faults.at("progress of recording"),
         )
@@ -294,30 +290,21 @@ def test_what_no_spool_took_is_counted_when_the_process_ends(
             released.append("the large one")
 
     calls, spool = Ledger(), FaultySpool(Faults())
-    recorder = Recorder(
-        calls,
-        spool,
-        is_configured=True,
-        capture="full",
-        media="digest",
-        mask=None,
-        appended=lambda: None,
-        progressed=lambda: None,
-    )
+    recording = recorder(calls, spool)
     for call in (completed(record_id="poison"), Large(completed, size=1024 * 1024), completed()):
         calls.put(call)
     spool.faults.left["append"] = 3
-    recorder._has_large_in_hand = True
-    recorder.between()
-    recorder.between()
-    recorder.between()
+    recording._has_large_in_hand = True
+    recording.between()
+    recording.between()
+    recording.between()
     with pytest.raises(SystemExit):
-        recorder.between()
+        recording.between()
     assert 3 == calls.account().in_memory
-    assert 3 == recorder.give_up()
+    assert 3 == recording.give_up()
     assert ["the large one"] == released
     assert ({"not recorded in time": 3}, 0) == (calls.account().dropped_by_reason, calls.account().in_memory)
-    assert 0 == recorder.give_up()
+    assert 0 == recording.give_up()
 
 
 def test_a_thread_that_dies_at_the_end_stays_dead(api: LogsAPI, nothing_is_swallowed: list[BaseException]) -> None:

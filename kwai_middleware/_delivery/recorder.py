@@ -24,14 +24,14 @@ from kwai_middleware._redaction.mask_function import MaskFunction
 from kwai_middleware._secret import Secret
 from kwai_middleware._settings import Media
 
-__all__ = ["GATHERING", "Recorder", "is_logged_by_vendor", "release"]
+__all__ = ["Recorder", "is_logged_by_vendor", "release"]
 
 _LARGE: Final = 256 * 1024
 """Bytes from which a call is large: small ones are recorded in the middle of its recording."""
 
 _MOST_FAILURES: Final = 3
 
-GATHERING: Final = 0.03
+_GATHERING: Final = 0.03
 """Seconds between the records of one moment and the next ones, and the longest that a record waits for others while
 calls come without a break. A commit costs the same for one as for several, and so
 does it to wake a thread: at 300 calls a second each takes half the time."""
@@ -64,7 +64,7 @@ class Recorder:
         mask: MaskFunction | None,
         appended: Callable[[], None],
         progressed: Callable[[], None],
-        gathering: float = GATHERING,
+        gathering: float = _GATHERING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls

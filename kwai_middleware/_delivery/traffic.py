@@ -29,8 +29,8 @@ class Traffic:
     """What has been sent lately, and how.
 
     Args:
-        bulk: Whether records may be sent together at all.
         clock: Monotonic seconds.
+        bulk: Whether records may be sent together at all.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic, *, bulk: bool = True) -> None:

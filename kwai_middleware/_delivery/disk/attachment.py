@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import files, owners, renewal, tables
+from kwai_middleware._delivery.disk import files, owners, renewal
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.spool import Record
@@ -50,7 +50,6 @@ class Attachment:
         """Held until the records of a file that is gone are saved."""
         self.is_open = False
         self._file: files.Identity | None = None
-        self._number: tuple[sqlite3.Connection | None, int] = (None, 0)
         self._save = save
 
     def attempt(self, operation: Callable[[], _T]) -> _T:
@@ -74,20 +73,6 @@ class Attachment:
         if found is None or (self.is_open and found != self._file):
             raise SpoolGone(f"{self.path} is not there")
         return self.reading.glance(question, values, patience)
-
-    def number(self, connection: sqlite3.Connection) -> int:
-        """Return the number of the destination in this file, inside of a transaction; a new one is entered."""
-        known, number = self._number
-        if known is connection:
-            # Of this very connection: one that was closed and opened again may be to another file, or to this one with
-            # what somebody has put back into it.
-            return number
-        found = tables.known_destination(connection, self.destination)
-        if found is None:
-            # Not kept: the transaction may fail yet.
-            return tables.new_destination(connection, self.destination)
-        self._number = (connection, found)
-        return found
 
     def end_by(self, until: float) -> None:
         """Wait for other processes until then, and for moments only after that."""

@@ -164,6 +164,7 @@ class Database:
         return seat
 
     def __del__(self) -> None:
+        # Missing when the constructor failed.
         if (seat := getattr(self, "_seats", {}).get(os.getpid())) is not None:
             seat.leave()
 

@@ -91,7 +91,7 @@ class Shipping:
             with self._attached.writing.transaction() as connection:
                 # What was on lease in a file that is gone has no place in this one.
                 of_this_file = [each for each in outcomes if _generation_of(each) == self._attached.generation]
-                number = self._attached.number(connection)
+                number = tables.destination_id(connection, self._attached.destination)
                 tables.settle(connection, number, of_this_file, self._last_error, now=self._clock(), tick=self._ticks())
         except BaseException:
             self._unsettled = outcomes + self._unsettled
@@ -114,7 +114,7 @@ class Shipping:
             return False
         if claim.until - self._ticks() < self._bounds.lease_time / 2:
             with self._attached.writing.transaction() as connection:
-                number = self._attached.number(connection)
+                number = tables.destination_id(connection, self._attached.destination)
                 now = self._ticks()
                 claims.extend(connection, number, self._attached.owner, now, now + self._bounds.lease_time)
         before, self._hurries = self._hurries, claim.hurries
@@ -124,7 +124,7 @@ class Shipping:
         """Let another process ship after so many seconds; this one only if none does."""
         now = self._ticks()
         with self._attached.writing.transaction() as connection:
-            number = self._attached.number(connection)
+            number = tables.destination_id(connection, self._attached.destination)
             if claims.free(connection, number, self._attached.owner, now, now + seconds):
                 self._stands_back_until = now + seconds + _HEAD_START
 
@@ -134,7 +134,7 @@ class Shipping:
             return
         self._stands_back_until = 0.0
         with self._attached.writing.transaction() as connection:
-            number = self._attached.number(connection)
+            number = tables.destination_id(connection, self._attached.destination)
             claims.hasten(connection, number)
             tables.hasten(connection, number)
             self._hurries = self._claim_in(connection).hurries
@@ -146,13 +146,13 @@ class Shipping:
             claim = self._claim()
             if claim is not None and claim.owner == self._attached.owner:
                 with self._attached.writing.transaction() as connection:
-                    number = self._attached.number(connection)
+                    number = tables.destination_id(connection, self._attached.destination)
                     now = self._ticks()
                     claims.free(connection, number, self._attached.owner, now, now)
 
     def _lease_in(self, connection: sqlite3.Connection, rows: int, size: int, *, bulk: bool) -> Handout:
         owner = self._attached.owner
-        number = self._attached.number(connection)
+        number = tables.destination_id(connection, self._attached.destination)
         # Another may have been faster.
         claim = self._claim_in(connection)
         now = self._ticks()

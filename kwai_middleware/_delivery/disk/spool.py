@@ -175,7 +175,7 @@ class DiskSpool:
             if not fitting or (len(fitting) < len(records) and not partly):
                 return 0 if partly else None
             generation = self._attached.generation
-            number = self._attached.number(connection)
+            number = tables.destination_id(connection, self._attached.destination)
             position = tables.append(connection, number, fitting, self._attached.owner, self._clock())
         # Two threads may append, and the second to come here be the first that has appended.
         with self._lock:

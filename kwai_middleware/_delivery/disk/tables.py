@@ -17,7 +17,7 @@ from kwai_middleware._delivery.disk import large_entries
 from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
-__all__ = ["Lease", "append", "hasten", "known_destination", "lease", "new_destination", "settle"]
+__all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,17 @@ class Lease:
     generation: int = 0
 
 
-def known_destination(connection: sqlite3.Connection, destination: Destination) -> int | None:
-    """Return the number of a destination in this file. It keeps it for ever."""
+def destination_id(connection: sqlite3.Connection, destination: Destination) -> int:
+    """Return the number of a destination in this file; a new one is entered.
+
+    Asked for in every transaction: whatever is put into the file meanwhile, nobody gets the records of others.
+    """
     found = connection.execute(
         "SELECT id FROM destinations WHERE base_url = ? AND digest = ?", (destination.base_url, destination.digest)
     ).fetchone()
-    return None if found is None else int(found[0])
-
-
-def new_destination(connection: sqlite3.Connection, destination: Destination) -> int:
-    """Enter a destination; returns its number."""
+    if found is not None:
+        number: int = found[0]
+        return number
     connection.execute(
         "INSERT INTO destinations (base_url, digest) VALUES (?, ?)", (destination.base_url, destination.digest)
     )

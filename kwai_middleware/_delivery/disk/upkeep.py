@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from kwai_middleware._delivery.disk import ageing, aside, files, schema
+from kwai_middleware._delivery.disk import ageing, aside, files, schema, tables
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
@@ -108,7 +108,7 @@ class Upkeep:
                     others_pending=max(self._bounds.max_pending_age, WEEK),
                     rejected=self._bounds.max_rejected_age,
                 )
-                is_more = ageing.evict(connection, attached.number(connection), ages)
+                is_more = ageing.evict(connection, tables.destination_id(connection, attached.destination), ages)
             if is_more and time.monotonic() >= until:
                 # The rest with the next lease: what is to be sent has to be sent meanwhile.
                 self._next = self._ticks()
