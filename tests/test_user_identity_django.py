@@ -38,9 +38,9 @@ SEVEN = {"identifier": "user-7", "email": "user-7@example.com", "from": "user of
 NOBODY = {"from": None}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def tables() -> None:
-    """The users are there."""
+    """The users are there; once a process, also where a worker comes back to this module after others."""
     users_django.prepare()
 
 
