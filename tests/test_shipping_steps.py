@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -640,7 +640,7 @@ class Generous(MemorySpool):
         self.pause = 0.0
 
     def lease(self, rows: int, size: int, *, bulk: bool) -> Handout:
-        return dataclasses.replace(super().lease(rows, size, bulk=bulk), pause=self.pause)
+        return msgspec.structs.replace(super().lease(rows, size, bulk=bulk), pause=self.pause)
 
     def make_way(self, seconds: float) -> None:
         self.ways.append(seconds)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+
+import msgspec
 
 from kwai_middleware._secret import Secret
 
 __all__ = ["Destination", "destination_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """A vendor's API and an account there.
 
     Attributes:

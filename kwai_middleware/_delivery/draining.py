@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.crew import Crew
@@ -80,7 +81,7 @@ class Draining:
         self._before: SpoolCounters = state.counters
         self._progressed = progressed
         self._request_timeout = settings.request_timeout
-        bounds = dataclasses.replace(bounds_for(settings), max_pending_age=math.inf, max_rejected_age=math.inf)
+        bounds = msgspec.structs.replace(bounds_for(settings), max_pending_age=math.inf, max_rejected_age=math.inf)
         self._spool = DiskSpool(inspection.path, state.destination, bounds)
         self._sender = Sender(settings.base_url, api_key)
         self._crew = Crew(lambda: Sender(settings.base_url, api_key))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from kwai_middleware import _native as native
 from kwai_middleware._record import CompletedCall, PendingCall
@@ -47,8 +48,7 @@ REASONS: Final = (CLOSED, QUEUE_FULL, *_LOST)
 """Why calls are dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """One consistent view: `accepted = spooled + observed + in_memory + dropped`."""
 
     accepted: int

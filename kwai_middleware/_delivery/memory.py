@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
+
+import msgspec
 
 from kwai_middleware import _native as native
 from kwai_middleware._delivery.spool import Handout, Outcome, Record, Row, SpoolCounters, most_at_once
@@ -19,8 +19,7 @@ ROW_OVERHEAD: Final = 512
 """Bytes that a waiting record occupies beside its text; counted, so that many small ones are bounded too."""
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     row: Row
     customer: str | None
     since: float
@@ -193,7 +192,7 @@ class MemorySpool:
             # From the last to the first: each goes to the front.
             for position in reversed([each for each in self._waiting if each not in self._resting]):
                 waiting = self._waiting[position]
-                waiting.row = dataclasses.replace(waiting.row)
+                waiting.row = msgspec.structs.replace(waiting.row)
                 self._put_back(position)
 
     def close(self, *, is_in_use: bool = False, is_appended_to: bool = False) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
+
+import msgspec
 
 __all__ = [
     "MOST_ALONE",
@@ -26,8 +27,7 @@ MOST_ALONE: Final = 8
 meanwhile, and they are sent long before the lease ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """An encoded record on its way into the spool.
 
     Attributes:
@@ -41,8 +41,7 @@ class Record:
     customer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One record on lease: nobody else gets it until it is settled, or the lease has ended.
 
     Attributes:
@@ -63,8 +62,7 @@ class Row:
     lease: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a row on lease.
 
     Attributes:
@@ -85,8 +83,7 @@ class Outcome:
     rest: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Handout:
+class Handout(msgspec.Struct, frozen=True):
     """What `Spool.lease` found.
 
     Attributes:
@@ -104,8 +101,7 @@ class Handout:
     pause: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolCounters:
+class SpoolCounters(msgspec.Struct, frozen=True):
     """The spool's ledger: `appended = delivered + pending + rejected + evicted + purged`.
 
     Attributes:

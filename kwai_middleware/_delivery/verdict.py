@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -37,8 +36,7 @@ class Fate(Enum):
     """Of many records some were taken, all or none, and nobody can tell which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The answer to one request.
 
     Attributes:
@@ -54,8 +52,7 @@ class Verdict:
     is_connected: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BulkVerdict:
+class BulkVerdict(msgspec.Struct, frozen=True):
     """The answer to one request that carried many records.
 
     Attributes:
@@ -70,7 +67,7 @@ class BulkVerdict:
     fate: Fate
     reason: str = ""
     after: float | None = None
-    refused: Mapping[int, str] = field(default_factory=dict[int, str])
+    refused: Mapping[int, str] = msgspec.field(default_factory=dict[int, str])
     is_connected: bool = True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -12,8 +11,7 @@ from kwai_middleware.errors import RequestRefused
 __all__ = ["Answer", "answer_to"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What is sent instead of what the app would have sent."""
 
     status: int

@@ -20,16 +20,11 @@ Span = tuple[int, int]
 """Where something begins in a text, and where it ends."""
 
 
-def _bordered(prefix: str) -> str:
-    """A prefix where it is not the end of a word or of a name, as in kiosk-7.
-
-    Before it stands anything but a letter or a digit, unless that belongs to an escape of JSON or a
-    URL. The prefix comes first in the pattern: a search for characters is fast, one for borders is not.
-    """
-    escapes = (r"\\[abfnrtv0]", r"\\u[0-9A-Fa-f]{4}", r"\\x[0-9A-Fa-f]{2}", "%[0-9A-Fa-f]{2}")
-    borders = (f"(?<![A-Za-z0-9]{prefix})", *(f"(?<={escape}{prefix})" for escape in escapes))
-    return f"{prefix}(?:{'|'.join(borders)})"
-
+_ESCAPES: Final = (r"\\[abfnrtv0]", r"\\u[0-9A-Fa-f]{4}", r"\\x[0-9A-Fa-f]{2}", "%[0-9A-Fa-f]{2}")
+_BORDER: Final = re.compile("|".join(["(?<![A-Za-z0-9])", *(f"(?<={escape})" for escape in _ESCAPES)]).encode())
+"""Where a prefix is not the end of a word or of a name, as in kiosk-7: behind anything but a letter or a digit, unless
+that belongs to an escape of JSON or a URL. Looked at behind the shape: a search for characters is fast, one for borders
+is not. It is no part of the patterns below, which would take a millisecond more to compile at import."""
 
 _ALNUM: Final = "[A-Za-z0-9]"
 _NAME: Final = "[A-Za-z0-9_-]"
@@ -38,17 +33,18 @@ _HEX: Final = "[0-9a-f]"
 # How a key begins, what it goes on with, and how much of that it has at least. OpenRouter, OpenAI, Anthropic
 # and their kin; Groq; xAI; Google; Perplexity; Hugging Face; AWS.
 _KINDS: Final = (
-    # No word goes on like these two.
     ("sk-or-v1-", _HEX, "{32,}"),
     ("sk-ant-[a-z]{3,8}[0-9]{2}-", _NAME, "{16,}"),
-    (_bordered("sk-"), _NAME, "{16,}"),
-    (_bordered("gsk_"), _ALNUM, "{16,}"),
-    (_bordered("xai-"), _ALNUM, "{16,}"),
-    (_bordered("AIza"), _NAME, "{30,}"),
-    (_bordered("pplx-"), _ALNUM, "{16,}"),
-    (_bordered("hf_"), _ALNUM, "{16,}"),
-    (_bordered("AKIA"), "[A-Z0-9]", "{16}"),
+    ("sk-", _NAME, "{16,}"),
+    ("gsk_", _ALNUM, "{16,}"),
+    ("xai-", _ALNUM, "{16,}"),
+    ("AIza", _NAME, "{30,}"),
+    ("pplx-", _ALNUM, "{16,}"),
+    ("hf_", _ALNUM, "{16,}"),
+    ("AKIA", "[A-Z0-9]", "{16}"),
 )
+_UNMISTAKABLE: Final = 2
+"""So many of them need no border: no word goes on like these."""
 _SHAPES: Final = re.compile("|".join(f"({begins}{goes_on}{times})" for begins, goes_on, times in _KINDS).encode())
 _REST: Final = tuple(re.compile(f"{goes_on}{'*' if ',' in times else '{0}'}".encode()) for _, goes_on, times in _KINDS)
 _PREFIXES: Final = (b"sk-", b"gsk_", b"xai-", b"AIza", b"pplx-", b"hf_", b"AKIA")
@@ -63,9 +59,7 @@ _MARKS: Final = tuple(
 )
 
 _LONGEST_BEGUN: Final = 40
-_BEGUN: Final = re.compile(
-    rf"(?:{'|'.join(_bordered(prefix.decode()) for prefix in _PREFIXES)})[A-Za-z0-9_-]{{4,}}\Z".encode()
-)
+_BEGUN: Final = re.compile(b"(?:" + b"|".join(_PREFIXES) + rb")[A-Za-z0-9_-]{4,}\Z")
 
 
 def shapes(text: bytes) -> Iterator[Span]:
@@ -75,7 +69,7 @@ def shapes(text: bytes) -> Iterator[Span]:
         if not any(mark.search(text, start, end + _LONGEST_REST) for mark in _MARKS):
             continue
         for place in sorted(place for prefix in _PREFIXES for place in _places(text, prefix, start, end)):
-            if place >= behind and (found := _SHAPES.match(text, place, place + WINDOW)) is not None:
+            if place >= behind and (found := _shape_at(text, place)) is not None:
                 behind = _end_of(found, text)
                 yield place, behind
             breathe()
@@ -90,6 +84,13 @@ def _places(text: bytes, prefix: bytes, start: int, end: int) -> list[int]:
         places.append(place)
         place = text.find(prefix, place + 1, border)
     return places
+
+
+def _shape_at(text: bytes, place: int) -> re.Match[bytes] | None:
+    found = _SHAPES.match(text, place, place + WINDOW)
+    if found is None or (found.lastindex or 0) <= _UNMISTAKABLE or _BORDER.match(text, place):
+        return found
+    return None
 
 
 def _end_of(found: re.Match[bytes], text: bytes) -> int:
@@ -109,5 +110,10 @@ def begun(text: bytes) -> int | None:
 
     A longer one is found by its shape.
     """
-    found = _BEGUN.search(text, max(len(text) - _LONGEST_BEGUN, 0))
-    return None if found is None else found.start()
+    place = max(len(text) - _LONGEST_BEGUN, 0)
+    while (found := _BEGUN.search(text, place)) is not None:
+        place = found.start()
+        if _BORDER.match(text, place):
+            return place
+        place += 1
+    return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
@@ -113,4 +114,4 @@ class Host:
 
 def ledger(spool: Any) -> SpoolCounters:
     """What a spool counts, wherever it lies and however the last request went."""
-    return dataclasses.replace(spool.counters(), place="memory", last_success=None, last_error=None)
+    return msgspec.structs.replace(spool.counters(), place="memory", last_success=None, last_error=None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 __all__ = ["AT_ONCE", "Ages", "evict", "forget_rejected", "too_old"]
 
@@ -24,8 +25,7 @@ _OLDEST_REJECTED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ages:
+class Ages(msgspec.Struct, frozen=True):
     """From when on a record is too old.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from kwai_middleware._delivery.disk import owners
 
@@ -17,8 +18,7 @@ QUESTION: Final = (
 """Asks for the members of a `Claim`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """Who ships the records of a destination.
 
     Attributes:

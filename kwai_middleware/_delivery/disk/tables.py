@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final, cast
+
+import msgspec
 
 from kwai_middleware._delivery.destination import Destination
 from kwai_middleware._delivery.disk import large_entries
@@ -20,8 +21,7 @@ from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row,
 __all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """Who may settle a row, and until when: all must be as it was.
 
     Attributes:
