@@ -358,7 +358,7 @@ for number in range(250):
     spool.append([record(str(number))])
 for suffix in ("", "-wal", "-shm"):
     os.unlink(path + suffix)
-spool._upkeep.room = lambda connection: 0  # nothing fits into the new file
+spool._upkeep.room = lambda connection, wanted: 0  # nothing fits into the new file
 spool.append([record("after")])
 print(len(kept), len(set(each.record_id for each in kept)))
 spool.close()

@@ -18,7 +18,7 @@ from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
 from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
-from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, SpoolCounters
+from kwai_middleware._delivery.spool import MOST_TOGETHER, Handout, Outcome, Record, SpoolCounters
 from tests.support.paces import Counting
 from tests.support.processes import DEADLINE
 from tests.support.spooling import (
@@ -121,6 +121,62 @@ def test_another_may_be_faster(host: Host) -> None:
     one.append(records(0, 1))
     Slow.is_late = True
     assert one.lease(9, LARGE, bulk=False).is_elsewhere
+
+
+def test_a_file_may_be_emptied_meanwhile(host: Host) -> None:
+    """Who finds that something waits looks again, and finds that nobody knows its destination any more."""
+
+    class Slow(sqlite3.Connection):
+        is_late = False
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if Slow.is_late and statement == "BEGIN IMMEDIATE":
+                Slow.is_late = False
+                connection = sqlite3.connect(host.path)
+                connection.executescript("DELETE FROM records; DELETE FROM destinations;")
+                connection.close()
+            return super().execute(statement, *values)
+
+    spool = host.spool(connection_type=Slow)
+    spool.append(records(0))
+    Slow.is_late = True
+    assert Handout() == spool.lease(9, LARGE, bulk=False)
+    spool.append(records(1))
+    assert ["1"] == names(leased(spool))
+
+
+def test_a_claim_is_not_written_anew_for_each_record(host: Host) -> None:
+    """It ends with the leases made under it, never before, though it is only extended every few seconds."""
+    one, other = host.spool(lease_time=60.0), host.spool(lease_time=60.0)
+    one.append(records(0, 1, 2))
+    untils = set()
+    for _ in range(2):
+        leased(one)
+        untils |= set(asked(host.path, "SELECT until FROM leases UNION SELECT shipper_until FROM destinations"))
+        host.passes(3.0)
+    assert 1 == len(untils)
+    host.passes(0.1)
+    leased(one)
+    (first, last) = asked(host.path, "SELECT min(until), max(until) FROM leases")[0]
+    assert (last,) == asked(host.path, "SELECT shipper_until FROM destinations")[0]
+    assert 6.1 == round(last - first, 3)
+    host.passes(59.9)
+    assert other.lease(9, LARGE, bulk=False).is_elsewhere
+    host.passes(0.1)
+    assert ["0", "1", "2"] == names(leased(other, 9))
+
+
+def test_a_record_that_was_purged_while_it_was_sent_is_not_counted_as_delivered(host: Host) -> None:
+    """The ledger goes by what is there."""
+    spool = host.spool()
+    spool.append(records(0, 1))
+    rows = leased(spool)
+    connection = sqlite3.connect(host.path, isolation_level=None)
+    connection.execute("DELETE FROM records WHERE record_id = '0'")
+    connection.execute("UPDATE destinations SET pending = 1, pending_bytes = 5, purged = 1")
+    connection.close()
+    settle(spool, rows)
+    assert SpoolCounters(appended=2, pending=1, purged=1, pending_bytes=5, oldest_pending=0.0) == ledger(spool)
 
 
 def test_a_claim_that_is_not_renewed_ends(host: Host) -> None:
@@ -1086,6 +1142,31 @@ def test_work_does_not_grow_with_what_waits(host: Host) -> None:
         other.append(records(*range(1000)))
     many = max(round_of_all() for _ in range(6))
     assert many < 1.5 * few
+
+
+def test_a_record_on_its_way_takes_few_statements(host: Host) -> None:
+    """Each lets go of the interpreter, and has to wait for it beside an app that computes."""
+    statements: list[str] = []
+
+    class Traced(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            statements.append(statement.split()[0])
+            return super().execute(statement, *values)
+
+    spool = host.spool(connection_type=Traced)
+    spool.append(records(0))
+    settle(spool, leased(spool))
+
+    statements.clear()
+    spool.append(records(1))
+    rows = leased(spool)
+    settle(spool, rows)
+    assert [
+        *("BEGIN", "SELECT", "INSERT", "UPDATE", "COMMIT"),
+        *("SELECT", "BEGIN", "SELECT", "SELECT", "INSERT", "COMMIT"),
+        *("BEGIN", "DELETE", "DELETE", "UPDATE", "COMMIT"),
+    ] == statements
+    assert SpoolCounters(appended=2, delivered=2) == ledger(spool)
 
 
 def test_bounds_have_defaults() -> None:

@@ -12,8 +12,10 @@ from kwai_middleware._delivery.disk import owners
 __all__ = ["QUESTION", "Claim", "extend", "free", "hasten", "space_bulk", "take"]
 
 QUESTION: Final = (
-    "SELECT shipper, epoch, shipper_since, shipper_until, bulk_at, hurries, pending FROM destinations"
-    " WHERE base_url = ? AND digest = ?"
+    "SELECT id, shipper, epoch, shipper_since, shipper_until, bulk_at, hurries, pending,"
+    " (SELECT min(until) FROM leases WHERE leases.destination = destinations.id),"
+    " (SELECT min(until) FROM rests WHERE rests.destination = destinations.id)"
+    " FROM destinations WHERE base_url = ? AND digest = ?"
 )
 """Asks for the members of a `Claim`."""
 
@@ -22,6 +24,7 @@ class Claim(msgspec.Struct, frozen=True):
     """Who ships the records of a destination.
 
     Attributes:
+        destination: Its number in this file.
         owner: Of the claim; None when nobody ships.
         epoch: Counts the owners so far.
         since: Monotonic seconds of the last renewal; or when the last owner made way.
@@ -29,8 +32,11 @@ class Claim(msgspec.Struct, frozen=True):
         bulk_at: Monotonic seconds before which no bulk request may be sent.
         hurries: Counts those who asked for haste.
         pending: Records that wait.
+        next_lease_end: Monotonic seconds at which the first lease of one of them ends; None when none is on lease.
+        next_rest_end: The same of those that rest.
     """
 
+    destination: int
     owner: str | None
     epoch: int
     since: float
@@ -38,6 +44,8 @@ class Claim(msgspec.Struct, frozen=True):
     bulk_at: float
     hurries: int
     pending: int
+    next_lease_end: float | None
+    next_rest_end: float | None
 
     def is_of_another(self, owner: str, now: float) -> bool:
         """Whether someone else than `owner` ships, and may be alive."""
@@ -46,22 +54,26 @@ class Claim(msgspec.Struct, frozen=True):
         # A claim that begins in the future was made before the machine was started anew.
         return self.since <= now < self.until and not owners.is_dead(self.owner)
 
+    def has_ended(self, now: float) -> bool:
+        """Whether there are leases or rests whose time is over."""
+        return any(end is not None and end <= now for end in (self.next_lease_end, self.next_rest_end))
+
     @property
     def pause(self) -> float:
         """Seconds between the last owner, who has made way, and the next one; 0 when it has not."""
         return self.until - self.since if self.owner is None else 0.0
 
 
-def take(connection: sqlite3.Connection, destination: int, claim: Claim, owner: str, now: float, until: float) -> int:
+def take(connection: sqlite3.Connection, claim: Claim, owner: str, now: float, until: float) -> int:
     """Make `owner` the one who ships from now on; returns its epoch."""
     # Whoever shipped before has nothing on lease any more: it is dead, or too late.
-    connection.execute("DELETE FROM leases WHERE destination = ?", (destination,))
+    connection.execute("DELETE FROM leases WHERE destination = ?", (claim.destination,))
     if now < claim.since:
         # Measured by a clock that has begun anew since.
-        connection.execute("DELETE FROM rests WHERE destination = ?", (destination,))
+        connection.execute("DELETE FROM rests WHERE destination = ?", (claim.destination,))
     connection.execute(
         "UPDATE destinations SET shipper = ?, epoch = epoch + 1, shipper_since = ?, shipper_until = ? WHERE id = ?",
-        (owner, now, until, destination),
+        (owner, now, until, claim.destination),
     )
     return claim.epoch + 1
 

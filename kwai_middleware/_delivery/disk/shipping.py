@@ -20,6 +20,8 @@ __all__ = ["IDLE_POLL", "Shipping"]
 IDLE_POLL: Final = 1.0
 _BUSY_POLL: Final = 0.15
 """Seconds after which whoever ships looks for what others have appended: a first record is to be seen at once."""
+_NOT_WORTH_IT: Final = 0.05
+"""Part of a lease's time: to extend the claim by less is not worth a write."""
 _HEAD_START: Final = 2 * IDLE_POLL
 """Seconds for which whoever has made way leaves it to the others: each of them has looked by then."""
 
@@ -91,8 +93,8 @@ class Shipping:
             with self._attached.writing.transaction() as connection:
                 # What was on lease in a file that is gone has no place in this one.
                 of_this_file = [each for each in outcomes if _generation_of(each) == self._attached.generation]
-                number = tables.destination_id(connection, self._attached.destination)
-                tables.settle(connection, number, of_this_file, self._last_error, now=self._clock(), tick=self._ticks())
+                where, error = self._attached.destination, self._last_error
+                tables.settle(connection, where, of_this_file, error, now=self._clock(), tick=self._ticks())
         except BaseException:
             self._unsettled = outcomes + self._unsettled
             raise
@@ -137,7 +139,8 @@ class Shipping:
             number = tables.destination_id(connection, self._attached.destination)
             claims.hasten(connection, number)
             tables.hasten(connection, number)
-            self._hurries = self._claim_in(connection).hurries
+            claim = self._claim_in(connection)
+            self._hurries = None if claim is None else claim.hurries
 
     def let_go(self) -> None:
         """Say what is not said yet, and let others ship, unless something is on lease."""
@@ -152,29 +155,35 @@ class Shipping:
 
     def _lease_in(self, connection: sqlite3.Connection, rows: int, size: int, *, bulk: bool) -> Handout:
         owner = self._attached.owner
-        number = tables.destination_id(connection, self._attached.destination)
         # Another may have been faster.
         claim = self._claim_in(connection)
         now = self._ticks()
+        if claim is None:
+            return Handout()
         if claim.is_of_another(owner, now):
             return Handout(wait=IDLE_POLL, is_elsewhere=True)
         if (wait := self._pause_of(claim, now)) > 0:
             return Handout(wait=min(wait, IDLE_POLL))
         if not claim.pending:
-            claims.free(connection, number, owner, now, now)
+            claims.free(connection, claim.destination, owner, now, now)
             return Handout()
         self._hurries = claim.hurries
         until = now + self._bounds.lease_time
-        epoch = claim.epoch if claim.owner == owner else claims.take(connection, number, claim, owner, now, until)
+        epoch = claim.epoch if claim.owner == owner else claims.take(connection, claim, owner, now, until)
+        if 0.0 <= until - claim.until <= self._bounds.lease_time * _NOT_WORTH_IT:
+            # The leases end with the claim, never later; and it is not written for each record.
+            until = claim.until
         mark = tables.Lease(owner, epoch, until, self._attached.generation)
-        chosen, due = tables.lease(connection, number, mark, now, rows, size, bulk=bulk)
-        if chosen or claim.until - now < self._bounds.lease_time / 2:
-            # Not ended before the leases are; and not written each time that somebody looks.
-            claims.extend(connection, number, owner, now, until)
+        if claim.has_ended(now):
+            tables.forget_ended(connection, claim.destination, now)
+        chosen, due = tables.lease(connection, claim.destination, mark, rows, size, bulk=bulk)
+        if until != claim.until and (chosen or claim.until - now < self._bounds.lease_time / 2):
+            # Nor each time that somebody looks.
+            claims.extend(connection, claim.destination, owner, now, until)
         if not chosen:
             return Handout(wait=_BUSY_POLL if due is None else min(max(0.0, due - now), _BUSY_POLL))
         if bulk and len(chosen) > 1 and chosen[0].together > 1:
-            claims.space_bulk(connection, number, now + self._bounds.bulk_spacing)
+            claims.space_bulk(connection, claim.destination, now + self._bounds.bulk_spacing)
         return Handout(tuple(chosen), pause=claim.pause)
 
     def _pause_of(self, claim: Claim, now: float) -> float:
@@ -188,8 +197,9 @@ class Shipping:
         found = self._attached.writing.read(claims.QUESTION, self._attached.key)
         return Claim(*found[0]) if found else None
 
-    def _claim_in(self, connection: sqlite3.Connection) -> Claim:
-        return Claim(*connection.execute(claims.QUESTION, self._attached.key).fetchone())
+    def _claim_in(self, connection: sqlite3.Connection) -> Claim | None:
+        found = connection.execute(claims.QUESTION, self._attached.key).fetchone()
+        return None if found is None else Claim(*found)
 
 
 def _generation_of(outcome: Outcome) -> int | None:

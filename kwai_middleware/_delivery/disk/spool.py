@@ -171,7 +171,8 @@ class DiskSpool:
         """Append what fits, all in one transaction; None when that is not all and has to be."""
         database = self._attached.writing
         with database.transaction() as connection:
-            fitting = _fitting(records, self._upkeep.room(connection))
+            wanted = sum(map(_space_of, records))
+            fitting = _fitting(records, self._upkeep.room(connection, wanted))
             if not fitting or (len(fitting) < len(records) and not partly):
                 return 0 if partly else None
             generation = self._attached.generation
@@ -212,9 +213,13 @@ class DiskSpool:
         return counting.counters_of(found[0], self._clock(), self.path)
 
 
+def _space_of(record: Record) -> int:
+    return len(record.entry) + upkeep.ROW_OVERHEAD
+
+
 def _fitting(records: Sequence[Record], room: int) -> Sequence[Record]:
     for number, record in enumerate(records):
-        room -= len(record.entry) + upkeep.ROW_OVERHEAD
+        room -= _space_of(record)
         if room < 0:
             return records[:number]
     return records

@@ -18,7 +18,7 @@ from kwai_middleware._delivery.disk import large_entries
 from kwai_middleware._delivery.disk.large_entries import WINDOW
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
-__all__ = ["Lease", "append", "destination_id", "hasten", "lease", "settle"]
+__all__ = ["Lease", "append", "destination_id", "forget_ended", "hasten", "lease", "settle"]
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -104,16 +104,20 @@ _NEXT_DUE: Final = (
 )
 
 
+def forget_ended(connection: sqlite3.Connection, destination: int, now: float) -> None:
+    """Have the rows wait again whose lease or rest is over."""
+    for table in ("leases", "rests"):
+        connection.execute(f"DELETE FROM {table} WHERE destination = ? AND until <= ?", (destination, now))  # noqa: S608 - one of these two names
+
+
 def lease(
-    connection: sqlite3.Connection, destination: int, mark: Lease, now: float, rows: int, size: int, *, bulk: bool
+    connection: sqlite3.Connection, destination: int, mark: Lease, rows: int, size: int, *, bulk: bool
 ) -> tuple[list[Row], float | None]:
-    """Put the first rows that are due on lease.
+    """Put the first rows that neither are on lease nor rest on lease.
 
     Returns:
         The rows; and when there are none, the time at which one will be due, None when none is waiting.
     """
-    for table in ("leases", "rests"):
-        connection.execute(f"DELETE FROM {table} WHERE destination = ? AND until <= ?", (destination, now))  # noqa: S608 - one of these two names
     chosen: list[Row] = []
     # Read as far as needed, however many wait.
     waiting = connection.execute(_WAITING, (destination, rows))
@@ -139,6 +143,7 @@ def lease(
 
 
 _FREED: Final = "DELETE FROM leases WHERE position = ? AND owner = ? AND epoch = ? AND until = ?"
+_GONE: Final = "DELETE FROM records WHERE position = ?"
 _REJECTED: Final = "UPDATE records SET is_rejected = 1, rejected_at = ?, reason = ? WHERE position = ?"
 _RETRIED: Final = "UPDATE records SET attempts = ?, together = ? WHERE position = ?"
 _RESTING: Final = "INSERT INTO rests (position, destination, until) VALUES (?, ?, ?)"
@@ -146,7 +151,7 @@ _RESTING: Final = "INSERT INTO rests (position, destination, until) VALUES (?, ?
 
 def settle(
     connection: sqlite3.Connection,
-    destination: int,
+    destination: Destination,
     outcomes: Sequence[Outcome],
     error: str | None,
     *,
@@ -168,8 +173,12 @@ def settle(
             _give_back(connection, destination, outcome, tick)
     connection.execute(
         "UPDATE destinations SET delivered = delivered + ?, rejected = rejected + ?, pending = pending - ?,"
-        " pending_bytes = pending_bytes - ?, last_success = coalesce(?, last_success), last_error = ? WHERE id = ?",
-        (delivered, rejected, delivered + rejected, size, now if delivered else None, _storable(error), destination),
+        " pending_bytes = pending_bytes - ?, last_success = coalesce(?, last_success), last_error = ?"
+        " WHERE base_url = ? AND digest = ?",
+        (
+            *(delivered, rejected, delivered + rejected, size, now if delivered else None, _storable(error)),
+            *(destination.base_url, destination.digest),
+        ),
     )
 
 
@@ -179,6 +188,12 @@ _WIDTHS: Final = (8, 128)
 
 def _delivered(connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[int, int]:
     """Delete rows that are still on lease; returns how many, and how many bytes."""
+    if len(rows) == 1:
+        # What was sent alone: no other statement is needed to know what was there.
+        [row] = rows
+        is_on_lease = connection.execute(_FREED, (row.position, *_mark_of(row))).rowcount
+        count = connection.execute(_GONE, (row.position,)).rowcount if is_on_lease else 0
+        return count, count * len(row.entry)
     count = size = 0
     by_mark: dict[tuple[object, ...], list[int]] = {}
     for row in rows:
@@ -204,12 +219,13 @@ def _mark_of(row: Row) -> tuple[str, int, float]:
     return mark.owner, mark.epoch, mark.until
 
 
-def _give_back(connection: sqlite3.Connection, destination: int, outcome: Outcome, tick: float) -> None:
+def _give_back(connection: sqlite3.Connection, destination: Destination, outcome: Outcome, tick: float) -> None:
     row = outcome.row
     if (outcome.attempts, outcome.together) != (row.attempts, row.together):
         connection.execute(_RETRIED, (outcome.attempts, outcome.together, row.position))
     if outcome.rest:
-        connection.execute(_RESTING, (row.position, destination, tick + outcome.rest))
+        number = destination_id(connection, destination)
+        connection.execute(_RESTING, (row.position, number, tick + outcome.rest))
 
 
 def hasten(connection: sqlite3.Connection, destination: int) -> None:

@@ -48,6 +48,7 @@ class Upkeep:
         clock: Callable[[], float],
         ticks: Callable[[], float],
     ) -> None:
+        self._path = path
         self._log = path + "-wal"
         self._bounds = bounds
         self._clock = clock
@@ -64,10 +65,14 @@ class Upkeep:
         """Shorten the log if it has grown: it counts, and whoever reads has to look through it."""
         self._shorten(attached.tidying, self._largest_log)
 
-    def room(self, connection: sqlite3.Connection) -> int:
-        """Bytes that may still be added."""
+    def room(self, connection: sqlite3.Connection, wanted: int) -> int:
+        """Bytes that may still be added; no more than `wanted`, where the files are plainly small enough for that."""
+        log = files.size_of(self._log)
+        # What the log says of the file's pages may make the file as much larger.
+        if self._bounds.max_bytes - files.size_of(self._path) - 2 * log >= wanted:
+            return wanted
         ((used,),) = connection.execute(_USED)
-        return self._bounds.max_bytes - int(used) - files.size_of(self._log)
+        return self._bounds.max_bytes - int(used) - log
 
     def make_room(self, attached: Attachment) -> None:
         """Let go of what is no pending record: rejected ones, the log."""
