@@ -304,11 +304,15 @@ class TestPeers:
         identify = HeaderIdentity(trusted_peers=trusted)
         is_ignored(door, caplog, doubt, [("x-customer-id", "acme")], identify=identify, peer=peer)
 
+    @pytest.mark.parametrize("trusted", ["unix", "127.0.0.1"])
     @pytest.mark.parametrize("server", [None, ("127.0.0.1", 8000), ("127.0.0.1", 0), ("", None), ...])
     def test_a_connection_that_names_no_address_is_not_yet_a_unix_socket(
-        self, caplog: pytest.LogCaptureFixture, server: Any
+        self, caplog: pytest.LogCaptureFixture, server: Any, trusted: str
     ) -> None:
-        """A client that resets its TCP connection has no address either; the server's own end must be a socket file."""
+        """A client that resets its TCP connection has no address either; the server's own end must be a socket file.
+
+        The warning says so, and nobody who has no socket is told to trust one.
+        """
 
         def through(app: Any) -> Any:
             async def outer(scope: Any, receive: Any, send: Any) -> None:
@@ -320,7 +324,7 @@ class TestPeers:
 
             return outer
 
-        identify = HeaderIdentity(trusted_peers=("unix",))
+        identify = HeaderIdentity(trusted_peers=(trusted,))
         is_ignored(
             ASGIDoor(),
             caplog,

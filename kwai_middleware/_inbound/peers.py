@@ -113,7 +113,7 @@ class TrustedPeers:
         if self.proof is not None:
             return Doubt.UNPROVEN
         if peer is None:
-            return Doubt.NO_SOCKET if self._unix else Doubt.NO_ADDRESS
+            return Doubt.NO_ADDRESS if request.is_on_unix_socket else Doubt.NO_SOCKET
         if peer[1] == 0:
             return Doubt.REWRITTEN
         return Doubt.QUOTED if self.believe(peer, (), None) else Doubt.STRANGER
