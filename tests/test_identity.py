@@ -414,6 +414,17 @@ class TestPeers:
         headers = [("x-customer-id", "acme"), ("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "127.0.0.1:9")]
         is_ignored(door, caplog, Doubt.QUOTED, headers, peer=("127.0.0.1", 9))
 
+    @pytest.mark.parametrize("peer", ["127.0.0.1", "::1"])
+    @pytest.mark.parametrize("lines", [1, 20], ids=["in-one-line", "in-many"])
+    def test_more_addresses_than_a_loop_has_time_for_prove_nothing(
+        self, door: Door, caplog: pytest.LogCaptureFixture, peer: str, lines: int
+    ) -> None:
+        """Nobody has so many proxies, and whoever writes so much would hold up all others while it is compared."""
+        line = ("x-forwarded-for", ", ".join(["2001:db8::7"] * (100 // lines)))
+        headers = [("x-customer-id", "acme"), *[line] * lines]
+        assert Caller(identifier="acme") == door.ask(headers, peer=(peer, 9999)).caller
+        is_ignored(door, caplog, Doubt.QUOTED, [*headers, line], peer=(peer, 9999))
+
     @pytest.mark.parametrize(
         "value",
         ["203.0.113.9", "203.0.113.9, 10.0.0.1", "[2001:db8::1]:5", "1127.0.0.1", "127.0.0.10", "unknown", ":::", ""],
