@@ -125,14 +125,28 @@ def bind(slot: Slot, logged_in: LogVariable | None, is_of_asgi: bool = False) ->
 
 
 def restore(bound: Bound, logged_in: LogVariable | None) -> None:
-    """End a binding, and whatever was bound inside of it and left open: what was before is current again."""
+    """End a binding, and whatever was bound inside of it and left open: what was before is current again.
+
+    A context that has it not is left alone: a task that its loop has lost is ended by the garbage collector, in the
+    middle of somebody else's work.
+    """
     bound.has_ended = True
+    if _get_bound() is not bound and not _is_around(bound):
+        return
     logged_before, previous = bound.logged_before, bound.previous
     while previous.has_ended:
         logged_before, previous = previous.logged_before, previous.previous
     _set_bound(previous)
     if logged_in is not None and logged_in.get() is not logged_before:
         logged_in.set(logged_before)
+
+
+def _is_around(bound: Bound) -> bool:
+    """Return whether what is current was bound inside of this binding."""
+    inner = _get_bound()
+    while inner is not _OUTSIDE and inner is not bound:
+        inner = inner.previous
+    return inner is bound
 
 
 class Binding:
@@ -211,6 +225,8 @@ def served_slot() -> Slot | None:
     tell that, since it may be inherited from a request that has ended.
     """
     bound = _get_bound()
+    while bound is not _OUTSIDE and not bound.is_of_asgi:
+        bound = bound.previous  # the app has bound a caller on the way
     return bound.slot if bound.is_of_asgi and not bound.has_ended else None
 
 

@@ -125,13 +125,20 @@ class KeyCache:
             self._flights.pop(name, None)
 
     def forget(self, caller: Caller | None) -> None:
-        """Forget a caller, or everybody: what is being looked up is not remembered either."""
+        """Forget a caller, or everybody: what is being looked up is not remembered either.
+
+        Of a caller without issuer or group those of every issuer and group are forgotten: who has deleted a key need
+        not know by which way its owner signs in.
+        """
         if caller is None:
             self._flights.clear()
             self._kept.clear()
-        else:
-            self._flights.pop(_name(caller), None)
-            self._kept.pop(_name(caller), None)
+            return
+        wanted = _name(caller)
+        for known in (*self._flights, *self._kept):
+            if all(asked in (None, has) for asked, has in zip(wanted, known, strict=True)):
+                self._flights.pop(known, None)
+                self._kept.pop(known, None)
 
 
 def _name(caller: Caller) -> Name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -122,7 +123,8 @@ class ASGIMiddleware:
             restore(bound, logged_in)
             if slot.unsettled is not None:
                 slot.unsettled.keep_user()
-            if live.serverless and outer is None:
+            # One that is closed, as the garbage collector does with a lost one, can wait for nothing.
+            if live.serverless and outer is None and sys.exc_info()[0] is not GeneratorExit:
                 await live.aflush_serverless()
 
     async def _ask(self, request: ASGIRequest, outer: Slot | None) -> Slot:

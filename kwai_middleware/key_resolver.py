@@ -107,8 +107,8 @@ class KeyResolver(KeySource):
     def forget(self, caller: Caller | None = None) -> None:
         """Forget what is remembered of a caller, so that the next call asks anew; of everybody without one.
 
-        Call it where a customer's key was saved or deleted. It is known in this process only; in others
-        the old answer counts until it is too old.
+        Call it where a customer's key was saved or deleted. A caller without issuer or group stands for those of
+        every issuer and group. It is known in this process only; in others the old answer counts until it is too old.
         """
         self._cache.forget(caller)
 

@@ -51,9 +51,9 @@ class WSGIMiddleware:
         app: The app, or the next middleware. For Flask: `app.wsgi_app = WSGIMiddleware(app.wsgi_app)`.
         identify: Says who a request is for: a callable that takes an `InboundRequest` and returns a
             `Caller` or None for nobody, or raises a `RequestRefused`; or a `UserIdentity`; or several, in
-            `first_of`. It may be async; that runs to
-            its end on an event loop of its own, on the request's thread. Any other exception of it
-            passes through. None identifies nobody.
+            `first_of`. It may be async; that runs to its end on an event loop of its own, on the request's
+            thread, of which gevent's greenlets have one in common: there it must be plain. Any other exception
+            of it passes through. None identifies nobody.
         credentials: Says whose keys pay: a callable of the same kind that returns a list of
             `Credential`, or a `KeyResolver`. Keys that `identify` gave the caller come first. None looks for
             no keys.
@@ -198,8 +198,8 @@ def _run(awaitable: Awaitable[object]) -> object:
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
     raise BlockingCall(
-        "WSGIMiddleware: an async callable cannot be waited for on a thread that runs an event loop;"
-        " make it a plain function"
+        "WSGIMiddleware: an async callable cannot be waited for on a thread that runs an event loop"
+        " (under gevent, that of another request); make it a plain function"
     )
 
 

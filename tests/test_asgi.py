@@ -191,6 +191,33 @@ def test_other_scopes_pass_untouched() -> None:
     assert scope == {"type": "something.new"}
 
 
+def test_a_request_that_is_ended_within_another_one_leaves_that_its_caller() -> None:
+    """A task that its loop has lost is ended by the garbage collector, in whoever's request that runs."""
+    door = ASGIDoor()
+
+    async def never_answers(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Future()
+
+    async def lose_a_request() -> Any:
+        # Begun within a request of a third customer, whose caller must not come up either.
+        with bind_caller(Caller(identifier="gamma")):
+            scope = door.scope([("x-customer-id", "acme")], "GET", "/", ("127.0.0.1", 5))
+            lost = ASGIMiddleware(never_answers)(scope, no_messages, no_messages)
+            lost.send(None)
+        return lost
+
+    class Finding(Seen):
+        def look(self) -> None:
+            lost.close()
+            super().look()
+
+    lost = asyncio.run(lose_a_request())
+    seen = Finding(request=door.scope([("x-customer-id", "beta")], "GET", "/", ("127.0.0.1", 5)))
+    door.send(door.wrap(seen), seen)
+    assert BETA == seen.caller
+    assert seen.customer_id == "beta"
+
+
 def test_what_a_request_starts_keeps_its_caller() -> None:
     """Tasks and threads started by a request work for its caller, also after the request has ended."""
 

@@ -139,6 +139,18 @@ SERVED: dict[str, tuple[str, str, Line, Line]] = {
         line(FLASK_DEFAULT, "--", "gunicorn", "--proxy-protocol", "v1", "{app}"),
         line(FLASK_GUARDED, "--", "gunicorn", "--proxy-protocol", "v1", "{app}"),
     ),
+    "proxy-protocol-asgi": (
+        "peer-forged",
+        "error",
+        line(DEFAULT, "--", "gunicorn", "-k", "asgi", "--proxy-protocol", "v2", "{app}"),
+        line(FASTAPI + GUARDED, "--", "gunicorn", "-k", "asgi", "--proxy-protocol", "v2", "{app}"),
+    ),
+    "proxy-protocol-asgi-by-path": (
+        "peer-forged",
+        "error",
+        line(DEFAULT, "--", "gunicorn", "-k", "gunicorn.workers.gasgi.ASGIWorker", "--proxy-protocol", "{app}"),
+        line(DEFAULT, "--", "gunicorn", "-k", "gunicorn.workers.gasgi.ASGIWorker", "{app}"),
+    ),
     "open": (
         "open-by-address",
         "warning",

@@ -304,11 +304,15 @@ class TestPeers:
         identify = HeaderIdentity(trusted_peers=trusted)
         is_ignored(door, caplog, doubt, [("x-customer-id", "acme")], identify=identify, peer=peer)
 
+    @pytest.mark.parametrize("trusted", ["unix", "127.0.0.1"])
     @pytest.mark.parametrize("server", [None, ("127.0.0.1", 8000), ("127.0.0.1", 0), ("", None), ...])
     def test_a_connection_that_names_no_address_is_not_yet_a_unix_socket(
-        self, caplog: pytest.LogCaptureFixture, server: Any
+        self, caplog: pytest.LogCaptureFixture, server: Any, trusted: str
     ) -> None:
-        """A client that resets its TCP connection has no address either; the server's own end must be a socket file."""
+        """A client that resets its TCP connection has no address either; the server's own end must be a socket file.
+
+        The warning says so, and nobody who has no socket is told to trust one.
+        """
 
         def through(app: Any) -> Any:
             async def outer(scope: Any, receive: Any, send: Any) -> None:
@@ -320,7 +324,7 @@ class TestPeers:
 
             return outer
 
-        identify = HeaderIdentity(trusted_peers=("unix",))
+        identify = HeaderIdentity(trusted_peers=(trusted,))
         is_ignored(
             ASGIDoor(),
             caplog,
@@ -409,6 +413,17 @@ class TestPeers:
         """An address in the second X-Forwarded-For line is found like one in the first."""
         headers = [("x-customer-id", "acme"), ("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "127.0.0.1:9")]
         is_ignored(door, caplog, Doubt.QUOTED, headers, peer=("127.0.0.1", 9))
+
+    @pytest.mark.parametrize("peer", ["127.0.0.1", "::1"])
+    @pytest.mark.parametrize("lines", [1, 20], ids=["in-one-line", "in-many"])
+    def test_more_addresses_than_a_loop_has_time_for_prove_nothing(
+        self, door: Door, caplog: pytest.LogCaptureFixture, peer: str, lines: int
+    ) -> None:
+        """Nobody has so many proxies, and whoever writes so much would hold up all others while it is compared."""
+        line = ("x-forwarded-for", ", ".join(["2001:db8::7"] * (100 // lines)))
+        headers = [("x-customer-id", "acme"), *[line] * lines]
+        assert Caller(identifier="acme") == door.ask(headers, peer=(peer, 9999)).caller
+        is_ignored(door, caplog, Doubt.QUOTED, [*headers, line], peer=(peer, 9999))
 
     @pytest.mark.parametrize(
         "value",

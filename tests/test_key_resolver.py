@@ -214,6 +214,30 @@ def test_a_key_that_was_just_saved(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize(
+    ("known_as", "asks_again"),
+    [
+        (Caller(identifier="acme"), True),
+        (Caller(identifier="acme", issuer="https://login.example/"), True),
+        (Caller(identifier="acme", group="holding", thread="another"), True),
+        (Caller(identifier="beta"), False),
+        (Caller(identifier="acme", issuer="https://other.example/"), False),
+        (Caller(identifier="acme", group="other"), False),
+    ],
+)
+def test_a_key_that_was_deleted_by_who_does_not_know_all_of_the_caller(
+    flavour: Flavour, known_as: Caller, asks_again: bool
+) -> None:
+    """An identifier alone means those of every issuer and group: no key goes on paying because one was not named."""
+    vault = Vault()
+    keys = resolver(vault)
+    caller = Caller(identifier="acme", issuer="https://login.example/", group="holding")
+    call(flavour, caller, keys)
+    keys.forget(known_as)
+    call(flavour, caller, keys)
+    assert ["acme"] * (2 if asks_again else 1) == vault.asked
+
+
+@pytest.mark.parametrize(
     "answer", [Credential(api_key=Secret("sk-or-v1-alone")), ["sk-or-v1-text"], "sk-or-v1-text", 5]
 )
 def test_an_answer_that_is_no_list_of_credentials(flavour: Flavour, answer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import io
 import os
@@ -274,6 +275,22 @@ def test_a_body_that_is_never_closed_is_not_waited_for(api: LogsAPI) -> None:
         gc.collect()
         assert 0 == delivery.stats().delivered
         api.answer.allowed.set()
+
+
+def test_a_request_that_is_closed_is_not_waited_for(api: LogsAPI) -> None:
+    """A task that its loop has lost is closed by the garbage collector, in the middle of something else."""
+    with serverless(api) as delivery:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            delivery.submit(completed())
+            await asyncio.Future()
+
+        async def main() -> None:
+            lost = ASGIMiddleware(app)(dict(SCOPE), receive, ignore)
+            contextvars.copy_context().run(lost.send, None)
+            lost.close()
+
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize("run", ["asyncio", "trio"])

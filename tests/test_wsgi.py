@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import io
@@ -14,6 +15,7 @@ from typing import Any
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
+import msgspec
 import pytest
 import structlog
 
@@ -404,7 +406,7 @@ class TestBelowASGI:
 
     KEY = Credential(api_key=Secret("sk-or-v1-0123456789abcdef"))
 
-    def ask(self, headers: Any, outer: dict[str, Any], **inner: Any) -> Seen:
+    def ask(self, headers: Any, outer: dict[str, Any], between: Any = contextlib.nullcontext, **inner: Any) -> Seen:
         """Send a request through both doors, and a bridge that keeps the context, as bridges do."""
         seen = Seen()
         door = WSGIDoor()
@@ -412,7 +414,8 @@ class TestBelowASGI:
 
         async def bridge(scope: Any, receive: Any, send: Any) -> None:
             inside = Seen(request=door.environ(scope_headers(scope), scope["method"], scope["path"], scope["client"]))
-            await asyncio.to_thread(door.send, app, inside)
+            with between():
+                await asyncio.to_thread(door.send, app, inside)
             await send({"type": "http.response.start", "status": inside.status, "headers": []})
             await send({"type": "http.response.body", "body": inside.body})
 
@@ -428,6 +431,20 @@ class TestBelowASGI:
         assert seen.status == 200
         assert ACME.with_credentials((self.KEY,)) == seen.caller
         assert seen.customer_id == "acme"
+
+    def test_a_caller_that_the_app_binds_between_the_two_counts(self) -> None:
+        """It is not decided anew, from a request without the key that the outer one has taken out."""
+        headers = [("x-customer-id", "acme"), ("x-openrouter-key", self.KEY.api_key.reveal())]
+
+        def bind_group() -> Any:
+            caller = current_caller()
+            assert caller is not None
+            return bind_caller(msgspec.structs.replace(caller, group="the app's"))
+
+        seen = self.ask(headers, {}, bind_group)
+        assert Caller(identifier="acme", group="the app's", credentials=(self.KEY,)) == seen.caller
+        seen = self.ask(headers, {}, bind_group, override=True, identify=lambda request: BETA)
+        assert BETA.with_credentials((self.KEY,)) == seen.caller
 
     def test_an_identity_that_the_outer_one_does_not_believe_is_not_believed(self) -> None:
         """The outer answer counts, also when it is nobody."""
@@ -447,6 +464,8 @@ class TestBelowASGI:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             inherited.append(contextvars.copy_context())
+            with bind_caller(BETA):
+                inherited.append(contextvars.copy_context())
 
         async def main() -> None:
             scope = ASGIDoor().scope(HEADERS, "GET", "/", ("127.0.0.1", 50000))
@@ -455,6 +474,7 @@ class TestBelowASGI:
         asyncio.run(main())
         assert ACME == inherited[0].run(current_caller)
         assert inherited[0].run(WSGIDoor().ask).caller is None
+        assert inherited[1].run(WSGIDoor().ask).caller is None
         with Binding(Slot(BETA)):
             assert WSGIDoor().ask().caller is None
 

@@ -68,8 +68,7 @@ def _addresses(examined: Examined, server: Server, doors: list[Door]) -> Iterato
             )
             yield Finding("server", "warning", "open-by-address", what, where, _BY_SECRET)
         if server.name == "gunicorn" and server.value("--proxy-protocol") not in (None, "off"):
-            what = "--proxy-protocol puts the client's address in the proxy's place: identity headers are ignored"
-            yield Finding("server", "warning", "peer-rewritten", what, where, _BY_SECRET)
+            yield _from_a_line(server, where)
     if server.trusted is not None and "*" in _listed(server.trusted) and not by_address:
         what = "--forwarded-allow-ips is *: whoever connects chooses the address that the app sees (no caller, though)"
         yield Finding("server", "note", "forwarded-by-anyone", what, change=_without(server))
@@ -87,6 +86,17 @@ def _rewritten(server: Server, peers: Collection[str], where: str) -> Iterator[F
     )
     change = f"uvicorn ... --no-proxy-headers, or {_BY_SECRET}" if server.name == "uvicorn" else _BY_SECRET
     yield Finding("server", "warning", "peer-rewritten", what, where, change)
+
+
+def _from_a_line(server: Server, where: str) -> Finding:
+    if server.worker == "asgi" or "gasgi" in server.worker:
+        what = (
+            "with --proxy-protocol gunicorn's ASGI worker shows the address in a PROXY line as the connection's own: a"
+            " client whose address is one of trusted_peers, or who may write such a line, passes for the proxy"
+        )
+        return Finding("server", "error", "peer-forged", what, where, _BY_SECRET)
+    what = "--proxy-protocol puts the client's address in the proxy's place: identity headers are ignored"
+    return Finding("server", "warning", "peer-rewritten", what, where, _BY_SECRET)
 
 
 def _without(server: Server) -> str:
