@@ -24,6 +24,7 @@ class OpenCall(Protocol):
 
 # A dictionary of integers: adding, removing and copying are one step each, without a lock.
 _open: Final[dict[int, tuple[int, OpenCall]]] = {}
+_NOTHING: Final = (0, None)
 _afterwards: Final[list[Callable[[], None]]] = []
 _exit_hooks: Final = itertools.count()
 _ended: Final[list[bool]] = []
@@ -40,12 +41,13 @@ def begin(call: OpenCall) -> None:
 
 
 def end(call: OpenCall) -> bool:
-    """Note that `call` is over; False when that is known.
+    """Note that `call` is over; False when that is known, or the call another process's.
 
     Of several threads, finalizers and signal handlers that say so, one is told that it was the first: removing is
     one step.
     """
-    return _open.pop(id(call), None) is not None
+    owner, _ = _open.pop(id(call), _NOTHING)
+    return owner == os.getpid()
 
 
 def end_all() -> None:

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 from weakref import ref
 
 from requests import PreparedRequest
+from requests.utils import get_environ_proxies, select_proxy
 
 from kwai_middleware._outbound.departure import Departure
+from kwai_middleware._outbound.proxies import is_elsewhere
+from kwai_middleware._route import is_loopback
 
-__all__ = ["Destination", "SentRequests", "destination", "held", "pieces", "raw_headers", "watched"]
+__all__ = ["Destination", "SentRequests", "destination", "held", "pieces", "raw_headers", "unproxied", "watched"]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PIECE: Final = 64 * 1024
@@ -43,6 +46,20 @@ def destination(request: PreparedRequest) -> Destination | None:
     port = None if port == _DEFAULT_PORTS.get(parts.scheme) else port
     host, target = (parts.hostname or "").encode(), request.path_url.encode()
     return Destination(parts.scheme.encode(), host, port, target, "@" in parts.netloc)
+
+
+def unproxied(request: PreparedRequest, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what to send with; of it the environment's proxy on another machine is gone, for plain HTTP to this one.
+
+    That proxy would get the keys in clear over the network, for a server that it cannot reach.
+    """
+    url = request.url or ""
+    if urlsplit(url).scheme != "http" or not is_loopback(urlsplit(url).hostname or ""):
+        return options
+    proxy = select_proxy(url, options.get("proxies"))
+    if proxy is None or proxy != select_proxy(url, get_environ_proxies(url)):
+        return options
+    return {**options, "proxies": {}} if is_elsewhere(proxy if "://" in proxy else f"http://{proxy}") else options
 
 
 def raw_headers(headers: Iterable[tuple[Any, Any]]) -> tuple[tuple[bytes, bytes], ...]:

@@ -177,14 +177,14 @@ class KwaiMiddleware:
         decider, slot = self._decider, current_slot()
         plan = decider.plan(endpoint, slot, await decider.caller_async(slot))
         declared = _declared_length(request)
-        body, is_gathered = await held(request.body, declared), False
+        body, is_gathered, mentions = await held(request.body, declared), False, None
         if body is None and decider.must_gather(plan):
             body = await gathered_payload(cast("aiohttp.Payload", request.body), declared, decider.settings)
-            is_gathered = True
+            is_gathered, mentions = True, await decider.mentions_door_async(plan, body)
         headers = headers_of((name.encode(), value.encode()) for name, value in request.headers.items())
         if request.compress:
             headers.pop("content-encoding", None)  # it is done on the way out: what is seen here is plain
-        decision = decider.decide(plan, slot, body, headers, request.body, is_gathered=is_gathered)
+        decision = decider.decide(plan, slot, body, headers, request.body, is_gathered, mentions)
         return self._departure(request, endpoint, slot, decision)
 
     def _departure(

@@ -28,7 +28,15 @@ from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
 from kwai_middleware._outbound.wire import WireBody, wire_parts
 from kwai_middleware._requests_replays import dismiss, look
-from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers, watched
+from kwai_middleware._requests_requests import (
+    SentRequests,
+    destination,
+    held,
+    pieces,
+    raw_headers,
+    unproxied,
+    watched,
+)
 from kwai_middleware._requests_responses import answer, observed, retries_are_told_to, with_attempts_told
 from kwai_middleware._settings import Settings
 from kwai_middleware._submit import default_submit
@@ -191,6 +199,7 @@ class KwaiAdapter(BaseAdapter):
             departure = self._depart(request, endpoint)
         except OutboundRefused as refusal:
             return answer(request, self, self._decider.refused(refusal, endpoint))
+        options = unproxied(request, options)
         response = self._answer_to(departure, arguments, options)
         while departure.may_give_way(response.status_code):
             credential = _next_key(departure, response)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from kwai_middleware import httpx2_transport, httpx_transport
 from kwai_middleware._context import bind_caller
-from kwai_middleware._outbound.proxies import environment_proxies
+from kwai_middleware._outbound.proxies import environment_proxies, unproxied_routes
 from kwai_middleware._route import Route
 from kwai_middleware.errors import ConfigurationError
 from tests.support.callers import GATEWAY, caller, key_of, settings
@@ -122,6 +122,18 @@ def test_a_client_with_the_environments_proxy(
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         _call(flavour, gateway)
     assert 1 == len(seen)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_no_proxy_elsewhere_gets_a_call_to_this_machine(
+    flavour: Flavour, gateway: _Gateway, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It would get the caller's key in clear over the network, for a server that it cannot even reach."""
+    seen: list[str] = []
+    with forward_proxy(seen) as proxy:
+        monkeypatch.setenv(variable, proxy.url.replace("127.0.0.1", "0.0.0.0"))
+        _call(flavour, gateway)
+    assert [] == seen
 
 
 def test_a_tunnel_through_the_environments_proxy(
@@ -428,3 +440,16 @@ def test_the_environment_is_read_as_the_libraries_read_it(
             if httpx2_transport._clients._reads(pattern)
         }
         assert theirs == ours
+
+
+def test_which_routes_are_called_directly_in_spite_of_a_proxy() -> None:
+    """Those by plain HTTP to this machine, whatever its name; the others are the proxy's."""
+    given = settings(
+        base_url="http://localhost:4000/api",
+        routes=(Route("http://[::1]:81/v1"), Route("https://127.0.0.1/v1"), Route("http://a.example", insecure=True)),
+    )
+    directly = {"http://localhost": None, "http://[::1]": None}
+    assert directly == unproxied_routes({"http://": "http://proxy.example:3128"}, given)
+    assert directly == unproxied_routes({"all://": "http://[broken"}, given)
+    assert {} == unproxied_routes({"https://": "http://proxy.example:3128", "http://": None}, given)
+    assert {} == unproxied_routes({"http://": "http://localhost:3128"}, given)

@@ -69,12 +69,16 @@ def test_a_stream_that_nobody_closes(vendors: Sandbox, tmp_path: Path, spool: st
     assert ("acme", outcome) == (entry["log"]["customer_identifier"], entry["log"]["metadata"]["outcome"])
 
 
-def test_a_fork_leaves_it_to_its_parent(vendors: Sandbox) -> None:
-    """A child that ends in the meantime has a copy of the call, and records nothing of it."""
-    program = """
+@pytest.mark.parametrize(
+    "forgets", ["pass", "response.close()", "del lines, response"], ids=["ends", "closes it", "drops it"]
+)
+def test_a_fork_leaves_it_to_its_parent(vendors: Sandbox, forgets: str) -> None:
+    """A child has a copy of the call, and records nothing of it, whatever becomes of the copy."""
+    program = f"""
 next(lines)
 child = os.fork()
 if not child:
+    {forgets}
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
 for line in lines:

@@ -109,6 +109,7 @@ def changes_to(
     body: bytes | None,
     headers: Mapping[str, bytes],
     plain: Changes | None = None,
+    mentions: bool | None = None,
 ) -> Changes:
     """Decide what becomes of a request to `endpoint`.
 
@@ -119,6 +120,7 @@ def changes_to(
         body: The app's bytes; None when the body is a stream that was not read.
         headers: Those of `READ_HEADERS` that it has.
         plain: The `plain_changes`, where they hold for such requests.
+        mentions: Whether the body, if it is no object, names a door, where somebody has looked already.
 
     Raises:
         CannotAttribute: The request cannot carry the caller's key, or it brings a key, a customer or
@@ -144,7 +146,8 @@ def changes_to(
     if attribution.pinned:
         _refuse_other_payers(doors)
     if body is not None and looks_into_body(endpoint, attribution, settings):
-        refuse_what_is_hidden(body, headers, is_object=read is not None, pinned=attribution.pinned)
+        is_object, pinned = read is not None, attribution.pinned
+        refuse_what_is_hidden(body, headers, is_object=is_object, pinned=pinned, mentions=mentions)
 
     brought: Collection[DoorKind] = {door.kind for door in doors} if doors else ()
     sends_key = has_key and ("key" in closed or "key" not in brought)

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from kwai_middleware._outbound.deciding import Refuse
 from kwai_middleware._outbound.exchange import Deliver
-from kwai_middleware._outbound.proxies import environment_proxies
+from kwai_middleware._outbound.proxies import environment_proxies, unproxied_routes
 from kwai_middleware._settings import Settings
 from kwai_middleware.errors import ConfigurationError
 
@@ -148,7 +148,7 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
         def wrapped(inner: Any) -> Any:
             return kind.wrapper(inner, settings=settings, deliver=deliver, refuse=refuse)
 
-        proxies = self._proxies(kwargs.pop("proxy", None), from_environment=trust_env)
+        proxies = self._proxies(kwargs.pop("proxy", None), settings, from_environment=trust_env)
         mounts = {
             pattern: None if proxy is None else wrapped(kind.real(proxy=proxy, **options))
             for pattern, proxy in proxies.items()
@@ -169,12 +169,13 @@ class Clients(Generic[ClientT, TransportT, AsyncClientT, AsyncTransportT]):
                     f" give {self.name}.{kind}(...)"
                 )
 
-    def _proxies(self, proxy: Any, *, from_environment: bool) -> dict[str, Any]:
+    def _proxies(self, proxy: Any, settings: Settings, *, from_environment: bool) -> dict[str, Any]:
         if proxy is not None:
             return {"all://": proxy}
         if not from_environment:
             return {}
-        return {pattern: url for pattern, url in environment_proxies().items() if self._reads(pattern)}
+        proxies = {pattern: url for pattern, url in environment_proxies().items() if self._reads(pattern)}
+        return {**proxies, **unproxied_routes(proxies, settings)}
 
     def _reads(self, pattern: str) -> bool:
         try:

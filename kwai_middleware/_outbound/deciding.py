@@ -19,6 +19,7 @@ from kwai_middleware._outbound.exchange import Deliver, Exchange, Unwatched, beg
 from kwai_middleware._outbound.failover import Failover
 from kwai_middleware._outbound.headers import LENGTH, key_headers
 from kwai_middleware._outbound.hpack_log import hide_header_values
+from kwai_middleware._outbound.mentions import mentions_door_async
 from kwai_middleware._outbound.notes import (
     is_told_of_origins,
     note_anonymous,
@@ -28,6 +29,7 @@ from kwai_middleware._outbound.notes import (
 )
 from kwai_middleware._outbound.refusals import refusal_answer
 from kwai_middleware._outbound.routes import Endpoint, RouteTable
+from kwai_middleware._pace import WINDOW
 from kwai_middleware._settings import Settings
 from kwai_middleware._slot import NOBODY
 from kwai_middleware._unsettled import Origins
@@ -168,6 +170,12 @@ class Decider:
         """Say whether a body that comes in pieces has to be read before the gateway may get it."""
         return looks_into_body(plan.endpoint, plan.attribution, self.settings)
 
+    async def mentions_door_async(self, plan: Plan, body: bytes) -> bool | None:
+        """Look into a body that was gathered, without blocking an event loop; None for one that is soon looked into."""
+        if len(body) <= WINDOW or body.startswith(b"{"):
+            return None
+        return await mentions_door_async(body, payers=plan.attribution.pinned)
+
     def decide(
         self,
         plan: Plan,
@@ -176,6 +184,7 @@ class Decider:
         headers: Mapping[str, bytes],
         sent_with: object,
         is_gathered: bool = False,
+        mentions: bool | None = None,
     ) -> Decision:
         """Decide what goes to the wire, and begin to watch.
 
@@ -186,6 +195,7 @@ class Decider:
             headers: Those that have a say, as `headers_of` returns them.
             sent_with: An object that is the same one when the request is sent again.
             is_gathered: The bytes were read from a stream.
+            mentions: What `mentions_door_async` says of them, where it was asked.
 
         Raises:
             OutboundRefused: The call must not go out.
@@ -202,7 +212,7 @@ class Decider:
                 is_relay, is_held = endpoint.kind == "relay", body is not None
                 failover = Failover(attribution.credentials, draw, relayed=is_relay, can_resend=is_held)
                 attribution = paid_by(attribution, failover.credential)
-        changes = changes_to(endpoint, attribution, self.settings, body, headers, plan.plain)
+        changes = changes_to(endpoint, attribution, self.settings, body, headers, plan.plain, mentions)
         if is_told_of_origins(logging.DEBUG):
             note_origins(endpoint, changes.attribution)
         if changes.is_anonymous:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 from kwai_middleware._outbound.json_members import Changed, Members, has_each_once, joined, read_object, string_in
 
-__all__ = ["CREDENTIALS", "PARAMS", "THREAD", "Door", "DoorKind", "Inspection", "mentions_door", "names_no_door"]
+__all__ = ["CREDENTIALS", "PARAMS", "THREAD", "Door", "DoorKind", "Inspection", "names_no_door"]
 
 CREDENTIALS: Final = "customer_credentials"
 PARAMS: Final = "customer_params"
@@ -62,13 +62,6 @@ _KEY_MEMBERS: Final = re.compile("credential|api_?key|access_key|_key$|^key$|sec
 _KEY_HEADERS: Final = re.compile("auth|key|token|secret|cookie|credential|x-data-", re.IGNORECASE)
 
 _DEEPEST: Final = 4
-_MENTIONS: Final = re.compile(
-    "customer_|credential_override|respan_params|keywordsai_params|load_?balance_|group_identifier|extra_headers"
-)
-_MENTIONS_PAYER: Final = re.compile(f"{_MENTIONS.pattern}|models|fallback|route_provider")
-# From the first of several backslashes on, or each of them would be tried with all that follow.
-_ESCAPES: Final = re.compile(r"(?<!\\)\\+u00([2-7][0-9A-Fa-f])|%([2-7][0-9A-Fa-f])")
-_NOT_VISIBLE: Final = bytes(each for each in range(256) if not 0x20 <= each < 0x7F)
 
 
 class Door(NamedTuple):
@@ -213,22 +206,6 @@ def _without_credentials(value: object) -> object:
 def names_no_door(members: Members) -> bool:
     """Say whether a JSON object has no member that is a door, or that could have one in it."""
     return members.keys().isdisjoint(_INTERESTING)
-
-
-def mentions_door(body: bytes, *, payers: bool = False) -> bool:
-    """Say whether a body that is no JSON object names one of the doors, however it is encoded.
-
-    Args:
-        body: All of it.
-        payers: Ways to end on yet another bill count too.
-    """
-    text = body.translate(None, _NOT_VISIBLE).decode("ascii")  # UTF-16 too, and what a careless decoder skips
-    mentions = _MENTIONS_PAYER if payers else _MENTIONS
-    return bool(mentions.search(text) or mentions.search(_ESCAPES.sub(_meant, text)))
-
-
-def _meant(escape: re.Match[str]) -> str:
-    return chr(int(escape[1] or escape[2], 16))
 
 
 def _quoted(document: bytes) -> bytes:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from kwai_middleware._outbound.doors import mentions_door
+from kwai_middleware._outbound.mentions import mentions_door
 from kwai_middleware.errors import CannotAttribute
 
 __all__ = ["JSON", "is_form", "refuse_what_is_hidden"]
@@ -20,7 +20,9 @@ _HARMLESS_CHARSET: Final = re.compile(
 )
 
 
-def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_object: bool, pinned: bool) -> None:
+def refuse_what_is_hidden(
+    body: bytes, headers: Mapping[str, bytes], *, is_object: bool, pinned: bool, mentions: bool | None = None
+) -> None:
     """Refuse a body that might hold what is not seen.
 
     Args:
@@ -28,6 +30,7 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
         headers: Those of the request that have a say.
         is_object: It has been read as a JSON object.
         pinned: Only the caller's key may pay.
+        mentions: Whether it names a parameter, where somebody has looked already.
 
     Raises:
         CannotAttribute: It is compressed, has an unusual charset, or names a parameter and could not be read.
@@ -39,7 +42,7 @@ def refuse_what_is_hidden(body: bytes, headers: Mapping[str, bytes], *, is_objec
         reason = "is compressed"
     elif not _is_harmless(headers.get("content-type", b"")):
         reason = "has a charset that is not UTF-8"
-    elif not is_object and mentions_door(body, payers=pinned):
+    elif not is_object and (mentions_door(body, payers=pinned) if mentions is None else mentions):
         reason = "is not one JSON object, but names a parameter of the gateway's that says whose call it is or who pays"
     else:
         return

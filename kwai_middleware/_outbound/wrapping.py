@@ -182,11 +182,12 @@ class AsyncTransport(_Wrapper[RequestT, ResponseT]):
         try:
             caller = slot.known if slot.unsettled is None else await self._decider.caller_async(slot)
             plan = self._decider.plan(endpoint, slot, caller)
-            body, is_gathered = self._held(request), False
+            body, is_gathered, mentions = self._held(request), False, None
             if body is None and self._decider.must_gather(plan):
                 body, is_gathered = await gathered_async(request.stream, self._decider.settings), True
+                mentions = await self._decider.mentions_door_async(plan, body)
             headers = self._headers(request)
-            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered)
+            decision = self._decider.decide(plan, slot, body, headers, request.stream, is_gathered, mentions)
             departure = HttpxDeparture(self.library, request, decision, self._inner_is_real)
         except OutboundRefused as refusal:
             return self._refused(refusal, request, endpoint)
