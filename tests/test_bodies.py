@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import json
 import zlib
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 from kwai_middleware import _notices
 from kwai_middleware._caller import Caller
 from kwai_middleware._context import bind_caller
-from kwai_middleware._outbound.budget import in_use
 from kwai_middleware._outbound.gathering import MOST_BYTES
 from kwai_middleware.errors import CannotAttribute
+from tests.support.budget import wait_until_all_is_given_back
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.wired import ANTHROPIC, RELAY, wired
@@ -230,8 +229,7 @@ def test_a_stream_too_large_to_look_into_is_refused(flavour: Flavour) -> None:
 
 def test_streams_that_are_read_count_in_the_bound_on_memory(flavour: Flavour) -> None:
     """A flood of large uploads is refused before it fills the memory, and leaves nothing reserved."""
-    gc.collect()
-    before = in_use()
+    wait_until_all_is_given_back()
     with pytest.raises(CannotAttribute, match="too many"):
         wired(
             flavour,
@@ -239,8 +237,7 @@ def test_streams_that_are_read_count_in_the_bound_on_memory(flavour: Flavour) ->
             request={"content": _pieces(flavour, *[b" " * 700_000] * 2)},
             max_open_bytes=1024 * 1024,
         )
-    gc.collect()
-    assert before == in_use()
+    wait_until_all_is_given_back()
 
 
 def test_what_a_stream_raises_reaches_the_app(flavour: Flavour) -> None:

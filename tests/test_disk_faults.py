@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk import files
+from kwai_middleware._delivery.disk.errors import SpoolShort, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import DiskSpool
+from kwai_middleware._delivery.disk.upkeep import Upkeep
 from kwai_middleware._delivery.spool import Outcome
 from tests.support.logs_api import logs_api
 from tests.support.spool_files import (
@@ -306,6 +310,39 @@ def test_a_full_disk_takes_nothing_of_a_batch_and_is_tried_again(
     assert 20 == spool.append([record(f"large {number}", 100_000) for number in range(20)])
     assert 22 == len(records_in(spool))
     spool.close()
+
+
+def test_the_disk_is_looked_at_now_and_then(tmp_path: Path) -> None:
+    """Each second, and after each megabyte; not for each record."""
+    now = 100.0
+    path = tmp_path / "x.db"
+    log = tmp_path / "x.db-wal"
+    keeper = Upkeep(str(path), BOUNDS, time.time, lambda: now)
+
+    def the_log_needs(size: int) -> None:
+        with log.open("wb") as file:
+            file.truncate(size)
+
+    too_much = 8 << 40
+    keeper.check_disk(10)
+    the_log_needs(too_much)
+    keeper.check_disk(10)
+    for size in (1 << 20, 10):
+        with pytest.raises(SpoolShort, match="is full but for what is needed"):
+            keeper.check_disk(size)
+    the_log_needs(0)
+    keeper.check_disk(10)
+    the_log_needs(too_much)
+    keeper.check_disk(10)
+    now += 2.0
+    with pytest.raises(SpoolShort):
+        keeper.check_disk(10)
+
+
+def test_a_disk_that_cannot_be_asked_has_room(tmp_path: Path) -> None:
+    """One that does not count its blocks, and one whose folder is yet to be made."""
+    assert math.inf == files.free_at("/proc/x.db") == files.free_at(str(tmp_path / "new" / "x.db"))
+    assert 0 < files.free_at(str(tmp_path / "x.db")) < math.inf
 
 
 LIFE = """

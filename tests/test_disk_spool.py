@@ -16,7 +16,7 @@ from kwai_middleware._delivery.disk import spool as spool_module
 from kwai_middleware._delivery.disk.bounds import WEEK
 from kwai_middleware._delivery.disk.database import Database
 from kwai_middleware._delivery.disk.errors import SpoolBusy, SpoolCorrupt, SpoolGone, SpoolUnavailable
-from kwai_middleware._delivery.disk.large_entries import WINDOW
+from kwai_middleware._delivery.disk.large_entries import WINDOW, LargeEntries
 from kwai_middleware._delivery.disk.spool import Bounds, DiskSpool
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Handout, Outcome, Record, SpoolCounters
 from tests.support.paces import Counting
@@ -522,6 +522,32 @@ def test_a_large_record_goes_in_and_comes_out_in_windows(host: Host, size: int) 
     assert (windows, windows) == (appending, counting.moments - appending)
     settle(spool, rows)
     assert (4, 0, 0) == (spool.counters().delivered, spool.counters().pending, spool.counters().pending_bytes)
+
+
+def test_a_large_record_does_not_keep_the_others_waiting() -> None:
+    """Where it takes long to come to each window's turn, as beside threads that compute, the windows grow."""
+    entry = bytes(number % 251 for number in range(100 * WINDOW))
+    asked = 0
+    seconds = 0.0
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        return asked * seconds
+
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE records (entry BLOB)")
+    connection.execute("INSERT INTO records VALUES (zeroblob(?)), (zeroblob(?))", (len(entry), len(entry)))
+    LargeEntries(connection, clock).write(1, entry)
+    quickly = asked
+    seconds, asked = 0.03, 0
+    slow = LargeEntries(connection, clock)
+    slow.write(2, entry)
+    slowly = asked
+    assert entry == slow.read(1) == slow.read(2)
+    connection.close()
+    # One look at the clock at the beginning, and one for each window.
+    assert (1 + 100, 1 + 5) == (quickly, slowly)
 
 
 # Several destinations in one file.

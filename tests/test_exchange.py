@@ -26,6 +26,7 @@ from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
+from tests.support.budget import wait_until_all_is_given_back
 from tests.support.callers import OPENROUTER, caller, key_of, settings
 from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -561,6 +562,7 @@ def test_a_form_that_goes_out_after_the_end_holds_nothing() -> None:
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/images/edits", "images")
     attribution = attribute(endpoint, caller(), settings())
     calls = _Calls()
+    wait_until_all_is_given_back()
     before = in_use()
     exchange = begun(endpoint, attribution, None, settings(), calls.deliver, Attempt("0" * 32, 1), "trace")
     exchange.sending()
@@ -624,6 +626,7 @@ def test_an_endless_stream_of_crumbs_stays_small() -> None:
 
 def test_what_a_call_holds_is_given_back_once() -> None:
     """Whoever copies a call that is not recorded yet copies nothing of the budget, and no other process gets it."""
+    wait_until_all_is_given_back()
     before = in_use()
     reservation = Reservation(before + 10_000_000)
     assert reservation.grow(1000)
@@ -636,7 +639,7 @@ def test_what_a_call_holds_is_given_back_once() -> None:
 
 def test_many_small_answers_can_be_open_at_once() -> None:
     """What is reserved for an answer grows with it, from 4 KiB on."""
-    gc.collect()
+    wait_until_all_is_given_back()
     before = in_use()
     exchange = _exchange(_Calls())
     seen = {in_use() - before}
@@ -646,13 +649,12 @@ def test_many_small_answers_can_be_open_at_once() -> None:
     exchange.finished(Ending.END)
     assert [4, 8, 16, 32, 64, 128, 192, 256] == [held // 1024 for held in sorted(seen)]
     del exchange
-    gc.collect()
-    assert before == in_use()
+    wait_until_all_is_given_back()
 
 
 def test_a_request_is_kept_where_no_more_than_that_has_room() -> None:
     """The bound is exact: what is left of it may be just enough for the request."""
-    gc.collect()
+    wait_until_all_is_given_back()
     before = in_use()
     calls = _Calls()
     _exchange(calls, body=b"x" * (1 << 20), max_open_bytes=before + (1 << 20)).finished(Ending.END)
@@ -662,7 +664,7 @@ def test_a_request_is_kept_where_no_more_than_that_has_room() -> None:
 
 def test_past_the_budget_only_tails_are_kept() -> None:
     """The budget is the process's, not the call's; it is whole again when the calls are gone."""
-    gc.collect()
+    wait_until_all_is_given_back()
     before = in_use()
     calls = _Calls()
     first = _exchange(calls, body=b"x" * (1 << 19), max_open_bytes=before + (1 << 20))
@@ -681,8 +683,7 @@ def test_past_the_budget_only_tails_are_kept() -> None:
     calls[0].release()
     calls.clear()
     del first, second
-    gc.collect()
-    assert before == in_use()
+    wait_until_all_is_given_back()
 
 
 def test_a_forked_child_has_the_whole_budget_even_if_a_lock_was_held() -> None:

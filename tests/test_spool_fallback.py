@@ -62,13 +62,13 @@ class Moody(sqlite3.Connection):
 class Bench:
     """A disk, a memory, and the spool of both."""
 
-    def __init__(self, folder: Path, *, is_asked_for: bool = True, max_bytes: int = 1 << 26) -> None:
+    def __init__(self, folder: Path, *, is_asked_for: bool = True, max_bytes: int = 1 << 26, reserve: int = 0) -> None:
         self.clock = Clock()
         self.path = folder / "spool.db"
         self.disk = DiskSpool(
             str(self.path),
             HERE,
-            Bounds(max_bytes=max_bytes),
+            Bounds(max_bytes=max_bytes, reserve=reserve),
             clock=self.clock,
             ticks=self.clock,
             connection_type=Moody,
@@ -127,6 +127,28 @@ def test_an_outage_is_told_of_once_and_so_is_its_end(bench: Bench, caplog: pytes
         bench.spool.append(records(f"{outage}.5"))
         assert ["kwai_middleware: records are kept on disk again"] == [each.message for each in caplog.records]
     assert [f"{outage}.{number}" for outage in (1, 2) for number in range(6)] == on_disk(bench)
+
+
+def test_a_disk_with_little_room_is_not_filled_but_emptied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What would be left is needed to say that records were sent: new ones wait in memory, those on disk go out."""
+    bench = Bench(tmp_path)
+    bench.spool.append(records(0, 1))
+    crowded = Bench(tmp_path, reserve=1 << 60)
+    crowded.clock.now = bench.clock.now
+    bench.spool.close()
+    for number in (2, 3):
+        assert 1 == crowded.spool.append(records(number))
+        assert (["0", "1"], number - 1) == (on_disk(bench), crowded.memory.backlog())
+    assert ["ERROR"] == [each.levelname for each in caplog.records]
+    assert f"the disk of {bench.path} is full but for what is needed to empty the spool" in caplog.text
+    # In the middle of the pause after which the disk is tried again.
+    for expected in (["2", "3"], ["0", "1"]):
+        rows = leased(crowded.spool, 9)
+        assert expected == names(rows)
+        settle(crowded.spool, rows)
+    assert [] == on_disk(bench)
+    assert balanced(crowded.spool.counters())
+    crowded.spool.close()
 
 
 def test_nobody_asked_for_this_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

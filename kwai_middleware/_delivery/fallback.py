@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 
 from kwai_middleware import _native as native
 from kwai_middleware import _notices
-from kwai_middleware._delivery.disk.errors import SpoolUnavailable
+from kwai_middleware._delivery.disk.errors import SpoolShort, SpoolUnavailable
 from kwai_middleware._delivery.disk.spool import DiskSpool
 from kwai_middleware._delivery.memory import MemorySpool
 from kwai_middleware._delivery.spool import Handout, Outcome, Record, SpoolCounters
@@ -50,7 +50,7 @@ class FallbackSpool:
         self._level = logging.ERROR if is_asked_for else logging.WARNING
         self._clock = clock
         self._lock = native.lock()
-        self._is_failing = False
+        self._is_failing = self._is_short = False
         self._reason = ""
         self._pause = _FIRST_PAUSE
         self._try_at = 0.0
@@ -227,7 +227,7 @@ class FallbackSpool:
 
     def _on_disk(self, operation: Callable[[], _T]) -> _T | None:
         """Do something with the disk; None when it fails, or has failed a moment ago."""
-        return None if self._is_paused() else self._guarded(operation)
+        return None if self._is_paused() and not self._is_short else self._guarded(operation)
 
     def _guarded(self, operation: Callable[[], _T]) -> _T | None:
         try:
@@ -241,6 +241,8 @@ class FallbackSpool:
             return
         with self._lock:
             is_news, self._is_failing = not self._is_failing, True
+            # What is there goes on to be sent: that makes room.
+            self._is_short = isinstance(error, SpoolShort)
             self._reason = str(error)
             self._pause = _FIRST_PAUSE if is_news else min(2 * self._pause, _LONGEST_PAUSE)
             self._try_at = self._clock() + self._pause

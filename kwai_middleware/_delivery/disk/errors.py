@@ -7,7 +7,15 @@ import sqlite3
 from collections.abc import Generator
 from typing import Final
 
-__all__ = ["SpoolBusy", "SpoolCorrupt", "SpoolGone", "SpoolUnavailable", "errors_translated", "translated"]
+__all__ = [
+    "SpoolBusy",
+    "SpoolCorrupt",
+    "SpoolGone",
+    "SpoolShort",
+    "SpoolUnavailable",
+    "errors_translated",
+    "translated",
+]
 
 
 class SpoolUnavailable(Exception):
@@ -24,6 +32,10 @@ class SpoolCorrupt(SpoolUnavailable):
 
 class SpoolGone(SpoolUnavailable):
     """The file that was open is not the one at its path any more."""
+
+
+class SpoolShort(SpoolUnavailable):
+    """What is free on the disk is needed to send what is there: nothing is to be added, everything else works."""
 
 
 _MEANINGS: Final = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import stat
 import time
@@ -25,6 +26,7 @@ __all__ = [
     "checked",
     "exclusively",
     "folder_for",
+    "free_at",
     "identity",
     "is_ours",
     "made",
@@ -80,6 +82,16 @@ def size_of(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def free_at(path: str) -> float:
+    """Bytes that this user may still write to the disk of a file; infinite when nobody can tell."""
+    try:
+        found = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return math.inf
+    # There are file systems that do not count.
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
 def folder_for(path: str) -> None:

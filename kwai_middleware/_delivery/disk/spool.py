@@ -92,6 +92,7 @@ class DiskSpool:
                     self._upkeep.is_short_of_room()
             return taken
 
+        self._upkeep.check_disk(sum(len(record.entry) for record in records))
         return self._attached.attempt(appended)
 
     def backlog(self) -> int:

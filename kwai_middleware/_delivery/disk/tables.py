@@ -14,8 +14,7 @@ from typing import Final, cast
 import msgspec
 
 from kwai_middleware._delivery.destination import Destination
-from kwai_middleware._delivery.disk import large_entries
-from kwai_middleware._delivery.disk.large_entries import WINDOW
+from kwai_middleware._delivery.disk.large_entries import WINDOW, LargeEntries
 from kwai_middleware._delivery.spool import MOST_TOGETHER, Outcome, Record, Row, most_at_once
 
 __all__ = ["Lease", "append", "destination_id", "forget_ended", "hasten", "lease", "settle"]
@@ -57,6 +56,7 @@ def destination_id(connection: sqlite3.Connection, destination: Destination) -> 
 def append(connection: sqlite3.Connection, destination: int, records: Sequence[Record], writer: str, now: float) -> int:
     """Put records behind those that wait; returns the position of the last one."""
     position = 0
+    large = LargeEntries(connection)
     for is_large, alike in groupby(records, _is_large):
         # A statement for several rows at once: between two steps Python lets go of the interpreter, and has to wait
         # for it.
@@ -69,7 +69,7 @@ def append(connection: sqlite3.Connection, destination: int, records: Sequence[R
                 values += destination, each.record_id, customer, writer, now, size, MOST_TOGETHER, entry
             position = connection.execute(_APPENDED + ", ".join([row] * len(some)), values).lastrowid or 0
             if is_large:
-                large_entries.write(connection, position, some[0].entry)
+                large.write(position, some[0].entry)
     connection.execute(
         "UPDATE destinations SET appended = appended + ?, pending = pending + ?, pending_bytes = pending_bytes + ?"
         " WHERE id = ?",
@@ -119,6 +119,7 @@ def lease(
         The rows; and when there are none, the time at which one will be due, None when none is waiting.
     """
     chosen: list[Row] = []
+    large = LargeEntries(connection)
     # Read as far as needed, however many wait.
     waiting = connection.execute(_WAITING, (destination, rows))
     for position, length, attempts, together, record_id, entry in waiting:
@@ -126,7 +127,7 @@ def lease(
             break
         if entry is None:
             # Not before it is known that it fits in.
-            entry = large_entries.read(connection, position)
+            entry = large.read(position)
         chosen.append(Row(position, record_id, entry, attempts, together, mark))
         size -= length
         if bulk and len(chosen) >= most_at_once(together):

@@ -11,6 +11,7 @@ from kwai_middleware._delivery.disk import ageing, aside, files, schema, tables
 from kwai_middleware._delivery.disk.attachment import Attachment
 from kwai_middleware._delivery.disk.bounds import WEEK, Bounds
 from kwai_middleware._delivery.disk.database import Database
+from kwai_middleware._delivery.disk.errors import SpoolShort
 
 __all__ = ["ROW_OVERHEAD", "Upkeep"]
 
@@ -24,6 +25,9 @@ _LONGEST: Final = 0.5
 _MANY_TIMES: Final = 4
 _PART_OF_ALL: Final = 8
 _PAGES_AT_ONCE: Final = 4096
+_LOOKED_EVERY: Final = 1.0
+_LOOKED_AFTER: Final = 1024 * 1024
+"""Seconds and bytes between two looks at the disk."""
 
 
 _USED: Final = (
@@ -56,6 +60,28 @@ class Upkeep:
         self._largest_log = min(schema.LARGEST_LOG, bounds.max_bytes // _PART_OF_ALL)
         self._next = self._next_log = self._next_room = -_EVERY
         self._rounds = 0
+        self._next_look = -_EVERY
+        self._added = 0
+
+    def check_disk(self, size: int) -> None:
+        """See to it that the disk is not filled up: to take a record out of the file again takes room too.
+
+        Args:
+            size: Bytes about to be added.
+
+        Raises:
+            SpoolShort: They are not to be.
+        """
+        self._added += size
+        if self._added < _LOOKED_AFTER and not self._is_time(self._next_look):
+            return
+        # What is in the log is going to be in the file as well.
+        taken = 2 * size + files.size_of(self._log)
+        if files.free_at(self._log) - taken < self._bounds.reserve:
+            self._next_look = -_EVERY
+            raise SpoolShort(f"the disk of {self._path} is full but for what is needed to empty the spool")
+        self._added = 0
+        self._next_look = self._ticks() + _LOOKED_EVERY
 
     def before_append(self, attached: Attachment) -> None:
         """Shorten the log when whoever ships does not: nobody may, or it is behind."""
