@@ -15,6 +15,7 @@ from typing import Final
 from benchmarks.delivery import records
 from benchmarks.delivery.naive_logger import NaiveLogger
 from benchmarks.loopback.running import Loopback, loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
 from kwai_middleware import Delivery
 
@@ -76,7 +77,7 @@ def _ours(scale: Scale) -> Iterator[Round]:
     from benchmarks.delivery.large_calls import CUSTOMER, LAST_WORDS, pending_calls
 
     with (
-        loopback("sink", keep=1) as sink,
+        loopback(accepted, keep=1) as sink,
         records.settings(base_url=f"{sink.url}/api") as ours,
         Delivery(ours) as delivery,
         asyncio.Runner() as runner,
@@ -104,7 +105,7 @@ def _by_hand(library: str) -> Prepare:
         else:
             orjson = importlib.import_module(library)
             loads, dumps = orjson.loads, orjson.dumps
-        with loopback("sink", keep=1) as sink, asyncio.Runner() as runner:
+        with loopback(accepted, keep=1) as sink, asyncio.Runner() as runner:
             logger = NaiveLogger(sink.port, loads, dumps)
 
             def one_round() -> dict[str, float]:

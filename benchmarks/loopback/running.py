@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
-from typing import Literal
 
 import msgspec
 
-from benchmarks.loopback.wire import Kept
+from benchmarks.loopback.wire import Answer, Kept
 
 __all__ = ["Loopback", "loopback"]
 
@@ -43,15 +42,16 @@ class Loopback:
 
 
 @contextmanager
-def loopback(kind: Literal["model", "sink", "hang"], *, port: int = 0, keep: int = 0) -> Iterator[Loopback]:
+def loopback(to_answer: Answer, *, port: int = 0, keep: int = 0) -> Iterator[Loopback]:
     """Run one until the block ends.
 
     Args:
-        kind: Which.
+        to_answer: A function of a module, which says what goes back for each request, in the server's process.
         port: Where; by default one that is free.
         keep: How many bytes of requests it keeps for `Loopback.kept`.
     """
-    command = [sys.executable, "-m", "benchmarks.loopback.serve", kind, "--port", str(port), "--keep", str(keep)]
+    name = f"{to_answer.__module__}:{to_answer.__name__}"
+    command = [sys.executable, "-m", "benchmarks.loopback.serve", name, "--port", str(port), "--keep", str(keep)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

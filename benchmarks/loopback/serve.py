@@ -1,4 +1,4 @@
-"""`python -m benchmarks.loopback.serve model|sink|hang`: one of them, until its standard input ends.
+"""`python -m benchmarks.loopback.serve MODULE:FUNCTION`: what answers as the function says, until its input ends.
 
 Prints its port. `GET /kept` hands out the requests that came since it was asked last, of which it keeps so many bytes;
 `GET /count` says how many there were in all.
@@ -10,15 +10,11 @@ import argparse
 import asyncio
 import importlib
 import sys
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from benchmarks.loopback.model import answered
-from benchmarks.loopback.sink import accepted
-from benchmarks.loopback.wire import Answer, Connection, Kept, answer
-
-_KINDS: Final[dict[str, Answer]] = {"model": answered, "sink": accepted, "hang": lambda _: None}
+from benchmarks.loopback.wire import Answer, Connection, Kept, Reply, answer
 
 
 class _Keeping:
@@ -31,7 +27,7 @@ class _Keeping:
         self._bytes = 0
         self._count = 0
 
-    def __call__(self, request: Kept) -> bytes | None:
+    def __call__(self, request: Kept) -> Reply | None:
         if request.path == "/kept":
             kept, self._kept, self._bytes = self._kept, [], 0
             return answer(msgspec.msgpack.encode(kept))
@@ -59,14 +55,16 @@ def _quick_loop() -> Any:
 
 
 def main() -> None:
-    """Serve one."""
+    """Serve."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loopback.serve", description=__doc__)
-    parser.add_argument("kind", choices=_KINDS)
+    parser.add_argument("function", metavar="MODULE:FUNCTION")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--keep", type=int, default=0, metavar="BYTES")
     asked = parser.parse_args()
+    module, _, name = asked.function.partition(":")
+    to_answer: Answer = getattr(importlib.import_module(module), name)
     with asyncio.Runner(loop_factory=_quick_loop()) as runner:
-        runner.run(_serve(_Keeping(_KINDS[asked.kind], asked.keep), asked.port))
+        runner.run(_serve(_Keeping(to_answer, asked.keep), asked.port))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from typing import Any, Final
 
-from benchmarks.loopback.model import TEXT
 from benchmarks.loopback.running import Loopback, loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Prepare, Round, Scale
 from benchmarks.whole_app import conversation
 from benchmarks.whole_app.arrived import ARRIVED
@@ -41,8 +41,8 @@ def prepare(command: Command, variant: str) -> Prepare:
     def prepared(scale: Scale) -> Iterator[Round]:
         new_loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
         with (
-            loopback("model", keep=_KEPT) as model,
-            loopback("sink", keep=_KEPT) as sink,
+            loopback(conversation.answered, keep=_KEPT) as model,
+            loopback(accepted, keep=_KEPT) as sink,
             tempfile.TemporaryDirectory() as folder,
             serving(command, variant, _environment(model, sink, folder)) as port,
             asyncio.Runner(loop_factory=new_loop) as runner,
@@ -122,7 +122,7 @@ def _recorded(variant: str, sink: Loopback) -> int:
     for count, (name, text) in enumerate(ARRIVED[variant](sink.kept()), 1):  # noqa: B007 - the last one is the count
         if _asked_by(text) != name:
             raise RuntimeError(f"a call of {_asked_by(text)} was recorded as that of {name!r}")
-        if TEXT.strip() not in text:
+        if conversation.TEXT.strip() not in text:
             raise RuntimeError(f"an answer was not recorded: {text[:2000]}")
     if not count and variant != "plain":
         raise RuntimeError("nothing arrived at the sink")
