@@ -78,6 +78,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
+        # Nothing is buffered: uvloop would send together what is written in one of its turns.
+        self._transport.set_write_buffer_limits(0)
 
     def data_received(self, data: bytes) -> None:
         """Answer each request that has come whole."""
@@ -106,10 +108,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._send(reply.parts)
 
-    def _send(self, parts: tuple[bytes, ...], sent: int = 0) -> None:
-        if self._transport.is_closing():
-            return
-        self._transport.write(parts[sent])
-        if sent + 1 < len(parts):
-            # uvloop sends all that is written in one of its turns at once.
-            self._loop.call_soon(self._send, parts, sent + 1)
+    def _send(self, parts: tuple[bytes, ...]) -> None:
+        for part in parts:
+            if self._transport.is_closing():
+                return
+            self._transport.write(part)
