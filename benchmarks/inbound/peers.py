@@ -156,8 +156,8 @@ def opentelemetry_asgi() -> Iterator[Wrapping]:
     """OpenTelemetry around an ASGI app."""
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(OpenTelemetryMiddleware, is_seen, has_arrived)
+    with _opentelemetry(OpenTelemetryMiddleware) as wrapping:
+        yield wrapping
 
 
 @contextmanager
@@ -165,8 +165,8 @@ def opentelemetry_wsgi() -> Iterator[Wrapping]:
     """The same around a WSGI app."""
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(OpenTelemetryMiddleware, is_seen, has_arrived)
+    with _opentelemetry(OpenTelemetryMiddleware) as wrapping:
+        yield wrapping
 
 
 @contextmanager
@@ -178,12 +178,12 @@ def opentelemetry_flask() -> Iterator[Wrapping]:
         app.wsgi_app = OpenTelemetryMiddleware(app.wsgi_app)
         return app
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(wrap, is_seen, has_arrived)
+    with _opentelemetry(wrap) as wrapping:
+        yield wrapping
 
 
 @contextmanager
-def _opentelemetry() -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
+def _opentelemetry(wrap: Callable[[Any], Any]) -> Iterator[Wrapping]:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -201,7 +201,7 @@ def _opentelemetry() -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
         provider = TracerProvider(resource=Resource.create({"service.name": "benchmark"}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{place.url}/v1/traces")))
         trace.set_tracer_provider(provider)
-        yield is_seen, has_arrived
+        yield Wrapping(wrap, is_seen, has_arrived)
         provider.shutdown()
 
 

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import json
 import re
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +15,7 @@ from typing import Any, Final
 from benchmarks.loopback.running import Loopback, loopback
 from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Prepare, Round, Scale
+from benchmarks.timing import percentiles
 from benchmarks.whole_app import conversation
 from benchmarks.whole_app.arrived import ARRIVED
 from benchmarks.whole_app.load import load
@@ -65,7 +65,7 @@ def prepare(command: Command, variant: str) -> Prepare:
                 return {
                     "CPU": (ended["cpu"] - begun["cpu"]) / len(took) * 1e6,
                     "requests": len(took) / seconds,
-                    **_latencies(took),
+                    **percentiles(took, 50, 99, 99.9),
                     "loop lag": ended.get("lag", 0.0) * 1e3,
                     "RSS": ended["rss"] / 1e6,
                     "recorded": _recorded(variant, sink) / len(took) * 100,
@@ -98,11 +98,6 @@ def _told(port: int, path: str) -> dict[str, Any]:
         connection.request("GET", path)
         told: dict[str, Any] = json.loads(connection.getresponse().read())
         return told
-
-
-def _latencies(took: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(took, n=1000, method="inclusive")
-    return {"p50": cuts[499] * 1e3, "p99": cuts[989] * 1e3, "p99.9": cuts[998] * 1e3}
 
 
 def _check_keys(model: Loopback, count: int) -> None:
