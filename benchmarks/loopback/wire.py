@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-__all__ = ["Answer", "Connection", "Kept", "Reply", "answer", "streamed"]
+__all__ = ["Answer", "Connection", "Kept", "Reply", "SumUp", "answer", "as_they_are", "streamed"]
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -51,6 +51,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 Answer = Callable[[Kept], Reply | None]
 """Says what goes back; None for nothing, ever."""
+
+SumUp = Callable[[list[Kept]], object]
+"""Makes of what came what is handed out to whoever asks for it."""
+
+
+def as_they_are(kept: list[Kept]) -> list[Kept]:
+    """Sum up nothing."""
+    return kept
 
 
 def answer(body: bytes, content_type: str = "application/json") -> Reply:

@@ -13,7 +13,7 @@ from benchmarks.loopback.sink import accepted
 from benchmarks.loopback.wire import Kept, Reply, answer, streamed
 from benchmarks.whole_call import conversation
 
-__all__ = ["CALLERS_KEY", "OtherSide", "Seen", "answered", "other_side"]
+__all__ = ["CALLERS_KEY", "OtherSide", "Seen", "answered", "other_side", "summed_up"]
 
 CALLERS_KEY: Final = "sk-or-v1-0123456789abcdef0123456789abcdef"
 """The customer's own; what it pays for is counted."""
@@ -63,6 +63,22 @@ class Seen(NamedTuple):
     answers: int
 
 
+def summed_up(kept: list[Kept]) -> Seen:
+    """Look into what came, in the server's process: the one that is measured has enough to do."""
+    asked = [request for request in kept if request.path.endswith(_CHAT)]
+    exported = [request for request in kept if not request.path.endswith(_CHAT)]
+    sent = b"".join(request.unpacked() for request in exported)
+    return Seen(
+        calls=len(asked),
+        paid_by_caller=sum(each.headers.get("authorization") == f"Bearer {CALLERS_KEY}" for each in asked),
+        injected=sum(CALLERS_KEY.encode() in each.body and b'"customer_identifier"' in each.body for each in asked),
+        requests=len(exported),
+        bytes=sum(len(request.body) for request in exported),
+        prompts=sent.count(conversation.PROMPT_MARK.encode()),
+        answers=sent.count(conversation.ANSWER_MARK.encode()),
+    )
+
+
 class OtherSide:
     """The model and the sink; one server for both.
 
@@ -83,24 +99,11 @@ class OtherSide:
 
     def seen(self) -> Seen:
         """Return what it got, and let it begin anew."""
-        asked: list[Kept] = []
-        exported: list[Kept] = []
-        for request in self._server.kept():
-            (asked if request.path.endswith(_CHAT) else exported).append(request)
-        sent = b"".join(request.unpacked() for request in exported)
-        return Seen(
-            calls=len(asked),
-            paid_by_caller=sum(each.headers.get("authorization") == f"Bearer {CALLERS_KEY}" for each in asked),
-            injected=sum(CALLERS_KEY.encode() in each.body and b'"customer_identifier"' in each.body for each in asked),
-            requests=len(exported),
-            bytes=sum(len(request.body) for request in exported),
-            prompts=sent.count(conversation.PROMPT_MARK.encode()),
-            answers=sent.count(conversation.ANSWER_MARK.encode()),
-        )
+        return self._server.summed_up(Seen)
 
 
 @contextmanager
 def other_side() -> Iterator[OtherSide]:
     """Start it, and end it again."""
-    with loopback(answered, keep=_KEPT) as server:
+    with loopback(answered, sum_up=summed_up, keep=_KEPT) as server:
         yield OtherSide(server)
