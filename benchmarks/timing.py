@@ -1,15 +1,16 @@
-"""Rounds for work that is measured by the CPU it takes on the thread that does it."""
+"""Rounds for work that is measured by the CPU it takes on the thread that does it; and latencies, summed up."""
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.plan import Round, Scale
 
-__all__ = ["async_loop", "sync_loop"]
+__all__ = ["async_loop", "percentiles", "sync_loop"]
 
 _MICROSECONDS = 1e6
 
@@ -48,6 +49,18 @@ def async_loop(work: Callable[[int], Awaitable[object]], scale: Scale, metric: s
 
         times = _enough(seconds, scale)
         yield lambda: {metric: seconds(times) / times * _MICROSECONDS}
+
+
+def percentiles(seconds: Sequence[float], *which: float, of_a_second: float = 1e3) -> dict[str, float]:
+    """Return some of them by their names, as `p99`.
+
+    Args:
+        seconds: How long each took.
+        which: In percent, to a tenth.
+        of_a_second: How many of the unit are one; by default they are milliseconds.
+    """
+    cuts = statistics.quantiles(seconds, n=1000, method="inclusive")
+    return {f"p{each:g}": cuts[round(each * 10) - 1] * of_a_second for each in which}
 
 
 def _enough(seconds: Callable[[int], float], scale: Scale) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.loopback.running import loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.results import Report
 from kwai_middleware import CompletedCall, Delivery, Secret, Settings
 
@@ -31,7 +32,7 @@ def test_delivery_is_measured_by_the_command_that_is_documented(tmp_path: Path) 
 
 def test_the_sink_keeps_what_it_is_sent_for_whoever_checks_it() -> None:
     """A record arrives at the sink whole, once, and is handed out once."""
-    with loopback("sink", keep=1_000_000) as sink:
+    with loopback(accepted, keep=1_000_000) as sink:
         settings = Settings(api_key=Secret("key"), base_url=f"{sink.url}/api", spool="memory:")
         with Delivery(settings) as delivery:
             delivery.submit(CompletedCall(route="direct", model="the-model"))

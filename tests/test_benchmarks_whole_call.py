@@ -16,8 +16,7 @@ import pytest
 from benchmarks.results import Report
 from benchmarks.whole_call import SUITE
 from benchmarks.whole_call.conversation import ANSWER, ANSWER_MARK, CHUNKS, MESSAGES, MODEL, PROMPT_MARK
-from benchmarks.whole_call.other_side import OtherSide, other_side
-from benchmarks.whole_call.server import CALLERS_KEY
+from benchmarks.whole_call.other_side import CALLERS_KEY, OtherSide, other_side
 from tests.support.processes import DEADLINE, PROJECT, UNMEASURED
 
 
@@ -108,13 +107,13 @@ def test_the_other_side_says_whose_key_paid(other: OtherSide) -> None:
         ("/gateway/api/v2/traces", b'{"status":"ok"}'),
         ("/i/v0/ai/batch/", b'{"status":1}'),
         ("/gateway/api/request-logs/", b'{"message":"log successful"}'),
-        ("/gateway/api/request-logs/bulk/", b'{"success_count": 1, "error_count": 0, "errors": []}'),
+        ("/gateway/api/request-logs/bulk/", b'{"success_count":1,"error_count":0,"errors":[]}'),
     ],
 )
 def test_the_sink_answers_as_each_exporter_expects(other: OtherSide, path: str, expected: bytes) -> None:
     """Whatever comes is taken, and prompts and answers are found in it."""
     other.seen()
-    body = json.dumps({"logs": [f"{PROMPT_MARK} {ANSWER_MARK}"]}).encode()
+    body = b'{"logs":[{"kwai_record_id":"1","output":"%s"}]}' % f"{PROMPT_MARK} {ANSWER_MARK}".encode()
     assert expected == post(other.url + path, body)
     seen = other.seen()
     assert (1, 1, 1, len(body)) == (seen.requests, seen.prompts, seen.answers, seen.bytes)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final
 
 from benchmarks.delivery.records import call, on_disk, settings, wait_until
 from benchmarks.loopback.running import loopback
+from benchmarks.loopback.sink import accepted, silent
+from benchmarks.loopback.wire import Answer
 from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
 from kwai_middleware import Delivery
 
@@ -18,11 +20,11 @@ _RECORDS: Final = 100
 _SILENT: Final = "a sink that never answers"
 
 
-def _towards(kind: Literal["sink", "hang"]) -> Prepare:
+def _towards(to_answer: Answer) -> Prepare:
     @contextmanager
     def prepare(_: Scale) -> Iterator[Round]:
         def one_round() -> dict[str, float]:
-            with loopback(kind) as sink, settings(base_url=f"{sink.url}/api") as ours:
+            with loopback(to_answer) as sink, settings(base_url=f"{sink.url}/api") as ours:
                 delivery = Delivery(ours)
                 for _ in range(_RECORDS):
                     delivery.submit(call())
@@ -31,7 +33,7 @@ def _towards(kind: Literal["sink", "hang"]) -> Prepare:
                 delivery.close()
                 took = time.perf_counter() - begun
                 stats = delivery.stats()
-                if stats.spooled != _RECORDS or (stats.delivered == _RECORDS) != (kind == "sink"):
+                if stats.spooled != _RECORDS or (stats.delivered == _RECORDS) != (to_answer is accepted):
                     raise RuntimeError(f"not as it was meant to be: {stats}")
             return {"close": took}
 
@@ -46,8 +48,8 @@ CASE: Final = Case(
     what="`Delivery.close()` with 100 records of 10 KB on the disk, and the time that it is given by default.",
     metrics=(Metric("close", "s"),),
     variants=(
-        Variant("a sink that takes everything", "ours", _towards("sink")),
-        Variant(_SILENT, "ours", _towards("hang")),
+        Variant("a sink that takes everything", "ours", _towards(accepted)),
+        Variant(_SILENT, "ours", _towards(silent)),
     ),
     bars=(Bar("Closing with a sink that accepts and never answers", _SILENT, "close", 3.1),),
     quick=Scale(is_quick=True, rounds=1, seconds=0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,9 @@ from typing import Final
 from benchmarks.delivery import records
 from benchmarks.delivery.naive_logger import NaiveLogger
 from benchmarks.loopback.running import Loopback, loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
+from benchmarks.timing import percentiles
 from kwai_middleware import Delivery
 
 __all__ = ["CASE"]
@@ -57,8 +58,7 @@ async def _round_trips(seconds: float, submit: _Submit | None) -> list[float]:
 
 def _measured(runner: asyncio.Runner, scale: Scale, submit: _Submit | None = None) -> dict[str, float]:
     took = runner.run(_round_trips(scale.seconds, submit))
-    cuts = statistics.quantiles(took, n=100, method="inclusive")
-    return {"p50": cuts[49] * 1e3, "p99": cuts[98] * 1e3, "max": max(took) * 1e3}
+    return {**percentiles(took, 50, 99), "max": max(took) * 1e3}
 
 
 def _count(seconds: float) -> int:
@@ -76,7 +76,7 @@ def _ours(scale: Scale) -> Iterator[Round]:
     from benchmarks.delivery.large_calls import CUSTOMER, LAST_WORDS, pending_calls
 
     with (
-        loopback("sink", keep=1) as sink,
+        loopback(accepted, keep=1) as sink,
         records.settings(base_url=f"{sink.url}/api") as ours,
         Delivery(ours) as delivery,
         asyncio.Runner() as runner,
@@ -104,7 +104,7 @@ def _by_hand(library: str) -> Prepare:
         else:
             orjson = importlib.import_module(library)
             loads, dumps = orjson.loads, orjson.dumps
-        with loopback("sink", keep=1) as sink, asyncio.Runner() as runner:
+        with loopback(accepted, keep=1) as sink, asyncio.Runner() as runner:
             logger = NaiveLogger(sink.port, loads, dumps)
 
             def one_round() -> dict[str, float]:

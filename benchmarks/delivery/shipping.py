@@ -11,6 +11,7 @@ from typing import Final
 
 from benchmarks.delivery.records import call, on_disk, settings, wait_until
 from benchmarks.loopback.running import loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Case, Metric, Prepare, Round, Scale, Variant
 from kwai_middleware import Delivery, Settings
 
@@ -28,7 +29,7 @@ def _with(bulk_per_minute: int) -> Prepare:
             address = f"http://127.0.0.1:{port}/api"
             with settings(base_url=address, bulk_per_minute=bulk_per_minute) as ours:
                 _fill(ours, count)
-                with loopback("sink", port=port) as sink, Delivery(replace(ours, exit_timeout=1)) as delivery:
+                with loopback(accepted, port=port) as sink, Delivery(replace(ours, exit_timeout=1)) as delivery:
                     begun, cpu = time.perf_counter(), time.process_time()
                     delivery.submit(call(100))
                     wait_until(lambda: on_disk(delivery) == 1 and delivery.stats().pending == 0)

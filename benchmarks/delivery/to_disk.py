@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Final
 
 from benchmarks.delivery.records import call, on_disk, settings, wait_until
 from benchmarks.plan import Bar, Case, Metric, Round, Scale, Variant
+from benchmarks.timing import percentiles
 from kwai_middleware import Delivery
 
 __all__ = ["CASE"]
@@ -33,14 +33,13 @@ def _prepare(scale: Scale) -> Iterator[Round]:
                 time.sleep(_GLANCE)
             latencies.append(time.perf_counter() - begun)
             time.sleep(_GAP)
-        cuts = statistics.quantiles(latencies, n=100, method="inclusive")
         calls = [call() for _ in range(at_once)]
         before, begun = on_disk(delivery), time.perf_counter()
         for each in calls:
             delivery.submit(each)
         wait_until(lambda: on_disk(delivery) - before >= at_once)
         rate = at_once / (time.perf_counter() - begun)
-        return {"to disk": rate, "p50": cuts[49] * 1e3, "p99": cuts[98] * 1e3}
+        return {"to disk": rate, **percentiles(latencies, 50, 99)}
 
     with settings() as ours, Delivery(ours) as delivery:
         yield lambda: one_round(delivery)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from benchmarks.inbound import ours, peers
-from benchmarks.inbound.incoming import headers, scope
-from benchmarks.inbound.wrapping import SetUp, Wrapping, floor_asgi, nothing
-from benchmarks.plan import Bar, Case, Metric, Prepare, Role, Round, Scale, Variant
+from benchmarks.inbound.incoming import EVERYTHING, headers, scope
+from benchmarks.inbound.wrapping import Inside, SetUp, floor_asgi, nothing
+from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
 from benchmarks.timing import async_loop
 
 __all__ = ["ASGI"]
@@ -30,12 +30,12 @@ async def _send(message: Any) -> None:
     pass
 
 
-def _prepare(set_up: SetUp, sent: str) -> Prepare:
+def _prepare(set_up: SetUp, sent: str = EVERYTHING) -> Prepare:
     @contextmanager
     def prepare(scale: Scale) -> Iterator[Round]:
         wire = [(name.encode(), value.encode()) for name, value in headers(sent)]
         with set_up() as wrapping:
-            asyncio.run(_check(wrapping, wire))
+            wrapping.check(lambda inside: asyncio.run(wrapping.wrap(_looked_at(inside))(scope(wire), _receive, _send)))
             app = wrapping.wrap(_app)
 
             async def requests(times: int) -> None:
@@ -48,26 +48,12 @@ def _prepare(set_up: SetUp, sent: str) -> Prepare:
     return prepare
 
 
-async def _check(wrapping: Wrapping, wire: list[tuple[bytes, bytes]]) -> None:
-    seen: list[bool] = []
-
+def _looked_at(inside: Inside) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(wrapping.is_seen())
+        inside()
         await _app(scope, receive, send)
 
-    await wrapping.wrap(app)(scope(wire), _receive, _send)
-    assert seen == [True], "the app did not see what this is there for"
-    assert wrapping.has_arrived(), "what this sends did not arrive"
-
-
-def _variant(
-    name: str, role: Role, set_up: SetUp, distribution: str | None = None, *, sent: str = "identity and key"
-) -> Variant:
-    return Variant(name, role, _prepare(set_up, sent), distribution)
-
-
-def _ours(name: str, sent: str, *, with_structlog: bool) -> Variant:
-    return _variant(name, "ours", ours.asgi(sent, with_structlog=with_structlog), sent=sent)
+    return app
 
 
 ASGI: Final = Case(
@@ -78,21 +64,16 @@ ASGI: Final = Case(
     "loopback, from threads that are not counted.",
     metrics=(Metric("CPU", "µs"),),
     variants=(
-        _variant("bare app", "plain", nothing),
-        _variant("one context variable", "floor", floor_asgi),
-        _ours("identity, key, structlog", "identity and key", with_structlog=True),
-        _ours("identity, key", "identity and key", with_structlog=False),
-        _ours("identity, structlog", "identity", with_structlog=True),
-        _ours("identity", "identity", with_structlog=False),
-        _ours("none of our headers, structlog", "nothing", with_structlog=True),
-        _ours("none of our headers", "nothing", with_structlog=False),
-        _variant("asgi-correlation-id", "peer", peers.asgi_correlation_id, "asgi-correlation-id"),
-        _variant("starlette-context", "peer", peers.starlette_context, "starlette-context"),
-        _variant("PostHog", "peer", peers.posthog_asgi, "posthog"),
-        _variant("Sentry, tracing off", "peer", peers.sentry_asgi(tracing=False), "sentry-sdk"),
-        _variant("Sentry, tracing on", "peer", peers.sentry_asgi(tracing=True), "sentry-sdk"),
-        _variant("OpenTelemetry", "peer", peers.opentelemetry_asgi, "opentelemetry-instrumentation-asgi"),
-        _variant("BaseHTTPMiddleware, empty", "peer", peers.empty_base_http_middleware, "starlette"),
+        Variant("bare app", "plain", _prepare(nothing)),
+        Variant("one context variable", "floor", _prepare(floor_asgi)),
+        *ours.in_all_ways(_prepare, ours.asgi),
+        Variant("asgi-correlation-id", "peer", _prepare(peers.asgi_correlation_id), "asgi-correlation-id"),
+        Variant("starlette-context", "peer", _prepare(peers.starlette_context), "starlette-context"),
+        Variant("PostHog", "peer", _prepare(peers.posthog_asgi), "posthog"),
+        Variant("Sentry, tracing off", "peer", _prepare(peers.sentry_asgi(tracing=False)), "sentry-sdk"),
+        Variant("Sentry, tracing on", "peer", _prepare(peers.sentry_asgi(tracing=True)), "sentry-sdk"),
+        Variant("OpenTelemetry", "peer", _prepare(peers.opentelemetry_asgi), "opentelemetry-instrumentation-asgi"),
+        Variant("BaseHTTPMiddleware, empty", "peer", _prepare(peers.empty_base_http_middleware), "starlette"),
     ),
     base="bare app",
     bars=(

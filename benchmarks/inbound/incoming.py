@@ -6,7 +6,19 @@ import io
 from typing import Any, Final
 from wsgiref.util import FileWrapper
 
-__all__ = ["CUSTOMER", "KEY", "PATH", "PROXY", "REQUEST_ID", "VISITOR", "Headers", "environ", "headers", "scope"]
+__all__ = [
+    "CUSTOMER",
+    "EVERYTHING",
+    "KEY",
+    "PATH",
+    "PROXY",
+    "REQUEST_ID",
+    "VISITOR",
+    "Headers",
+    "environ",
+    "headers",
+    "scope",
+]
 
 CUSTOMER: Final = "acme-4711"
 KEY: Final = "sk-or-v1-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -14,6 +26,9 @@ REQUEST_ID: Final = "4b1f6a1e0c8b4d5e9f3a7c2d1e0b6a58"
 VISITOR: Final = "0192f0c1-7a3b-7c11-9d55-1b2c3d4e5f60"
 PROXY: Final = "10.0.0.7"
 PATH: Final = "/ask"
+
+EVERYTHING: Final = "identity and key"
+"""All of our headers."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -31,7 +46,7 @@ _ANYONES: Final[Headers] = (
 _OURS: Final[dict[str, Headers]] = {
     "nothing": (),
     "identity": (("x-customer-id", CUSTOMER),),
-    "identity and key": (("x-customer-id", CUSTOMER), ("x-openrouter-key", KEY)),
+    EVERYTHING: (("x-customer-id", CUSTOMER), ("x-openrouter-key", KEY)),
 }
 
 

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.inbound.incoming import CUSTOMER, KEY, PROXY
+from benchmarks.inbound.incoming import CUSTOMER, EVERYTHING, KEY, PROXY
 from benchmarks.inbound.wrapping import SetUp, Wrapping
+from benchmarks.plan import Prepare, Variant
 
-__all__ = ["asgi", "flask", "wsgi"]
+__all__ = ["asgi", "flask", "in_all_ways", "wsgi"]
 
 
-def asgi(sent: str, *, with_structlog: bool) -> SetUp:
+def asgi(sent: str = EVERYTHING, *, with_structlog: bool = True) -> SetUp:
     """Around an ASGI app.
 
     Args:
         sent: What a request has for us: `nothing`, `identity`, `identity and key`.
         with_structlog: Whether the customer is bound for structlog, as is the default.
     """
-
-    @contextmanager
-    def set_up() -> Iterator[Wrapping]:
-        from kwai_middleware import ASGIMiddleware, HeaderIdentity
-
-        identify = HeaderIdentity(trusted_peers=[PROXY])
-        yield Wrapping(
-            lambda app: ASGIMiddleware(app, identify=identify, bind_structlog=with_structlog),
-            lambda: _is_bound(sent, with_structlog),
-        )
-
-    return set_up
+    return _behind_a_proxy(lambda kwai, app, **options: kwai.ASGIMiddleware(app, **options), sent, with_structlog)
 
 
-def wsgi(sent: str, *, with_structlog: bool) -> SetUp:
+def wsgi(sent: str = EVERYTHING, *, with_structlog: bool = True) -> SetUp:
     """The same around a WSGI app."""
-
-    @contextmanager
-    def set_up() -> Iterator[Wrapping]:
-        from kwai_middleware import HeaderIdentity, WSGIMiddleware
-
-        identify = HeaderIdentity(trusted_peers=[PROXY])
-        yield Wrapping(
-            lambda app: WSGIMiddleware(app, identify=identify, bind_structlog=with_structlog),
-            lambda: _is_bound(sent, with_structlog),
-        )
-
-    return set_up
+    return _behind_a_proxy(lambda kwai, app, **options: kwai.WSGIMiddleware(app, **options), sent, with_structlog)
 
 
-def flask(sent: str) -> SetUp:
+def flask(sent: str = EVERYTHING) -> SetUp:
     """The same around the WSGI app of a Flask app."""
 
+    def wrap(kwai: Any, app: Any, **options: Any) -> Any:
+        app.wsgi_app = kwai.WSGIMiddleware(app.wsgi_app, **options)
+        return app
+
+    return _behind_a_proxy(wrap, sent, with_structlog=True)
+
+
+def in_all_ways(prepare: Callable[[SetUp, str], Prepare], around: Callable[..., SetUp]) -> Iterator[Variant]:
+    """Yield a variant for each that a request may have for us, with structlog and without."""
+    said = {EVERYTHING: "identity, key", "identity": "identity", "nothing": "none of our headers"}
+    for sent, name in said.items():
+        yield Variant(f"{name}, structlog", "ours", prepare(around(sent), sent))
+        yield Variant(name, "ours", prepare(around(sent, with_structlog=False), sent))
+
+
+def _behind_a_proxy(wrap: Callable[..., Any], sent: str, with_structlog: bool) -> SetUp:
     @contextmanager
     def set_up() -> Iterator[Wrapping]:
-        from kwai_middleware import HeaderIdentity, WSGIMiddleware
+        import kwai_middleware as kwai
 
-        def wrap(app: Any) -> Any:
-            app.wsgi_app = WSGIMiddleware(app.wsgi_app, identify=HeaderIdentity(trusted_peers=[PROXY]))
-            return app
-
-        yield Wrapping(wrap, lambda: _is_bound(sent, with_structlog=True))
+        identify = kwai.HeaderIdentity(trusted_peers=[PROXY])
+        yield Wrapping(
+            lambda app: wrap(kwai, app, identify=identify, bind_structlog=with_structlog),
+            lambda: _is_bound(sent, with_structlog),
+        )
 
     return set_up
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, Final
 from benchmarks.inbound.incoming import PATH, REQUEST_ID, VISITOR
 from benchmarks.inbound.wrapping import SetUp, Wrapping
 from benchmarks.loopback.running import Loopback, loopback
+from benchmarks.loopback.sink import accepted
 
 __all__ = [
     "asgi_correlation_id", "empty_base_http_middleware", "opentelemetry_asgi", "opentelemetry_flask",
@@ -86,7 +86,7 @@ def posthog_flask() -> Iterator[Wrapping]:
 def _posthog() -> Iterator[Any]:
     from posthog import Posthog
 
-    with loopback("sink") as place:
+    with loopback(accepted) as place:
         client = Posthog("phc_benchmark", host=place.url)
         yield client
         client.shutdown()
@@ -143,7 +143,7 @@ def _sentry(wrap: Callable[[Any], Any], tracing: bool) -> SetUp:
             assert _has(came, "from inside the app", f"http://app.example{PATH}")
             return _has(came, '"type":"transaction"', PATH) is tracing
 
-        with loopback("sink", keep=_KEPT) as place:
+        with loopback(accepted, keep=_KEPT) as place:
             sentry_sdk.init(dsn=f"http://public@127.0.0.1:{place.port}/1", traces_sample_rate=1.0 if tracing else None)
             yield Wrapping(wrap, is_seen, has_arrived)
             sentry_sdk.get_client().close(timeout=1)
@@ -156,8 +156,8 @@ def opentelemetry_asgi() -> Iterator[Wrapping]:
     """OpenTelemetry around an ASGI app."""
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(OpenTelemetryMiddleware, is_seen, has_arrived)
+    with _opentelemetry(OpenTelemetryMiddleware) as wrapping:
+        yield wrapping
 
 
 @contextmanager
@@ -165,8 +165,8 @@ def opentelemetry_wsgi() -> Iterator[Wrapping]:
     """The same around a WSGI app."""
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(OpenTelemetryMiddleware, is_seen, has_arrived)
+    with _opentelemetry(OpenTelemetryMiddleware) as wrapping:
+        yield wrapping
 
 
 @contextmanager
@@ -178,12 +178,12 @@ def opentelemetry_flask() -> Iterator[Wrapping]:
         app.wsgi_app = OpenTelemetryMiddleware(app.wsgi_app)
         return app
 
-    with _opentelemetry() as (is_seen, has_arrived):
-        yield Wrapping(wrap, is_seen, has_arrived)
+    with _opentelemetry(wrap) as wrapping:
+        yield wrapping
 
 
 @contextmanager
-def _opentelemetry() -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
+def _opentelemetry(wrap: Callable[[Any], Any]) -> Iterator[Wrapping]:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -197,17 +197,16 @@ def _opentelemetry() -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
         provider.force_flush()
         return _has(_came(place), f"GET {PATH}")
 
-    with loopback("sink", keep=_KEPT) as place:
+    with loopback(accepted, keep=_KEPT) as place:
         provider = TracerProvider(resource=Resource.create({"service.name": "benchmark"}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{place.url}/v1/traces")))
         trace.set_tracer_provider(provider)
-        yield is_seen, has_arrived
+        yield Wrapping(wrap, is_seen, has_arrived)
         provider.shutdown()
 
 
 def _came(place: Loopback) -> list[bytes]:
-    kept = place.kept()
-    return [gzip.decompress(one.body) if one.headers.get("content-encoding") == "gzip" else one.body for one in kept]
+    return [request.unpacked() for request in place.kept()]
 
 
 def _has(came: list[bytes], *texts: str) -> bool:

@@ -8,7 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["SetUp", "Wrapping", "floor_asgi", "floor_wsgi", "nothing"]
+__all__ = ["Inside", "SetUp", "Wrapping", "floor_asgi", "floor_wsgi", "nothing"]
+
+Inside = Callable[[], object]
+"""What an app does for each request before it answers: in the one that is looked at, not in those that count."""
 
 
 def _always() -> bool:
@@ -29,6 +32,17 @@ class Wrapping:
     wrap: Callable[[Any], Any]
     is_seen: Callable[[], bool] = _always
     has_arrived: Callable[[], bool] = _always
+
+    def check(self, serve: Callable[[Inside], object]) -> None:
+        """See that it does its work, in one request.
+
+        Args:
+            serve: Serves it with an app that does something inside.
+        """
+        seen: list[bool] = []
+        serve(lambda: seen.append(self.is_seen()))
+        assert seen == [True], "the app did not see what this is there for"
+        assert self.has_arrived(), "what this sends did not arrive"
 
 
 SetUp = Callable[[], AbstractContextManager[Wrapping]]

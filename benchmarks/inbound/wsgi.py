@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from benchmarks.inbound import ours, peers
-from benchmarks.inbound.incoming import PATH, environ, headers
-from benchmarks.inbound.wrapping import SetUp, Wrapping, floor_wsgi, nothing
-from benchmarks.plan import Bar, Case, Metric, Prepare, Role, Round, Scale, Variant
+from benchmarks.inbound.incoming import EVERYTHING, PATH, environ, headers
+from benchmarks.inbound.wrapping import Inside, SetUp, Wrapping, floor_wsgi, nothing
+from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
 from benchmarks.timing import sync_loop
 
 __all__ = ["CHUNKS", "FLASK", "WSGI"]
 
 _CHUNKS: Final = 100
-
-Inside = Callable[[], object]
-"""What an app does for each request before it answers: in the one that is looked at, not in those that count."""
 
 
 def _nothing_more() -> None:
@@ -79,46 +77,44 @@ def _serve(app: Any, request: dict[str, Any]) -> None:
             close()
 
 
-def _check(wrapping: Wrapping, make_app: Callable[..., Any], request: dict[str, Any]) -> None:
-    seen: list[bool] = []
-    _serve(wrapping.wrap(make_app(lambda: seen.append(wrapping.is_seen()))), request)
-    assert seen == [True], "the app did not see what this is there for"
-    assert wrapping.has_arrived(), "what this sends did not arrive"
+@contextmanager
+def _checked(make_app: Callable[..., Any], set_up: SetUp, sent: str) -> Iterator[tuple[Wrapping, dict[str, Any]]]:
+    """What stands before the app and has been seen to do its work, and the request."""
+    request = environ(headers(sent))
+    with set_up() as wrapping:
+        wrapping.check(lambda inside: _serve(wrapping.wrap(make_app(inside)), request))
+        yield wrapping, request
 
 
-def _prepare(make_app: Callable[..., Any], set_up: SetUp, sent: str) -> Prepare:
+def _requests(app: Any, request: dict[str, Any]) -> Callable[[int], None]:
+    def requests(times: int) -> None:
+        for _ in range(times):
+            _serve(app, request)
+
+    return requests
+
+
+def _prepare(make_app: Callable[..., Any], set_up: SetUp, sent: str = EVERYTHING) -> Prepare:
     @contextmanager
     def prepare(scale: Scale) -> Iterator[Round]:
-        request = environ(headers(sent))
-        with set_up() as wrapping:
-            _check(wrapping, make_app, request)
-            app = wrapping.wrap(make_app())
-
-            def requests(times: int) -> None:
-                for _ in range(times):
-                    _serve(app, request)
-
-            with sync_loop(requests, scale) as one_round:
-                yield one_round
+        with (
+            _checked(make_app, set_up, sent) as (wrapping, request),
+            sync_loop(_requests(wrapping.wrap(make_app()), request), scale) as one_round,
+        ):
+            yield one_round
 
     return prepare
 
 
-def _prepare_chunks(set_up: SetUp) -> Prepare:
+def _chunks(set_up: SetUp) -> Prepare:
     @contextmanager
     def prepare(scale: Scale) -> Iterator[Round]:
-        request = environ(headers("identity and key"))
-        with set_up() as wrapping:
-            _check(wrapping, _chunked_app, request)
-            app = wrapping.wrap(_chunked_app())
-
-            def requests(times: int) -> None:
-                for _ in range(times):
-                    _serve(app, request)
+        with _checked(_chunked_app, set_up, EVERYTHING) as (wrapping, request):
 
             def chunks(times: int) -> None:
                 _serve(wrapping.wrap(_chunked_app(chunks=times)), request)
 
+            requests = _requests(wrapping.wrap(_chunked_app()), request)
             with sync_loop(requests, scale, "request") as whole, sync_loop(chunks, scale, "chunk") as each:
                 yield lambda: {**whole(), **each()}
 
@@ -148,17 +144,8 @@ def _forwarding_body() -> Iterator[Wrapping]:
 
 
 _CPU: Final = (Metric("CPU", "µs"),)
-
-
-def _list_variant(
-    name: str, role: Role, set_up: SetUp, distribution: str | None = None, *, sent: str = "identity and key"
-) -> Variant:
-    return Variant(name, role, _prepare(_list_app, set_up, sent), distribution)
-
-
-def _our_list_variant(name: str, sent: str, *, with_structlog: bool) -> Variant:
-    return _list_variant(name, "ours", ours.wsgi(sent, with_structlog=with_structlog), sent=sent)
-
+_list: Final = partial(_prepare, _list_app)
+_flask: Final = partial(_prepare, _flask_app)
 
 WSGI: Final = Case(
     name="wsgi",
@@ -168,17 +155,12 @@ WSGI: Final = Case(
     "What is sent elsewhere goes to a process on loopback, from threads that are not counted.",
     metrics=_CPU,
     variants=(
-        _list_variant("bare app", "plain", nothing),
-        _list_variant("one context variable", "floor", floor_wsgi),
-        _our_list_variant("identity, key, structlog", "identity and key", with_structlog=True),
-        _our_list_variant("identity, key", "identity and key", with_structlog=False),
-        _our_list_variant("identity, structlog", "identity", with_structlog=True),
-        _our_list_variant("identity", "identity", with_structlog=False),
-        _our_list_variant("none of our headers, structlog", "nothing", with_structlog=True),
-        _our_list_variant("none of our headers", "nothing", with_structlog=False),
-        _list_variant("Sentry, tracing off", "peer", peers.sentry_wsgi(tracing=False), "sentry-sdk"),
-        _list_variant("Sentry, tracing on", "peer", peers.sentry_wsgi(tracing=True), "sentry-sdk"),
-        _list_variant("OpenTelemetry", "peer", peers.opentelemetry_wsgi, "opentelemetry-instrumentation-wsgi"),
+        Variant("bare app", "plain", _list(nothing)),
+        Variant("one context variable", "floor", _list(floor_wsgi)),
+        *ours.in_all_ways(_list, ours.wsgi),
+        Variant("Sentry, tracing off", "peer", _list(peers.sentry_wsgi(tracing=False)), "sentry-sdk"),
+        Variant("Sentry, tracing on", "peer", _list(peers.sentry_wsgi(tracing=True)), "sentry-sdk"),
+        Variant("OpenTelemetry", "peer", _list(peers.opentelemetry_wsgi), "opentelemetry-instrumentation-wsgi"),
     ),
     base="bare app",
     bars=(
@@ -186,34 +168,22 @@ WSGI: Final = Case(
     ),
 )
 
-
-def _flask_variant(
-    name: str, role: Role, set_up: SetUp, distribution: str | None = None, *, sent: str = "identity and key"
-) -> Variant:
-    return Variant(name, role, _prepare(_flask_app, set_up, sent), distribution)
-
-
 FLASK: Final = Case(
     name="wsgi_flask",
     title="A request to a Flask app",
     what="The same for a Flask app with one view, whose body is Flask's own.",
     metrics=_CPU,
     variants=(
-        _flask_variant("bare Flask", "plain", nothing),
-        _flask_variant("identity, key, structlog", "ours", ours.flask("identity and key")),
-        _flask_variant("none of our headers, structlog", "ours", ours.flask("nothing"), sent="nothing"),
-        _flask_variant("PostHog", "peer", peers.posthog_flask, "posthog"),
-        _flask_variant("Sentry, tracing off", "peer", peers.sentry_flask(tracing=False), "sentry-sdk"),
-        _flask_variant("Sentry, tracing on", "peer", peers.sentry_flask(tracing=True), "sentry-sdk"),
-        _flask_variant("OpenTelemetry", "peer", peers.opentelemetry_flask, "opentelemetry-instrumentation-wsgi"),
+        Variant("bare Flask", "plain", _flask(nothing)),
+        Variant("identity, key, structlog", "ours", _flask(ours.flask())),
+        Variant("none of our headers, structlog", "ours", _flask(ours.flask("nothing"), "nothing")),
+        Variant("PostHog", "peer", _flask(peers.posthog_flask), "posthog"),
+        Variant("Sentry, tracing off", "peer", _flask(peers.sentry_flask(tracing=False)), "sentry-sdk"),
+        Variant("Sentry, tracing on", "peer", _flask(peers.sentry_flask(tracing=True)), "sentry-sdk"),
+        Variant("OpenTelemetry", "peer", _flask(peers.opentelemetry_flask), "opentelemetry-instrumentation-wsgi"),
     ),
     base="bare Flask",
 )
-
-
-def _chunks_variant(name: str, role: Role, set_up: SetUp, distribution: str | None = None) -> Variant:
-    return Variant(name, role, _prepare_chunks(set_up), distribution)
-
 
 CHUNKS: Final = Case(
     name="wsgi_chunks",
@@ -222,12 +192,12 @@ CHUNKS: Final = Case(
     "of a body that goes on and on.",
     metrics=(Metric("request", "µs"), Metric("chunk", "µs", decides=False)),
     variants=(
-        _chunks_variant("bare app", "plain", nothing),
-        _chunks_variant("a body that only forwards", "floor", _forwarding_body),
-        _chunks_variant("identity, key, structlog", "ours", ours.wsgi("identity and key", with_structlog=True)),
-        _chunks_variant("Sentry, tracing off", "peer", peers.sentry_wsgi(tracing=False), "sentry-sdk"),
-        _chunks_variant("Sentry, tracing on", "peer", peers.sentry_wsgi(tracing=True), "sentry-sdk"),
-        _chunks_variant("OpenTelemetry", "peer", peers.opentelemetry_wsgi, "opentelemetry-instrumentation-wsgi"),
+        Variant("bare app", "plain", _chunks(nothing)),
+        Variant("a body that only forwards", "floor", _chunks(_forwarding_body)),
+        Variant("identity, key, structlog", "ours", _chunks(ours.wsgi())),
+        Variant("Sentry, tracing off", "peer", _chunks(peers.sentry_wsgi(tracing=False)), "sentry-sdk"),
+        Variant("Sentry, tracing on", "peer", _chunks(peers.sentry_wsgi(tracing=True)), "sentry-sdk"),
+        Variant("OpenTelemetry", "peer", _chunks(peers.opentelemetry_wsgi), "opentelemetry-instrumentation-wsgi"),
     ),
     base="bare app",
     bars=(Bar("WSGI: each chunk of a body, over the bare app", "identity, key, structlog", "chunk", 0.3, of="added"),),

@@ -1,1 +1,1 @@
-"""Servers on loopback, each in a process of its own: a model, and a sink that accepts whatever is exported to it."""
+"""A server on loopback in a process of its own: a model, or a sink that takes whatever is exported to it, or both."""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.loopback.serve model|sink|hang`: one of them, until its standard input ends.
+"""`python -m benchmarks.loopback.serve MODULE:FUNCTION`: what answers as the function says, until its input ends.
 
-Prints its port. `GET /kept` hands out the requests that came since it was asked last, of which it keeps so many bytes;
-`GET /count` says how many there were in all.
+Prints its port. `GET /kept` hands out the requests that came since it was asked last, of which it keeps so many bytes,
+or what another function makes of them; `GET /count` says how many there were in all.
 """
 
 from __future__ import annotations
@@ -10,31 +10,28 @@ import argparse
 import asyncio
 import importlib
 import sys
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from benchmarks.loopback.model import answered
-from benchmarks.loopback.sink import accepted
-from benchmarks.loopback.wire import Answer, Connection, Kept, answer
-
-_KINDS: Final[dict[str, Answer]] = {"model": answered, "sink": accepted, "hang": lambda _: None}
+from benchmarks.loopback.wire import Answer, Connection, Kept, Reply, SumUp, answer, as_they_are
 
 
 class _Keeping:
     """Answers, and keeps what came."""
 
-    def __init__(self, to_answer: Answer, most: int) -> None:
+    def __init__(self, to_answer: Answer, sum_up: SumUp, most: int) -> None:
         self._answer = to_answer
+        self._sum_up = sum_up
         self._most = most
         self._kept: list[Kept] = []
         self._bytes = 0
         self._count = 0
 
-    def __call__(self, request: Kept) -> bytes | None:
+    def __call__(self, request: Kept) -> Reply | None:
         if request.path == "/kept":
             kept, self._kept, self._bytes = self._kept, [], 0
-            return answer(msgspec.msgpack.encode(kept))
+            return answer(msgspec.msgpack.encode(self._sum_up(kept)))
         if request.path == "/count":
             return answer(b"%d" % self._count)
         self._count += 1
@@ -58,15 +55,21 @@ def _quick_loop() -> Any:
         return None
 
 
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
 def main() -> None:
-    """Serve one."""
+    """Serve."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loopback.serve", description=__doc__)
-    parser.add_argument("kind", choices=_KINDS)
+    parser.add_argument("answer", type=_function, metavar="MODULE:FUNCTION")
+    parser.add_argument("--sum-up", type=_function, default=as_they_are, metavar="MODULE:FUNCTION")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--keep", type=int, default=0, metavar="BYTES")
     asked = parser.parse_args()
     with asyncio.Runner(loop_factory=_quick_loop()) as runner:
-        runner.run(_serve(_Keeping(_KINDS[asked.kind], asked.keep), asked.port))
+        runner.run(_serve(_Keeping(asked.answer, asked.sum_up, asked.keep), asked.port))
 
 
 if __name__ == "__main__":

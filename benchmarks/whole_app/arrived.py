@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +33,7 @@ def _of_langfuse(requests: Iterable[Kept]) -> Iterator[Call]:
     for request in requests:
         if not request.path.endswith("/v1/traces"):
             continue
-        exported = service.ExportTraceServiceRequest.FromString(_unpacked(request))
+        exported = service.ExportTraceServiceRequest.FromString(request.unpacked())
         for resource in exported.resource_spans:
             for span in (span for scope in resource.scope_spans for span in scope.spans):
                 attributes = {each.key: each.value.string_value for each in span.attributes}
@@ -45,7 +44,7 @@ def _of_langfuse(requests: Iterable[Kept]) -> Iterator[Call]:
 def _of_sentry(requests: Iterable[Kept]) -> Iterator[Call]:
     """Envelopes: the spans that are calls of a model, which it sends apart from their transaction."""
     for request in requests:
-        lines = iter(_unpacked(request).split(b"\n"))
+        lines = iter(request.unpacked().split(b"\n"))
         next(lines, None)
         for head, item in zip(lines, lines, strict=False):
             if head and json.loads(head).get("type") == "span":
@@ -53,16 +52,6 @@ def _of_sentry(requests: Iterable[Kept]) -> Iterator[Call]:
                     attributes = {name: each["value"] for name, each in span["attributes"].items()}
                     if str(attributes.get("sentry.op", "")).startswith("gen_ai."):
                         yield attributes.get("user.id", ""), json.dumps(attributes)
-
-
-def _unpacked(request: Kept) -> bytes:
-    packing = request.headers.get("content-encoding", "identity")
-    if packing == "gzip":
-        return gzip.decompress(request.body)
-    if packing == "br":
-        unpacked: bytes = importlib.import_module("brotli").decompress(request.body)
-        return unpacked
-    return request.body
 
 
 ARRIVED: Final[dict[str, Callable[[Iterable[Kept]], Iterator[Call]]]] = {

@@ -6,16 +6,16 @@ import asyncio
 import importlib
 import json
 import re
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from typing import Any, Final
 
-from benchmarks.loopback.model import TEXT
 from benchmarks.loopback.running import Loopback, loopback
+from benchmarks.loopback.sink import accepted
 from benchmarks.plan import Prepare, Round, Scale
+from benchmarks.timing import percentiles
 from benchmarks.whole_app import conversation
 from benchmarks.whole_app.arrived import ARRIVED
 from benchmarks.whole_app.load import load
@@ -41,8 +41,8 @@ def prepare(command: Command, variant: str) -> Prepare:
     def prepared(scale: Scale) -> Iterator[Round]:
         new_loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
         with (
-            loopback("model", keep=_KEPT) as model,
-            loopback("sink", keep=_KEPT) as sink,
+            loopback(conversation.answered, keep=_KEPT) as model,
+            loopback(accepted, keep=_KEPT) as sink,
             tempfile.TemporaryDirectory() as folder,
             serving(command, variant, _environment(model, sink, folder)) as port,
             asyncio.Runner(loop_factory=new_loop) as runner,
@@ -65,7 +65,7 @@ def prepare(command: Command, variant: str) -> Prepare:
                 return {
                     "CPU": (ended["cpu"] - begun["cpu"]) / len(took) * 1e6,
                     "requests": len(took) / seconds,
-                    **_latencies(took),
+                    **percentiles(took, 50, 99, 99.9),
                     "loop lag": ended.get("lag", 0.0) * 1e3,
                     "RSS": ended["rss"] / 1e6,
                     "recorded": _recorded(variant, sink) / len(took) * 100,
@@ -100,11 +100,6 @@ def _told(port: int, path: str) -> dict[str, Any]:
         return told
 
 
-def _latencies(took: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(took, n=1000, method="inclusive")
-    return {"p50": cuts[499] * 1e3, "p99": cuts[989] * 1e3, "p99.9": cuts[998] * 1e3}
-
-
 def _check_keys(model: Loopback, count: int) -> None:
     """See that each call was paid by the key of the customer that asked."""
     calls = model.kept()
@@ -122,7 +117,7 @@ def _recorded(variant: str, sink: Loopback) -> int:
     for count, (name, text) in enumerate(ARRIVED[variant](sink.kept()), 1):  # noqa: B007 - the last one is the count
         if _asked_by(text) != name:
             raise RuntimeError(f"a call of {_asked_by(text)} was recorded as that of {name!r}")
-        if TEXT.strip() not in text:
+        if conversation.TEXT.strip() not in text:
             raise RuntimeError(f"an answer was not recorded: {text[:2000]}")
     if not count and variant != "plain":
         raise RuntimeError("nothing arrived at the sink")

@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.plan import Bar, Case, Metric, Role, Scale, Suite, Variant
 from benchmarks.whole_call import ours, peers
-from benchmarks.whole_call.calls import FIRST_CHUNK, P50, P99, PROCESS, THREAD, Kind, SetUp, prepare
+from benchmarks.whole_call.calls import FIRST_CHUNK, PROCESS, THREAD, Kind, SetUp, prepare
 from benchmarks.whole_call.conversation import CHUNKS
 
 __all__ = ["SUITE"]
@@ -86,7 +86,7 @@ def _case(name: str, kind: Kind) -> Case:
 
 def _metrics(kind: Kind) -> tuple[Metric, ...]:
     unit = "ms" if kind.is_stream else "µs"
-    shown = (P50, P99, FIRST_CHUNK) if kind.is_stream else (P50, P99)
+    shown = ("p50", "p99", FIRST_CHUNK) if kind.is_stream else ("p50", "p99")
     return (
         Metric(THREAD, "µs"),
         Metric(PROCESS, "µs"),

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.plan import Prepare, Round, Scale
+from benchmarks.timing import percentiles
 from benchmarks.whole_call.conversation import ANSWER, MESSAGES, MODEL
 from benchmarks.whole_call.other_side import OtherSide, Seen, other_side
 
-__all__ = ["FIRST_CHUNK", "P50", "P99", "PROCESS", "THREAD", "Kind", "SetUp", "Way", "prepare"]
+__all__ = ["FIRST_CHUNK", "PROCESS", "THREAD", "Kind", "SetUp", "Way", "prepare"]
 
 THREAD: Final = "CPU, calling thread"
 PROCESS: Final = "CPU, whole process"
-P50: Final = "p50"
-P99: Final = "p99"
 FIRST_CHUNK: Final = "first chunk, p50"
 
 _MICROSECONDS: Final = 1e6
@@ -119,12 +118,10 @@ class _Rounds(ABC):
         if seen.calls != self._calls or not self._way.is_done(seen):
             raise RuntimeError(f"what the other side saw of {self._calls} calls: {seen}")
         unit = _MILLISECONDS if self._kind.is_stream else _MICROSECONDS
-        cuts = statistics.quantiles(latencies, n=100, method="inclusive")
         numbers = {
             THREAD: thread / self._calls * _MICROSECONDS,
             PROCESS: process / self._calls * _MICROSECONDS,
-            P50: cuts[49] * unit,
-            P99: cuts[98] * unit,
+            **percentiles(latencies, 50, 99, of_a_second=unit),
         }
         if self._kind.is_stream:
             numbers[FIRST_CHUNK] = statistics.median(self._first_chunks) * unit

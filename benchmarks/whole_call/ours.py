@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.whole_call.calls import Kind, Way
-from benchmarks.whole_call.other_side import OtherSide, Seen
-from benchmarks.whole_call.server import CALLERS_KEY
+from benchmarks.whole_call.other_side import CALLERS_KEY, OtherSide, Seen
 
 __all__ = ["direct", "direct_in_memory", "direct_with_lines", "gateway", "plain"]
 
