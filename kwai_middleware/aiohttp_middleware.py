@@ -84,7 +84,7 @@ class _Departure(Departure):
         """The response's head is there: watch its body from now on."""
         with _guard.never_raise:
             self._disguise_headers()
-        with _guard.never_raise:
+        try:
             self.exchange.head_arrived(response.status, tuple(response.raw_headers))
             body = cast("bytes | None", getattr(response, "_body", None))
             if body is not None:
@@ -93,6 +93,8 @@ class _Departure(Departure):
             if _is_decoded(response, self._request.session):
                 self.arrives_decoded()
             response.content = ObservedContent(response.content, self)
+        except Exception as error:  # noqa: BLE001 - as in `Exchange.received`
+            self.cannot_watch(error)
 
     async def look(self, response: aiohttp.ClientResponse) -> Seen:
         """Look into an answer that nobody has read yet, and leave it as it is."""

@@ -105,7 +105,7 @@ class _Departure(Departure):
             self._show_the_apps_request(response)
         with _guard.never_raise:
             self._drop_frames_of_attempts(response.raw)
-        with _guard.never_raise:
+        try:
             if getattr(response, "connection", None) is self._inner:
                 # Who answers a challenge sends again by this: through us, or the call would be the app's.
                 response.connection = cast("HTTPAdapter", self._adapter)
@@ -116,6 +116,8 @@ class _Departure(Departure):
                 self.exchange.read_already(response.content or b"")
             else:
                 response.raw = observed(response.raw, self)
+        except Exception as error:  # noqa: BLE001 - as in `Exchange.received`
+            self.cannot_watch(error)
 
     def drained(self, response: urllib3.HTTPResponse) -> Exception | None:
         """An answer is about to be read by urllib3 and thrown away: here it still says why."""

@@ -537,6 +537,28 @@ def test_an_answer_that_a_middleware_inside_has_read(vendor: _Vendor) -> None:
     assert [(Ending.END, (b"{}",), True)] == [(call.ending, call.chunks, call.decoded) for call in calls]
 
 
+def test_an_answer_that_cannot_be_watched_reaches_the_app(
+    vendor: _Vendor, nothing_is_swallowed: list[BaseException]
+) -> None:
+    """A middleware inside may hand over what is hardly an answer: it is the app's, and nothing stays open."""
+    calls: list[Any] = []
+
+    async def breaks(request: Any, handler: Any) -> Any:
+        response = await handler(request)
+        response._raw_headers = None
+        return response
+
+    async def act(client: Any, url: str) -> bytes:
+        async with client.post(url, data=BODY, middlewares=(client._middlewares[-1], breaks)) as response:
+            content: bytes = await response.read()
+            return content
+
+    assert b"{}" == _run(vendor, act, deliver=calls.append)
+    assert [(Ending.ABANDONED, None)] == [(call.ending, call.status) for call in calls]
+    assert [TypeError] == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+
+
 def test_nothing_is_left_of_a_call(vendor: _Vendor) -> None:
     """No copy of a request outlives its call."""
 

@@ -14,7 +14,7 @@ from kwai_middleware._caller import Caller
 from kwai_middleware._context import bind_caller
 from kwai_middleware._outbound.gathering import MOST_BYTES
 from kwai_middleware.errors import CannotAttribute
-from tests.support.budget import wait_until_all_is_given_back
+from tests.support.budget import begin_with_nothing_held, wait_until_all_is_given_back
 from tests.support.callers import GATEWAY, OPENROUTER, caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.wired import ANTHROPIC, RELAY, wired
@@ -229,7 +229,7 @@ def test_a_stream_too_large_to_look_into_is_refused(flavour: Flavour) -> None:
 
 def test_streams_that_are_read_count_in_the_bound_on_memory(flavour: Flavour) -> None:
     """A flood of large uploads is refused before it fills the memory, and leaves nothing reserved."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     with pytest.raises(CannotAttribute, match="too many"):
         wired(
             flavour,

@@ -26,7 +26,7 @@ from kwai_middleware._outbound.observation import Ending, Observation
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._route import Route
 from kwai_middleware._secret import Secret
-from tests.support.budget import wait_until_all_is_given_back
+from tests.support.budget import begin_with_nothing_held, wait_until_all_is_given_back
 from tests.support.callers import OPENROUTER, caller, key_of, settings
 from tests.support.flavours import ASYNC_FLAVOURS, Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -482,15 +482,17 @@ def test_a_second_attempt_that_cannot_be_watched_is_made_all_the_same(
 def test_an_answer_that_cannot_be_watched_reaches_the_app(
     flavour: Flavour, nothing_is_swallowed: list[BaseException]
 ) -> None:
-    """A layer inside may hand over what is hardly an answer: it is the app's all the same."""
+    """A layer inside may hand over what is hardly an answer: it is the app's all the same, and nothing stays open."""
+    calls = _Calls()
     answer = flavour.library.Response(200, content=b"{}")
     answer.headers = None
     transport = flavour.transport_class(
-        flavour.library.MockTransport(lambda request: answer), settings=settings(), deliver=lambda call: None
+        flavour.library.MockTransport(lambda request: answer), settings=settings(), deliver=calls.deliver
     )
     request = flavour.library.Request("POST", OPENROUTER, content=b"{}")
     send = transport.handle_async_request if flavour.asynchronous else transport.handle_request
     assert answer is flavour.run(send(request))
+    assert [(Ending.ABANDONED, None)] == [(call.ending, call.status) for call in calls]
     assert [AttributeError] == [type(error) for error in nothing_is_swallowed]
     nothing_is_swallowed.clear()
 
@@ -499,6 +501,7 @@ def test_a_chunk_that_cannot_be_kept_does_not_reach_the_app(nothing_is_swallowed
     """The recording side never fails the stream."""
     exchange = _exchange(_Calls())
     exchange.received(None)  # type: ignore[arg-type]  # the point of the test
+    exchange.finished(Ending.CLOSED)
     assert [TypeError] == [type(error) for error in nothing_is_swallowed]
     nothing_is_swallowed.clear()
 
@@ -562,7 +565,7 @@ def test_a_form_that_goes_out_after_the_end_holds_nothing() -> None:
     endpoint = Endpoint("direct", "openrouter", "openrouter.ai", "/api/v1/images/edits", "images")
     attribution = attribute(endpoint, caller(), settings())
     calls = _Calls()
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     exchange = begun(endpoint, attribution, None, settings(), calls.deliver, Attempt("0" * 32, 1), "trace")
     exchange.sending()
@@ -626,7 +629,7 @@ def test_an_endless_stream_of_crumbs_stays_small() -> None:
 
 def test_what_a_call_holds_is_given_back_once() -> None:
     """Whoever copies a call that is not recorded yet copies nothing of the budget, and no other process gets it."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     reservation = Reservation(before + 10_000_000)
     assert reservation.grow(1000)
@@ -639,7 +642,7 @@ def test_what_a_call_holds_is_given_back_once() -> None:
 
 def test_many_small_answers_can_be_open_at_once() -> None:
     """What is reserved for an answer grows with it, from 4 KiB on."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     exchange = _exchange(_Calls())
     seen = {in_use() - before}
@@ -654,7 +657,7 @@ def test_many_small_answers_can_be_open_at_once() -> None:
 
 def test_a_request_is_kept_where_no_more_than_that_has_room() -> None:
     """The bound is exact: what is left of it may be just enough for the request."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     calls = _Calls()
     _exchange(calls, body=b"x" * (1 << 20), max_open_bytes=before + (1 << 20)).finished(Ending.END)
@@ -664,7 +667,7 @@ def test_a_request_is_kept_where_no_more_than_that_has_room() -> None:
 
 def test_past_the_budget_only_tails_are_kept() -> None:
     """The budget is the process's, not the call's; it is whole again when the calls are gone."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     calls = _Calls()
     first = _exchange(calls, body=b"x" * (1 << 19), max_open_bytes=before + (1 << 20))

@@ -18,7 +18,7 @@ from kwai_middleware._outbound.exchange import begun
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.sent_bodies import END, HEAD
-from tests.support.budget import wait_until_all_is_given_back
+from tests.support.budget import begin_with_nothing_held
 from tests.support.callers import caller, key_of, settings
 from tests.support.flavours import Flavour
 from tests.support.raw_server import Connection, raw_server
@@ -105,7 +105,7 @@ def test_a_form_is_seen_and_goes_out_as_it_is(flavour: Flavour, inner: Inner, wh
 @pytest.mark.parametrize("who", WHO)
 def test_little_of_it_is_held(flavour: Flavour, inner: Inner, who: Caller | None) -> None:
     """However large the file is: its two ends, and that is accounted for."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     _, call = posted(flavour, inner, who)
     seen = call.request_sent
@@ -117,7 +117,7 @@ def test_little_of_it_is_held(flavour: Flavour, inner: Inner, who: Caller | None
 
 def test_without_room_it_is_only_counted(flavour: Flavour, inner: Inner) -> None:
     """A budget that is used up costs the record its request, and the app nothing."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     limit = in_use() + 1024 * 1024
     held = b" " * (1024 * 1024 - 1000)
     blocker = posted(flavour, inner, form={"content": held, "headers": FORM["headers"]}, max_open_bytes=limit)

@@ -25,7 +25,7 @@ from kwai_middleware import Route, aiohttp_middleware, bind_caller, requests_ada
 from kwai_middleware._outbound.budget import in_use
 from kwai_middleware._outbound.observation import Ending
 from kwai_middleware._outbound.sent_bodies import END, HEAD
-from tests.support.budget import wait_until_all_is_given_back
+from tests.support.budget import begin_with_nothing_held
 from tests.support.callers import caller, key_of, settings
 from tests.support.raw_server import Connection, raw_server
 from tests.test_formats_transcription import form_of
@@ -564,7 +564,7 @@ def test_an_upload_of_requests_that_breaks_off(vendor: Vendor, who: Any, kind: A
 @pytest.mark.parametrize("library", ["aiohttp", "requests"])
 def test_little_of_a_form_is_held(vendor: Vendor, library: str, who: Any) -> None:
     """However large it is: its two ends, and that is accounted for until the record is made."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     if library == "aiohttp":
         [call] = _aiohttp(vendor, lambda: _form(io.BytesIO(SOUND)), who)

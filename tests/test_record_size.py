@@ -16,7 +16,7 @@ from kwai_middleware import bind_caller
 from kwai_middleware._outbound.budget import in_use
 from kwai_middleware._outbound.kept_chunks import TAIL
 from kwai_middleware.sandbox import Sandbox
-from tests.support.budget import wait_until_all_is_given_back
+from tests.support.budget import begin_with_nothing_held, wait_until_all_is_given_back
 from tests.support.callers import caller
 from tests.support.examples import sandbox_process
 from tests.support.flavours import Flavour
@@ -141,7 +141,7 @@ def test_an_answer_without_end_is_left(vendors: Sandbox, flavour: Flavour, strea
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "streamed"])
 def test_many_huge_answers_at_once_share_one_bound(vendors: Sandbox, flavour: Flavour, stream: bool) -> None:
     """Past the bound for all open calls only ends are kept, which still tell the cost; then all of it is free again."""
-    wait_until_all_is_given_back()
+    begin_with_nothing_held()
     before = in_use()
     bound = 3 * MEGABYTE
     recording = Recording(vendors, max_call_bytes=MEGABYTE, max_open_bytes=before + bound)

@@ -248,6 +248,20 @@ def test_a_call_without_a_body_is_a_call() -> None:
     assert "0" == inner.headers[0]["content-length"]
 
 
+def test_an_answer_that_cannot_be_watched_reaches_the_app(nothing_is_swallowed: list[BaseException]) -> None:
+    """An adapter inside may hand over what is hardly an answer: it is the app's, and nothing stays open."""
+
+    class Headless(io.BytesIO):
+        headers = None
+
+    inner, calls = _Inner({"raw": Headless(b"{}")}), []
+    with bind_caller(caller()):
+        assert b"{}" == _around(inner, calls).post(OPENROUTER, data=b"{}", headers=APP).content
+    assert [(Ending.ABANDONED, None)] == [(call.ending, call.status) for call in calls]
+    assert [AttributeError] == [type(error) for error in nothing_is_swallowed]
+    nothing_is_swallowed.clear()
+
+
 UNTOUCHED = [
     "https://api.keywordsai.co/api/users",
     "https://user:word@openrouter.ai/api/v1/chat/completions",

@@ -137,6 +137,12 @@ class Departure(ABC):
         """The answer is over without an exception."""
         self.exchange.finished(ending)
 
+    def cannot_watch(self, error: Exception) -> None:
+        """A fault of ours keeps the answer from being watched: it goes to the app, and the attempt is over for us."""
+        _guard.report(error)
+        # Or it would be open, and hold memory of the budget, until the process ends.
+        self.exchange.finished(Ending.ABANDONED)
+
     def failed(self, error: BaseException) -> None:
         """The request or the answer ended with `error`, which the app will get."""
         self.exchange.finished(self._ending(error), error if isinstance(error, Exception) else None)

@@ -80,7 +80,7 @@ class HttpxDeparture(Departure):
             else:
                 response.stream = make_stream(response.stream, self)
         except Exception as error:  # noqa: BLE001 - as in `Exchange.received`
-            _guard.report(error)
+            self.cannot_watch(error)
 
     def replay(self, response: ResponseLike) -> Replay:
         """Return what stands for an answer's stream from now on, and can be looked into."""
