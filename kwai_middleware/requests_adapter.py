@@ -28,15 +28,7 @@ from kwai_middleware._outbound.routes import Endpoint
 from kwai_middleware._outbound.tracebacks import drop_inner_frames
 from kwai_middleware._outbound.wire import WireBody, wire_parts
 from kwai_middleware._requests_replays import dismiss, look
-from kwai_middleware._requests_requests import (
-    SentRequests,
-    destination,
-    held,
-    pieces,
-    raw_headers,
-    unproxied,
-    watched,
-)
+from kwai_middleware._requests_requests import SentRequests, destination, held, pieces, raw_headers, unproxied, watched
 from kwai_middleware._requests_responses import answer, observed, retries_are_told_to, with_attempts_told
 from kwai_middleware._settings import Settings
 from kwai_middleware._submit import default_submit

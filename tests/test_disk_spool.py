@@ -138,11 +138,12 @@ def test_a_file_may_be_emptied_meanwhile(host: Host) -> None:
             return super().execute(statement, *values)
 
     spool = host.spool(connection_type=Slow)
-    spool.append(records(0))
+    spool.append(records(0, 1))
+    settle(spool, leased(spool))
     Slow.is_late = True
     assert Handout() == spool.lease(9, LARGE, bulk=False)
-    spool.append(records(1))
-    assert ["1"] == names(leased(spool))
+    spool.append(records(2))
+    assert ["2"] == names(leased(spool))
 
 
 def test_a_claim_is_not_written_anew_for_each_record(host: Host) -> None:

@@ -73,7 +73,8 @@ def beside(path: str) -> Beside:
     Raises:
         SpoolUnavailable: Nobody can tell.
     """
-    return tuple(identity(path + suffix) for suffix in _IN_USE)
+    log, index = _IN_USE
+    return identity(path + log), identity(path + index)
 
 
 def size_of(path: str) -> int:
