@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from benchmarks.delivery.records import call, on_disk, settings, wait_until
 from benchmarks.plan import Bar, Case, Metric, Round, Scale, Variant
+from benchmarks.resident import resident
 from kwai_middleware import Delivery
 
 __all__ = ["CASE"]
@@ -26,15 +25,15 @@ def _prepare(scale: Scale) -> Iterator[Round]:
         with settings() as ours, Delivery(ours) as delivery:
             delivery.submit(call(100))
             _wait_for(delivery, 1)
-            before = _resident()
+            before = resident()
             most = 0
             for number in range(count):
                 delivery.submit(call())
                 if number % _AT_ONCE == 0:
                     _wait_for(delivery, number - _AT_ONCE)
-                    most = max(most, _resident())
+                    most = max(most, resident())
             _wait_for(delivery, count + 1)
-            after = _resident()
+            after = resident()
             stats = delivery.stats()
             if stats.pending != count + 1 or stats.dropped:
                 raise RuntimeError(f"not all of it waits: {stats}")
@@ -46,10 +45,6 @@ def _prepare(scale: Scale) -> Iterator[Round]:
 
 def _wait_for(delivery: Delivery, count: int) -> None:
     wait_until(lambda: on_disk(delivery) >= count)
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 CASE: Final = Case(

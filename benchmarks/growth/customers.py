@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import itertools
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -18,6 +14,7 @@ import httpx2
 from benchmarks.outbound.model import GATEWAY, HEADERS, AsyncModel, conversation, the_apps_settings
 from benchmarks.outbound.ways import must
 from benchmarks.plan import Case, Metric, Prepare, Round, Scale, Variant
+from benchmarks.resident import give_back, resident
 from kwai_middleware import ASGIMiddleware, HeaderIdentity
 from kwai_middleware._delivery import log_entry
 from kwai_middleware.httpx2_transport import AsyncKwaiTransport
@@ -73,7 +70,8 @@ def _after(many: bool, *, takes_turns: bool = False) -> Prepare:
         with asyncio.Runner() as runner:
             runner.run(app.requests([0] * 200))
             must("calls", 200, app.recorded())
-            before = _resident()
+            give_back()
+            before = resident()
             count = 1
             if many:
                 count = _MANY_IN_A_HURRY if scale.is_quick else _MANY
@@ -82,7 +80,8 @@ def _after(many: bool, *, takes_turns: bool = False) -> Prepare:
                     # The records of some are built as well: all that remembers customers has seen them.
                     del app.finished[100:]
                     app.recorded()
-            held = (_resident() - before) / 1e6
+            give_back()
+            held = (resident() - before) / 1e6
             turns = itertools.cycle(range(count)) if takes_turns else itertools.repeat(0)
             yield _rounds(app, runner, turns, scale, held)
 
@@ -114,14 +113,6 @@ def _rounds(app: _App, runner: asyncio.Runner, turns: Iterator[int], scale: Scal
         }
 
     return one_round
-
-
-def _resident() -> int:
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 CASE: Final = Case(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from benchmarks.outbound import ways
 from benchmarks.outbound.calls import SAME_WORK, checked
 from benchmarks.outbound.model import Model, conversation, transport_over
 from benchmarks.plan import Bar, Case, Metric, Prepare, Round, Scale, Variant
+from benchmarks.resident import give_back
 
 __all__ = ["CASES"]
 
@@ -28,11 +27,7 @@ _PEAK: Final = Path("/proc/self/clear_refs")
 def _peak(calls: Callable[[int], None]) -> float:
     """Return the most megabytes that one more call brings into memory."""
     calls(1)
-    gc.collect()
-    # What the last call gave back would hide what this one takes.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    give_back()
     _PEAK.write_text("5")
     before = _most_resident()
     calls(1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from benchmarks.resident import resident
 
 if TYPE_CHECKING:
     from kwai_middleware import Delivery
@@ -21,8 +21,7 @@ _GLANCE: Final = 0.1
 
 def state() -> dict[str, float]:
     """Return the CPU that this process has used so far, and the memory that it has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {"cpu": time.process_time(), "rss": pages * os.sysconf("SC_PAGE_SIZE")}
+    return {"cpu": time.process_time(), "rss": resident()}
 
 
 def wait_until_shipped(delivery: Delivery) -> None:
